@@ -1,0 +1,176 @@
+"""Every failure gittrack can report, in one table.
+
+A class is one row: a stable ``code`` (also MLflow's REST error code), the exit status of the command line and the
+HTTP status of the server.  An instance adds the message and, where one exists, the next step (``hint``).  Nothing in
+here imports anything of gittrack, and no other module defines an exception.  ``gittrack help errors`` lists the rows.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GittrackError(Exception):
+    """Base of every error that gittrack raises on purpose.
+
+    Args:
+        message: One line, lower case, no full stop; names the thing that is wrong.
+        hint: The next step, as a command or an instruction.
+    """
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    exit_status: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def error_code(self) -> str:
+        """The code under MLflow's name, so that ``except MlflowException as e: e.error_code`` works."""
+        return self.code
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} (hint: {self.hint})"
+
+
+class InvalidValueError(GittrackError, ValueError):
+    """A name, value or argument is outside its limits."""
+
+    code = "INVALID_PARAMETER_VALUE"
+    exit_status = 2
+    http_status = 400
+
+
+class QuerySyntaxError(InvalidValueError):
+    """A filter or an order cannot be read.  ``column`` is 1-based and points at the first character at fault."""
+
+    def __init__(self, message: str, *, text: str, column: int, hint: str | None = None) -> None:
+        super().__init__(f"cannot read `{text}` at column {column}: {message}", hint=hint)
+        self.text = text
+        self.column = column
+
+
+class UsageError(GittrackError):
+    """A call that can never work as written: a verb without its argument, two options that exclude each other."""
+
+    code = "BAD_REQUEST"
+    exit_status = 2
+    http_status = 400
+
+
+class NotFoundError(GittrackError, LookupError):
+    """A run, experiment, artifact, metric or topic of that name does not exist."""
+
+    code = "RESOURCE_DOES_NOT_EXIST"
+    exit_status = 1
+    http_status = 404
+
+
+class AlreadyExistsError(GittrackError):
+    """The name is taken."""
+
+    code = "RESOURCE_ALREADY_EXISTS"
+    exit_status = 1
+    http_status = 400
+
+
+class StateError(GittrackError):
+    """The thing exists, but its state forbids the call: a deleted run is written to, a run is already active."""
+
+    code = "INVALID_PARAMETER_VALUE"
+    exit_status = 1
+    http_status = 400
+
+
+class NotARepositoryError(GittrackError):
+    """There is no git repository and no gittrack store where one is needed."""
+
+    code = "RESOURCE_DOES_NOT_EXIST"
+    exit_status = 1
+    http_status = 404
+
+
+class ReadOnlyError(GittrackError, PermissionError):
+    """The store can be read but not written."""
+
+    code = "PERMISSION_DENIED"
+    exit_status = 1
+    http_status = 403
+
+
+class LockedError(GittrackError):
+    """Another process holds a lock and did not let go in time."""
+
+    code = "TEMPORARILY_UNAVAILABLE"
+    exit_status = 1
+    http_status = 503
+
+
+class ConflictError(GittrackError):
+    """Someone else changed the same thing first; nothing was written."""
+
+    code = "RESOURCE_CONFLICT"
+    exit_status = 1
+    http_status = 409
+
+
+class CorruptError(GittrackError):
+    """Stored bytes are not what they claim to be."""
+
+    code = "DATA_LOSS"
+    exit_status = 4
+    http_status = 500
+
+
+class FormatError(CorruptError, ValueError):
+    """Bytes from outside break the format or its limits (depth, size, duplicate keys, wrong types)."""
+
+    code = "INVALID_PARAMETER_VALUE"
+    http_status = 400
+
+
+class GitError(GittrackError):
+    """The git program failed; the message carries its last line."""
+
+    code = "INTERNAL_ERROR"
+    exit_status = 1
+    http_status = 500
+
+
+class StorageError(GittrackError, OSError):
+    """The operating system refused a read or a write: disk full, no permission, input/output error."""
+
+    code = "INTERNAL_ERROR"
+    exit_status = 1
+    http_status = 507
+
+
+class MissingDependencyError(GittrackError, ImportError):
+    """An optional package is needed for this call and is not installed."""
+
+    code = "NOT_IMPLEMENTED"
+    exit_status = 1
+    http_status = 501
+
+
+class UnsupportedError(GittrackError, NotImplementedError):
+    """A call of MLflow's that gittrack does not offer, or not in this place."""
+
+    code = "NOT_IMPLEMENTED"
+    exit_status = 1
+    http_status = 501
+
+
+class ReproductionError(GittrackError):
+    """A rerun gave metrics outside the tolerance, or could not be made at all."""
+
+    code = "ABORTED"
+    exit_status = 3
+    http_status = 409
+
+
+#: MLflow's name for the base class: ``except mlflow.exceptions.MlflowException`` keeps working.
+MlflowException = GittrackError
