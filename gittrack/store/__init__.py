@@ -1,0 +1,1 @@
+"""Bytes, names and durability: files, git objects and refs, journals, the index.  Knows nothing of machine learning."""

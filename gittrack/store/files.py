@@ -1,0 +1,627 @@
+"""The only module that opens files for writing, and so the only one that decides what "on disk" means.
+
+Every function here is durable unless its name or its documentation says otherwise: bytes are synced before they get
+their name, a name is synced (as an entry of its folder) before the call returns.  A sync that failed is never tried
+again on the same file, because the system may have dropped the bytes and say "done" the second time: the caller
+writes the bytes anew.  Whatever the operating system refuses becomes a StorageError or a ReadOnlyError.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple, Protocol
+
+from gittrack.errors import (
+    FormatError,
+    GittrackError,
+    InvalidValueError,
+    LockedError,
+    NotFoundError,
+    ReadOnlyError,
+    StorageError,
+)
+
+if sys.platform == "win32":  # pragma: no cover - not reachable on the machines this was tried on
+    import msvcrt
+    import socket
+else:
+    import fcntl
+
+_CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
+_CHUNK: Final = 1 << 20
+_WRITE_BACK: Final = 8 << 20
+_TEMP_PREFIX: Final = ".tmp-"
+
+_REFUSED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HINTS: Final = {
+    errno.ENOSPC: "free some space, then run `gittrack fsck`",
+    errno.EDQUOT: "free some space or raise the quota, then run `gittrack fsck`",
+    errno.EIO: "the disk reports errors: check it, then run `gittrack fsck`",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EACCES: "check the owner and the permissions of the folder",
+    errno.EPERM: "check the owner and the permissions of the folder",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EFBIG: "raise the limit of the file size (`ulimit -f`)",
+}
+
+
+def failure(error: OSError, path: str | Path, verb: str = "write") -> GittrackError:
+    """The gittrack error that says what ``error`` means for ``path``; ``verb`` is what was tried (`write`, `read`).
+
+    A refused write is a ReadOnlyError, something missing that should be read a NotFoundError, the rest a
+    StorageError.  ``errno`` is kept.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    message = f"cannot {verb} `{os.fspath(path)}`: {reason}"
+    hint = _HINTS.get(error.errno or 0)
+    kind: type[GittrackError] = StorageError
+    if verb == "read" and error.errno == errno.ENOENT:
+        kind = NotFoundError
+    elif verb != "read" and error.errno in _REFUSED:
+        kind = ReadOnlyError
+    made = kind(message, hint=hint)
+    if isinstance(made, OSError):
+        made.errno = error.errno
+    return made
+
+
+@contextmanager
+def reporting(path: str | Path, verb: str = "write") -> Iterator[None]:
+    """Turns an OSError of the block into ``failure(error, path, verb)``; gittrack's own errors pass."""
+    try:
+        yield
+    except GittrackError:
+        raise
+    except OSError as error:
+        raise failure(error, path, verb) from error
+
+
+# ---------------------------------------------------------------- syncing
+
+
+def sync_file(fd: int) -> None:
+    """Waits until the bytes and the attributes of an open file are on disk.  Raises OSError as ``os.fsync`` does."""
+    if sys.platform == "darwin":  # plain fsync leaves the bytes in the drive's cache there
+        with suppress(OSError):  # network file systems do not know the request
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
+
+
+def sync_data(fd: int) -> None:
+    """Like ``sync_file`` but may leave out times: enough for a file that only grows."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        sync_file(fd)
+
+
+def sync_dir(path: str | Path) -> None:
+    """Waits until the entries of a folder are on disk.  No-op on Windows, which cannot.
+
+    Raises:
+        StorageError: The system refused, or the folder is gone.
+    """
+    if sys.platform == "win32":
+        return
+    with reporting(path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
+        try:
+            sync_file(fd)
+        finally:
+            os.close(fd)
+
+
+def make_dirs(path: str | Path, *, durable: bool = True) -> None:
+    """Makes a folder and the missing ones above it; each new one is synced into its parent.
+
+    With ``durable=False`` nothing is synced: for folders whose first file will sync them.
+
+    Raises:
+        ReadOnlyError, StorageError: It cannot be made, or a file is in the way.
+    """
+    folder = Path(path)
+    missing: list[Path] = []
+    with reporting(folder):
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for folder in reversed(missing):
+            with suppress(FileExistsError):  # another process was quicker; a file in the way shows below
+                folder.mkdir()
+            if durable:  # also if another process made it: that one may not have synced it yet
+                sync_dir(folder.parent)
+        if missing and not missing[0].is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+# ---------------------------------------------------------------- writing
+
+
+def create_temp(folder: str | Path, mode: int = 0o600) -> tuple[int, Path]:
+    """A new empty file with an unguessable name in ``folder``, open for writing: (descriptor, path).
+
+    ``mode`` is cut by the umask; the descriptor can write even if the mode cannot (0o444).
+
+    Raises:
+        ReadOnlyError, StorageError: It cannot be made.
+    """
+    path = Path(folder) / (_TEMP_PREFIX + os.urandom(8).hex())
+    with reporting(path):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, mode), path
+
+
+def is_temp(name: str) -> bool:
+    """True if ``name`` is one that ``create_temp`` gives."""
+    return name.startswith(_TEMP_PREFIX)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Writes all of ``data``, however many calls that takes.  Not durable.  Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def discard(path: str | Path) -> None:
+    """Removes a temporary file if it is there, quietly: for use while another error is on its way.  Not durable."""
+    with suppress(OSError):
+        Path(path).unlink()
+
+
+def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Gives ``path`` the content ``data``: readers and a power cut see the old content or the new, never a mixture.
+
+    A symlink at ``path`` is replaced, not followed.  ``mode`` is cut by the umask.
+
+    Raises:
+        ReadOnlyError, StorageError: Nothing was changed, and no temporary file is left.
+    """
+    path = Path(path)
+    fd, temp = create_temp(path.parent, mode)
+    try:
+        with reporting(path):
+            try:
+                write_all(fd, data)
+                sync_file(fd)
+            finally:
+                os.close(fd)
+            temp.replace(path)
+    except BaseException:
+        discard(temp)
+        raise
+    sync_dir(path.parent)
+
+
+def create_append(path: str | Path, mode: int = 0o644) -> int:
+    """A new file that can only grow, as a descriptor; its name is not durable before the folder is synced.
+
+    Raises:
+        ReadOnlyError, StorageError: It cannot be made, or exists (``errno`` is EEXIST).
+    """
+    with reporting(path):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _NOFOLLOW | _CLOEXEC, mode)
+
+
+def open_append(path: str | Path) -> int:
+    """An existing regular file, open for reading and appending.  Raises ReadOnlyError or StorageError."""
+    with reporting(path):
+        return os.open(path, os.O_RDWR | os.O_APPEND | _NOFOLLOW | _CLOEXEC)
+
+
+def open_source(path: str | Path) -> int:
+    """A regular file open for reading; never follows a symlink at ``path`` and never waits for a pipe.
+
+    Raises:
+        InvalidValueError: It is a folder, symlink, pipe, socket or device.
+        NotFoundError, StorageError: It is missing or cannot be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC)
+    except OSError as error:
+        kind = _kind_of(path)
+        if kind is not None:
+            raise _not_a_file(path, kind) from error
+        raise failure(error, path, "read") from error
+    kind = _kind(os.fstat(fd).st_mode)
+    if kind is not None:
+        os.close(fd)
+        raise _not_a_file(path, kind)
+    return fd
+
+
+def _kind(mode: int) -> str | None:
+    """What is not a regular file, in words; None for a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    tests: tuple[tuple[Callable[[int], bool], str], ...] = (
+        (stat.S_ISDIR, "folder"),
+        (stat.S_ISLNK, "symbolic link"),
+        (stat.S_ISFIFO, "pipe"),
+        (stat.S_ISSOCK, "socket"),
+    )
+    return next((word for test, word in tests if test(mode)), "device")
+
+
+def _kind_of(path: str | Path) -> str | None:
+    try:
+        return _kind(os.lstat(path).st_mode)
+    except OSError:
+        return None
+
+
+def _not_a_file(path: str | Path, kind: str) -> InvalidValueError:
+    return InvalidValueError(f"`{os.fspath(path)}` is a {kind}, not a regular file")
+
+
+def remove(path: str | Path) -> None:
+    """Removes a file if it exists, and syncs its folder.
+
+    Raises:
+        ReadOnlyError, StorageError: It is still there.
+    """
+    path = Path(path)
+    with reporting(path, "remove"):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+    sync_dir(path.parent)
+
+
+def sweep_temps(folder: str | Path, older_than_s: float) -> int:
+    """Removes the temporary files of ``folder`` that nobody wrote to for ``older_than_s`` seconds; returns how many.
+
+    Not durable: what comes back after a power cut is swept the next time.  A missing folder has none.
+
+    Raises:
+        ReadOnlyError, StorageError: One cannot be removed.
+    """
+    limit = time.time() - older_than_s
+    swept = 0
+    with reporting(folder, "remove"):
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            return 0
+        for entry in entries:
+            with suppress(FileNotFoundError):  # its owner finished meanwhile
+                if is_temp(entry.name) and entry.stat(follow_symlinks=False).st_mtime <= limit:
+                    Path(entry.path).unlink()
+                    swept += 1
+    return swept
+
+
+# ---------------------------------------------------------------- copying
+
+
+class Copied(NamedTuple):
+    """What ``copy_hashing`` did: sha256 in hex, bytes read, and why the copy is incomplete (None: it is complete)."""
+
+    digest: str
+    size: int
+    failed: OSError | None
+
+
+def copy_hashing(source: int, target: int | None) -> Copied:
+    """Reads ``source`` to its end once, hashing and writing the same bytes to ``target``; not synced.
+
+    A second thread hashes while this one copies.  If ``target`` cannot be written the rest is still read and hashed,
+    so that the caller can find out that it needs no copy.  ``target=None`` only hashes.
+
+    Raises:
+        OSError: ``source`` cannot be read.
+    """
+    digest = hashlib.sha256()
+    failed: OSError | None = None
+    size = started = 0
+    if target is None or os.fstat(source).st_size <= _CHUNK:
+        while chunk := os.read(source, _CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            if target is not None and failed is None:
+                failed = _try_write(target, chunk)
+        return Copied(digest.hexdigest(), size, failed)
+
+    free: SimpleQueue[memoryview] = SimpleQueue()
+    full: SimpleQueue[tuple[memoryview, int] | None] = SimpleQueue()
+    for _ in range(4):
+        free.put(memoryview(bytearray(_CHUNK)))
+
+    def hash_all() -> None:
+        while (item := full.get()) is not None:
+            buffer, count = item
+            digest.update(buffer[:count])
+            free.put(buffer)
+
+    hasher = threading.Thread(target=hash_all, name="gittrack-hash", daemon=True)
+    hasher.start()
+    try:
+        while True:
+            buffer = free.get()
+            count = read_into(source, buffer)
+            if not count:
+                break
+            full.put((buffer, count))  # the hasher only reads it, and only this thread takes from `free`
+            size += count
+            if failed is None:
+                failed = _try_write(target, buffer[:count])
+                if size - started >= _WRITE_BACK:
+                    _start_writing(target, started, size - started)
+                    started = size
+    finally:
+        full.put(None)
+        hasher.join()
+    return Copied(digest.hexdigest(), size, failed)
+
+
+def read_into(fd: int, buffer: memoryview) -> int:
+    """Reads at most ``len(buffer)`` bytes into ``buffer``; returns how many, 0 at the end.  Raises OSError."""
+    if hasattr(os, "readv"):
+        return os.readv(fd, [buffer])
+    data = os.read(fd, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def _start_writing(fd: int, start: int, length: int) -> None:
+    """Has the system begin to put a range on disk, so that the sync at the end finds little left to do."""
+    if sys.platform == "linux":  # documented for dropping pages from memory: dirty ones are written, not dropped
+        os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)
+
+
+def _try_write(fd: int, data: bytes | memoryview) -> OSError | None:
+    try:
+        write_all(fd, data)
+    except OSError as error:
+        return error
+    return None
+
+
+# ---------------------------------------------------------------- processes and locks
+
+
+class ForkAware(Protocol):
+    """Something that must let go of its descriptors in a forked child."""
+
+    def after_fork_in_child(self) -> None:
+        """Called in the child, with one thread running."""
+
+
+_fork_aware: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def tell_after_fork(thing: ForkAware) -> None:
+    """Has ``thing.after_fork_in_child()`` called in every child that this process forks while ``thing`` lives."""
+    _fork_aware.add(thing)
+
+
+def _after_fork_in_child() -> None:
+    for thing in list(_fork_aware):
+        thing.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """Which process, among all machines and for all time.
+
+    Attributes:
+        host: Name of the machine.
+        boot_id: Id of the kernel's start and of the pid namespace (Linux: ``<uuid>:<inode>``); empty elsewhere.
+        pid: Process id in that namespace.
+        started: When it started; compares equal for one process only.  Empty if it cannot be told.
+    """
+
+    host: str
+    boot_id: str
+    pid: int
+    started: str
+
+    def to_list(self) -> list[Any]:
+        """The four facts as plain values."""
+        return [self.host, self.boot_id, self.pid, self.started]
+
+    @classmethod
+    def from_list(cls, values: Any) -> ProcessId:
+        """The inverse of ``to_list``.  Raises FormatError for anything else."""
+        if (
+            not isinstance(values, (list, tuple))
+            or len(values) != 4
+            or [type(value) for value in values] != [str, str, int, str]
+            or not 0 < values[2] < 1 << 31
+        ):
+            raise FormatError("a process id must be [host, boot id, pid, started]")
+        return cls(*values)
+
+
+def process_identity() -> ProcessId:
+    """The calling process."""
+    pid = os.getpid()
+    return ProcessId(_host(), _boot_id(), pid, (_started(pid) or ("", ""))[0])
+
+
+def is_alive(identity: ProcessId) -> bool | None:
+    """Whether that process still runs (a zombie does not); None if it cannot be told from here."""
+    host, boot_id = _host(), _boot_id()
+    if identity.boot_id.partition(":")[0] != boot_id.partition(":")[0]:
+        return False if identity.host == host else None  # restarted since, or another machine
+    if identity.boot_id != boot_id or (not boot_id and identity.host != host):
+        return None  # another container on this machine, or another machine
+    found = _started(identity.pid)
+    if found is None:
+        return _answers(identity.pid)
+    started, state = found
+    return started == identity.started and state not in ("Z", "X")
+
+
+def _host() -> str:
+    if sys.platform == "win32":
+        return socket.gethostname()
+    return os.uname().nodename
+
+
+def _boot_id() -> str:
+    try:
+        uuid = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{uuid}:{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> tuple[str, str] | None:
+    """(start time, state letter) of a process; None if it does not exist or hides."""
+    if sys.platform == "linux":
+        try:
+            line = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return None
+        fields = line.rpartition(b")")[2].split()  # the name before `)` may hold anything
+        return fields[19].decode("ascii"), fields[0].decode("ascii")
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "R"
+        return f"{process.create_time():.2f}", state
+    except psutil.Error:
+        return None
+
+
+def _answers(pid: int) -> bool | None:
+    """False if no process has that id; None if one has it but shows nothing of itself."""
+    if sys.platform == "win32":
+        return False  # os.kill would end it there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return None
+    return None
+
+
+class FileLock:
+    """A lock between processes and threads: ``with FileLock(path, timeout=10): …``.
+
+    The system frees it when its holder dies; the file stays (removing it would let two holders in) and names the
+    last holder as ``host pid``.  A forked child does not hold its parent's locks.
+
+    Args:
+        path: The lock file, in an existing folder; made if missing.
+        timeout: Seconds to wait for another holder; 0 tries once.
+
+    Raises:
+        LockedError: On entering: another holder did not let go in time.
+        ReadOnlyError, StorageError: On entering: the lock file cannot be made.
+    """
+
+    def __init__(self, path: str | Path, *, timeout: float) -> None:
+        self.path = Path(path)
+        self.timeout = timeout
+        self._fd = -1
+        self._threads = threading.Lock()
+
+    def __enter__(self) -> FileLock:
+        deadline = time.monotonic() + self.timeout
+        if not self._threads.acquire(timeout=max(0.0, self.timeout)):
+            raise self._locked()
+        try:
+            with reporting(self.path):
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC, 0o644)
+            try:
+                self._wait(fd, deadline)
+                with reporting(self.path):
+                    os.ftruncate(fd, 0)
+                    write_all(fd, f"{_host()} {os.getpid()}\n".encode())
+            except BaseException:
+                os.close(fd)
+                raise
+        except BaseException:
+            self._threads.release()
+            raise
+        self._fd = fd
+        tell_after_fork(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return  # a forked child leaves the block: the lock is its parent's
+        try:
+            _unlock(fd)  # closing alone would not do: a forked child may still have the descriptor open
+        finally:
+            os.close(fd)
+            self._threads.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forgets the lock in a forked child, whose parent still holds it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._threads = threading.Lock()
+
+    def _wait(self, fd: int, deadline: float) -> None:
+        pause = 0.001
+        while True:
+            try:
+                _try_lock(fd)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                    raise failure(error, self.path, "lock") from error
+            else:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._locked()
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, 0.05)
+
+    def _locked(self) -> LockedError:
+        try:
+            holder = self.path.read_text("utf-8", "replace").split()[:2]
+        except OSError:
+            holder = []
+        who = f"process {holder[1]} on {holder[0]}" if len(holder) == 2 else "another process"
+        hint = "try again when it is done; the lock of a process that died frees itself"
+        return LockedError(f"`{self.path}` is locked by {who}", hint=hint)
+
+
+if sys.platform == "win32":  # pragma: no cover - see above
+    _LOCK_AT: Final = 1 << 30  # locks are mandatory there: a byte far behind the text keeps the text readable
+
+    def _try_lock(fd: int) -> None:
+        os.lseek(fd, _LOCK_AT, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        os.lseek(fd, 0, os.SEEK_SET)
+
+    def _unlock(fd: int) -> None:
+        os.lseek(fd, _LOCK_AT, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+else:
+
+    def _try_lock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)

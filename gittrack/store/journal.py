@@ -1,0 +1,344 @@
+"""Journals: what a run in progress has recorded, one file for each process that writes into the run.
+
+A journal is a row of frames (see ``codec``) that only grows, ``live/<run-id>/<process>.journal``.  A frame is there,
+also after ``kill -9``, when ``append`` has returned, and on disk when ``sync`` has.  The reader takes the longest valid
+prefix, so a write that was cut off costs only itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import threading
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from zlib import crc32
+
+from gittrack.errors import CorruptError, InvalidValueError, NotFoundError, StateError, StorageError
+from gittrack.store import files
+from gittrack.store.codec import HEADER, MAX_FRAME, frame, read_frames
+from gittrack.types import RunId, check_run_id
+
+SUFFIX = ".journal"
+_FIRST_CHUNK = 64 << 10
+_CHUNK = 16 << 20
+
+_OPEN, _MENDING, _TORN, _CLOSED = "open", "mending", "torn", "closed"
+
+# Looked up once: `append` is on the training loop's path.
+_write = os.write
+_header = HEADER.pack
+_crc32 = crc32
+
+
+class JournalWriter:
+    """The one writer of a journal; any number of threads may share it.
+
+    In a forked child it is closed (``is_open`` is False): the journal stays the parent's, the child opens its own.
+
+    ``append`` takes no lock: one write to a file opened for appending is atomic.  What makes that safe is that the
+    descriptor it writes to keeps its number for as long as this object lives.  To keep appends out, while a torn
+    write is cut off or after ``close``, the number is made to stand for the null device, open for reading only.
+
+    Args:
+        path: The new file, in an existing folder.
+        opening: Payload of the first frame.
+
+    Raises:
+        InvalidValueError: ``opening`` is empty or too long for a frame.
+        ReadOnlyError, StorageError: The file exists or cannot be written; nothing is left of it.
+    """
+
+    __slots__ = (
+        "__weakref__", "_fd", "_file", "_lock", "_named", "_partial", "_path", "_state", "_suspect", "_syncing",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, opening: bytes) -> None:
+        self._fd = self._file = -1
+        self._path = Path(path)
+        self._lock = threading.RLock()  # re-entrant, like the next: a signal handler may log or end the run
+        self._syncing = threading.RLock()
+        self._state = _OPEN
+        self._partial = b""  # what a write that was cut off left at the end of the file
+        self._named = False  # the folders hold the name durably
+        self._suspect = False  # a sync has failed: the bytes must be written anew
+        self._file = files.create_append(self._path)
+        try:
+            with files.reporting(self._path):
+                self._fd = os.dup(self._file)
+            self.append(opening)
+        except BaseException:
+            self.close()
+            files.discard(self._path)
+            raise
+        files.tell_after_fork(self)
+
+    def __del__(self) -> None:
+        """Gives the descriptors back."""
+        for fd in (self._fd, self._file):
+            if fd >= 0:
+                os.close(fd)
+
+    @property
+    def path(self) -> Path:
+        """Where the journal is."""
+        return self._path
+
+    @property
+    def is_open(self) -> bool:
+        """False after ``close``, and in a forked child."""
+        return self._state is not _CLOSED
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file.  Raises StateError if the journal is closed."""
+        with self._lock:
+            if self._state is _CLOSED:
+                raise self._closed()
+            return os.fstat(self._file).st_size
+
+    def append(self, payload: bytes) -> None:
+        """Adds one frame.
+
+        Raises:
+            InvalidValueError: ``payload`` is empty or longer than MAX_FRAME.
+            StateError: The journal is closed, or belongs to the parent of this process.
+            ReadOnlyError, StorageError: Nothing was added, and the journal can be appended to again.
+        """
+        size = len(payload)
+        if not 0 < size <= MAX_FRAME:
+            raise InvalidValueError(f"a frame holds 1 to {MAX_FRAME} bytes, not {size}")
+        data = _header(size, _crc32(payload)) + payload
+        try:
+            written = _write(self._fd, data)
+        except OSError as error:
+            self._append_slowly(data, 0, error)
+        else:
+            if written != size + 8:
+                self._append_slowly(data, written, None)
+
+    def sync(self) -> None:
+        """Waits until everything appended before the call is on disk, without holding up appends meanwhile.
+
+        Raises:
+            StateError: The journal is closed.
+            ReadOnlyError, StorageError: It is not on disk.
+            CorruptError: The disk lost frames that had been appended; the message says how many bytes.
+        """
+        with self._syncing:
+            if self._state is _CLOSED:
+                raise self._closed()
+            if not self._suspect:
+                try:
+                    files.sync_data(self._file)
+                    if not self._named:
+                        files.sync_dir(self._path.parent)
+                        files.sync_dir(self._path.parent.parent)
+                        self._named = True
+                except OSError:
+                    self._suspect = True  # a second sync of the same bytes would report success without being one
+            if self._suspect:
+                self._rewrite()
+
+    def close(self) -> None:
+        """Ends the writing; does not sync.  Closing twice is fine."""
+        with self._syncing, self._lock:
+            self._state = _CLOSED
+            if self._fd >= 0:
+                self._park()
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def after_fork_in_child(self) -> None:
+        """Closes the copy of the journal that a forked child got."""
+        self._lock = threading.RLock()  # another thread of the parent may have held them
+        self._syncing = threading.RLock()
+        self.close()
+
+    def _park(self) -> None:
+        """Makes every append fail, and so come to ``_append_slowly``."""
+        os.dup2(_null(), self._fd, inheritable=False)
+
+    def _unpark(self) -> None:
+        os.dup2(self._file, self._fd, inheritable=False)
+        self._state = _OPEN
+
+    def _append_slowly(self, data: bytes, written: int, error: OSError | None) -> None:
+        """Adds ``data`` after a write that failed, or was cut off after ``written`` bytes, or leaves no trace of it."""
+        with self._lock:
+            if self._state is _CLOSED:
+                raise self._closed()
+            if error is not None and (error.errno != errno.EBADF or self._state is _MENDING):
+                raise files.failure(error, self._path) from error
+            self._park()
+            self._partial = self._partial or data[:written]
+            self._state = _MENDING  # for a signal handler that logs meanwhile: its append fails
+            try:
+                with files.reporting(self._path):
+                    self._cut_partial()
+                    written = _write(self._file, data)
+                    if written != len(data):
+                        self._partial = data[:written]
+                        self._cut_partial()
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                if self._partial:
+                    self._state = _TORN  # cutting failed: the next append tries again before it adds anything
+                else:
+                    self._unpark()
+
+    def _cut_partial(self) -> None:
+        """Takes back what a write that was cut off left; keeps what other threads had added behind it.  OSError."""
+        partial = self._partial
+        if not partial:
+            return
+        end = os.fstat(self._file).st_size - len(partial)
+        os.lseek(self._file, end, os.SEEK_SET)
+        kept = b""
+        if os.read(self._file, len(partial)) != partial:
+            end = read_journal(self._path)[1]
+            os.lseek(self._file, end, os.SEEK_SET)
+            behind = os.read(self._file, 2 * MAX_FRAME).partition(partial)[2]
+            kept = behind[: max((stop for stop, _ in read_frames(behind)), default=0)]
+        os.ftruncate(self._file, end)
+        self._partial = b""
+        files.write_all(self._file, kept)
+
+    def _rewrite(self) -> None:
+        """Writes the whole journal anew, under its name, from what the system still has of it."""
+        with self._lock:
+            if self._state is not _OPEN:
+                raise StorageError(f"cannot sync `{self._path}`: a write to it was cut off", hint="free some space")
+            self._state = _MENDING
+            self._park()
+            try:
+                size = -1
+                while size != (size := os.fstat(self._file).st_size):  # a write may have been under way
+                    frames, end = read_journal(self._path)
+                    files.write_atomic(self._path, b"".join(map(frame, frames)))
+                fresh = files.open_append(self._path)
+                os.close(self._file)
+                self._file = fresh
+                self._suspect = False
+                self._named = True
+            finally:
+                self._unpark()
+        if end < size:
+            raise CorruptError(
+                f"the disk lost {size - end} bytes of `{self._path}`", hint="check the disk, then run `gittrack fsck`"
+            )
+
+    def _closed(self) -> StateError:
+        return StateError(f"journal `{self._path.name}` is closed, or belongs to the parent of this process")
+
+
+@cache
+def _null() -> int:
+    return os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+
+def read_journal(path: Path, offset: int = 0, *, limit: int | None = None) -> tuple[list[bytes], int]:
+    """The payloads from ``offset`` on and the offset to go on from; may be called while the journal is written.
+
+    Args:
+        path: The journal; a missing one is empty.
+        offset: 0, or what an earlier call returned.
+        limit: How many payloads at most.
+
+    Raises:
+        InvalidValueError: Not a regular file.
+        StorageError: It cannot be read.
+    """
+    payloads: list[bytes] = []
+    for end, payload in iter_journal(path, offset):
+        payloads.append(payload)
+        offset = end
+        if len(payloads) == limit:
+            break
+    return payloads, offset
+
+
+def iter_journal(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The frames from ``offset`` on as (offset behind the frame, payload), without holding the whole file in memory.
+
+    Ends at the first frame that is cut off or damaged; a missing file has none.
+
+    Raises:
+        InvalidValueError: Not a regular file.
+        StorageError: It cannot be read.
+    """
+    try:
+        fd = files.open_source(path)
+    except NotFoundError:
+        return
+    with io.FileIO(fd, "rb") as file:
+        rest = b""
+        wanted = _FIRST_CHUNK
+        while True:
+            with files.reporting(path, "read"):
+                file.seek(offset + len(rest))
+                chunk = file.read(wanted)
+            if not chunk:
+                return
+            rest += chunk
+            end = 0
+            for end, payload in read_frames(rest):
+                yield offset + end, payload
+            offset += end
+            rest = rest[end:]
+            if len(rest) >= HEADER.size:
+                needed = HEADER.size + HEADER.unpack_from(rest)[0]
+                if not HEADER.size < needed <= HEADER.size + MAX_FRAME or len(rest) >= needed:
+                    return  # damaged
+            wanted = min(4 * wanted, _CHUNK)
+
+
+def repair(path: Path) -> int:
+    """Cuts a torn tail off behind the last good frame and syncs; returns the bytes cut.  Only when its writer is dead.
+
+    Raises:
+        ReadOnlyError, StorageError: It cannot be read or cut.
+    """
+    end = max((end for end, _ in iter_journal(path)), default=0)
+    fd = files.open_append(path)
+    try:
+        with files.reporting(path):
+            cut = os.fstat(fd).st_size - end
+            if cut:
+                os.ftruncate(fd, end)
+                files.sync_file(fd)
+    finally:
+        os.close(fd)
+    return cut
+
+
+def list_journals(live_dir: Path) -> dict[RunId, list[Path]]:
+    """The journals of each run below ``live_dir``, sorted; a folder that is missing has none.
+
+    Raises:
+        StorageError: A folder cannot be read.
+    """
+    found: dict[RunId, list[Path]] = {}
+    for folder in _entries(live_dir):
+        try:
+            run_id = check_run_id(folder.name)
+        except InvalidValueError:
+            continue  # not ours
+        if folder.is_dir(follow_symlinks=False):
+            names = [entry for entry in _entries(folder.path) if entry.name.endswith(SUFFIX)]
+            paths = sorted(Path(entry.path) for entry in names if entry.is_file(follow_symlinks=False))
+            if paths:
+                found[run_id] = paths
+    return found
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    with files.reporting(folder, "read"):
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return []

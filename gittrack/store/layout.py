@@ -1,0 +1,84 @@
+"""Where things lie inside a run commit, a ledger and `.gittrack/`: every name and its parser, side by side.
+
+Design sections 2 to 4; `gittrack help storage` is the public description.  Knows names and bytes, no files, no git.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+from gittrack.errors import FormatError
+from gittrack.types import Artifact, Digest
+
+FOLDER: Final = ".gittrack"
+RECORD: Final = "run.msgpack"
+METRICS: Final = "metrics"
+ARTIFACTS: Final = "artifacts"
+EXPERIMENT_FILE: Final = "experiment.msgpack"
+TOMBSTONES: Final = "tombstones.msgpack"
+
+#: Below it the ledgers; `gittrack.refPrefix` moves it for hosts that refuse refs outside heads and tags.
+LEDGER_PREFIX: Final = "refs/runs/"
+
+DEFAULT_EXPERIMENT_ID: Final = "0"
+DEFAULT_EXPERIMENT_NAME: Final = "Default"
+
+_LEDGER = re.compile(r"refs/runs/([0-9]{1,19})/([a-z0-9][a-z0-9-]{0,62})")
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n"
+)
+#: A pointer is three short lines; anything longer is no pointer and is not read.
+MAX_POINTER: Final = 200
+
+
+def ledger_ref(experiment_id: str, writer: str) -> str:
+    """The ref of one writer's ledger of one experiment."""
+    return f"{LEDGER_PREFIX}{experiment_id}/{writer}"
+
+
+def parse_ledger_ref(ref: str) -> tuple[str, str] | None:
+    """(experiment id, writer) of a ledger ref; None for any other ref."""
+    match = _LEDGER.fullmatch(ref)
+    return None if match is None else (match[1], match[2])
+
+
+def experiment_id_of(name: str, attempt: int = 0) -> str:
+    """The id that an experiment of this name gets in every clone: 18 decimal digits of the name's sha256.
+
+    Args:
+        name: The experiment's name.
+        attempt: Counts up when the id belongs to an experiment that was renamed since.
+    """
+    if name == DEFAULT_EXPERIMENT_NAME and attempt == 0:
+        return DEFAULT_EXPERIMENT_ID
+    text = name if attempt == 0 else f"{name}\0{attempt}"
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return str(10**17 + number % (9 * 10**17))
+
+
+def pointer(digest: Digest, size: int) -> bytes:
+    """A git-lfs pointer file (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n".encode()
+
+
+def parse_pointer(path: str, data: bytes) -> Artifact:
+    """The artifact that the pointer file at ``path`` stands for.
+
+    Raises:
+        FormatError: Not exactly a pointer as ``pointer`` writes it.
+    """
+    match = _POINTER.fullmatch(data)
+    if match is None:
+        raise FormatError(f"artifact `{path}` is not a git-lfs pointer")
+    return Artifact(path, Digest(match[1].decode()), int(match[2]))
+
+
+def check_part(name: str) -> None:
+    """Refuse a tree entry that would leave its folder when it is written out.  Raises FormatError.
+
+    git's own checks pass backslashes and, unless asked, dots; a commit may come from anywhere.
+    """
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0") or name.lower() == ".git":
+        raise FormatError(f"artifact folder has an entry named `{name!r:.80}`")
