@@ -1,0 +1,441 @@
+"""GitStore: git objects (through dulwich, SHA-1 and SHA-256) and refs of one clone, durable and safe beside git itself.
+
+Writing is always the same three steps: objects collect in a ``Batch``; ``publish`` writes them as one pack that git's
+housekeeping keeps its hands off; then the refs move, all or none, by compare-and-swap.  When ``publish`` returns,
+everything is on disk.  dulwich is imported on first use of an object; refs need only plain files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from gittrack.errors import ConflictError, CorruptError, GittrackError, LockedError, NotFoundError
+from gittrack.store import files, gateway, ledger
+from gittrack.store.gateway import RepoPaths
+from gittrack.store.pack import BLOB_TYPE, COMMIT_TYPE, TREE_TYPE, Batch, PackOnDisk, decode_name, stale_keeps
+from gittrack.store.refs import RefStore, RefUpdate
+from gittrack.types import ObjectId, RunId
+
+if TYPE_CHECKING:
+    from dulwich.object_store import DiskObjectStore
+
+T = TypeVar("T")
+
+#: Where captured code is kept alive until its runs are sealed.
+PIN_PREFIX: Final = "refs/gittrack/live/"
+#: A pin that young may belong to a run that has not written its journal yet.
+PIN_GRACE_S: Final = 600.0
+#: More packs than this in one folder slow every lookup down.
+MAX_PACKS: Final = 64
+
+_FOLDER: Final = 0o040000
+_TYPE_NAMES: Final = {COMMIT_TYPE: "commit", TREE_TYPE: "tree", BLOB_TYPE: "blob"}
+_CACHED_OBJECTS: Final = 1024
+_CACHED_SIZE: Final = 64 * 1024
+_log = logging.getLogger("gittrack")
+
+
+class CommitInfo(NamedTuple):
+    """What a commit says.  ``time`` is the committer's, in seconds since the epoch; ``author`` is ``Name <mail>``."""
+
+    tree: ObjectId
+    parents: tuple[ObjectId, ...]
+    message: str
+    author: str
+    time: int
+
+
+class GitStore:
+    """Objects and refs of one clone; threads may share it.
+
+    Args:
+        paths: Where the repository is.
+
+    Attributes:
+        paths: The same.
+        program: Runs git on this repository.
+    """
+
+    def __init__(self, paths: RepoPaths) -> None:
+        self.paths = paths
+        self.program = gateway.Git(paths.git_dir, paths.work_tree)
+        self._refs = RefStore(paths)
+        self._pack_dir = paths.common_dir / "objects" / "pack"
+        self._store: DiskObjectStore | None = None
+        self._pid = 0
+        self._mutex = threading.RLock()
+        self._cache: OrderedDict[ObjectId, tuple[int, bytes]] = OrderedDict()
+        self._identity: str | None = None
+
+    @classmethod
+    def create_private(cls, folder: Path) -> RepoPaths:
+        """Make the bare store of a folder that is in no repository, durably; harmless if it exists.
+
+        Raises:
+            ReadOnlyError, StorageError: It cannot be made.
+        """
+        git_dir = gateway.private_git_dir(Path(os.path.realpath(folder)))
+        for part in ("objects/info", "objects/pack", "refs/heads"):
+            files.make_dirs(git_dir / part)
+        files.write_atomic(git_dir / "config", b"[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+        files.write_atomic(git_dir / "HEAD", b"ref: refs/heads/main\n")  # last: without it, it is no repository
+        paths = gateway.discover(folder)
+        if paths is None:
+            raise CorruptError(f"`{git_dir}` was made and is not recognised")
+        return paths
+
+    # -- refs --------------------------------------------------------------------------------------------------------
+
+    def ref(self, name: str) -> ObjectId | None:
+        """Where a ref is; None if it does not exist."""
+        return self._refs.read(name)
+
+    def refs(self, prefix: str) -> dict[str, ObjectId]:
+        """Every ref whose full name begins with ``prefix``, sorted."""
+        return self._refs.below(prefix)
+
+    def head(self) -> ObjectId | None:
+        """The commit that is checked out; None if there is none yet."""
+        return self._refs.read("HEAD")
+
+    def head_branch(self) -> str | None:
+        """Short name of the current branch (also one without commits); None on a detached HEAD."""
+        name = self._refs.symbolic("HEAD")
+        return None if name is None else name.removeprefix("refs/heads/")
+
+    def refs_fingerprint(self, prefix: str = "refs/runs/") -> bytes:
+        """Bytes that stay the same while no ref below ``prefix`` moves; under 1 ms, imports nothing."""
+        return self._refs.fingerprint(prefix)
+
+    # -- reading objects ---------------------------------------------------------------------------------------------
+
+    def exists(self, oid: ObjectId) -> bool:
+        """True if the object is in the store."""
+        return self._try(lambda store: oid.encode("ascii") in store or None) is True  # type: ignore[operator]
+
+    def read_commit(self, oid: ObjectId) -> CommitInfo:
+        """A commit.  Raises NotFoundError, CorruptError."""
+        from dulwich.objects import Commit
+
+        data = self._raw(oid, COMMIT_TYPE)
+        try:
+            commit = Commit.from_string(data)
+            return CommitInfo(
+                ObjectId(commit.tree.decode("ascii")),
+                tuple(ObjectId(parent.decode("ascii")) for parent in commit.parents),
+                commit.message.decode("utf-8", "replace"),
+                commit.author.decode("utf-8", "replace"),
+                commit.commit_time,
+            )
+        except Exception as error:  # dulwich's parser fails in many ways on damaged bytes, all of which mean the same
+            raise CorruptError(f"git object `{oid}` is no readable commit: {error}") from error
+
+    def read_blob(self, oid: ObjectId) -> bytes:
+        """A file's content.  Raises NotFoundError, CorruptError."""
+        return self._raw(oid, BLOB_TYPE)
+
+    def list_tree(self, oid: ObjectId) -> list[tuple[str, int, ObjectId]]:
+        """The (name, mode, id) of a folder's entries, in git's order.  Raises NotFoundError, CorruptError."""
+        from dulwich.objects import parse_tree
+
+        data = self._raw(oid, TREE_TYPE)
+        try:
+            return [
+                (decode_name(name), mode, ObjectId(sha.decode("ascii")))
+                for name, mode, sha in parse_tree(data, sha_len=len(oid) // 2)
+            ]
+        except Exception as error:  # as above
+            raise CorruptError(f"git object `{oid}` is no readable tree: {error}") from error
+
+    def lookup(self, tree: ObjectId, path: str) -> tuple[int, ObjectId] | None:
+        """(mode, id) of ``path`` below a tree; None if there is no such entry.  Raises NotFoundError, CorruptError."""
+        mode, oid = _FOLDER, tree
+        for part in path.split("/"):
+            if mode != _FOLDER:
+                return None
+            for name, entry_mode, entry in self.list_tree(oid):
+                if name == part:
+                    mode, oid = entry_mode, entry
+                    break
+            else:
+                return None
+        return mode, oid
+
+    def _raw(self, oid: ObjectId, kind: int) -> bytes:
+        with self._mutex:
+            found = self._cache.get(oid)
+            if found is None:
+                found = self._try(lambda store: store.get_raw(oid.encode("ascii")))  # type: ignore[arg-type]
+                if found is None:
+                    raise NotFoundError(f"git has no object `{oid}`", hint="run `gittrack fsck`")
+                if found[0] != BLOB_TYPE and len(found[1]) <= _CACHED_SIZE:
+                    self._cache[oid] = found
+                    if len(self._cache) > _CACHED_OBJECTS:
+                        self._cache.popitem(last=False)
+        if found[0] != kind:
+            raise CorruptError(f"git object `{oid}` is no {_TYPE_NAMES[kind]}")
+        return found[1]
+
+    def _try(self, read: Callable[[DiskObjectStore], T | None]) -> T | None:
+        """What ``read`` finds; None if the object is missing.
+
+        A second look with a freshly opened store follows every failure: git may be moving objects from one place to
+        another (repack, gc, pack-objects) just now.
+        """
+        with self._mutex:
+            try:
+                found = read(self._open())
+                if found is not None:
+                    return found
+            except Exception:  # noqa: BLE001 - whatever it was, it counts only if it happens again below
+                _log.debug("reading an object failed, trying again", exc_info=True)
+            self.close()
+            try:
+                return read(self._open())
+            except KeyError:
+                return None
+            except OSError as error:
+                raise files.failure(error, self.paths.common_dir / "objects", "read") from error
+            except Exception as error:  # dulwich has no common base for what damaged bytes lead to
+                raise CorruptError(f"a git object cannot be read: {error or type(error).__name__}") from error
+
+    def _open(self) -> DiskObjectStore:
+        if self._store is None or self._pid != os.getpid():  # a forked child would share file positions with its parent
+            from dulwich.object_format import get_object_format
+            from dulwich.object_store import DiskObjectStore
+
+            self._store = DiskObjectStore(
+                self.paths.common_dir / "objects", object_format=get_object_format(self.paths.object_format)
+            )
+            self._pid = os.getpid()
+        return self._store
+
+    def close(self) -> None:
+        """Close the packs; the next use opens them again."""
+        with self._mutex:
+            if self._store is not None and self._pid == os.getpid():
+                self._store.close()
+            self._store = None
+
+    def __del__(self) -> None:
+        # dulwich warns about packs that are left to the garbage collector.
+        if getattr(self, "_store", None) is not None:
+            self.close()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def batch(self) -> Batch:
+        """A new, empty batch for this repository's object format."""
+        from dulwich.object_format import get_object_format
+
+        return Batch(get_object_format(self.paths.object_format))
+
+    def publish(self, batch: Batch, updates: Iterable[RefUpdate]) -> None:
+        """Put the batch and then the refs on disk: all of them, or none of the refs.
+
+        Args:
+            batch: Objects to write; may be empty.
+            updates: Refs to move; each new value must be in the batch or in the store.
+
+        Raises:
+            ConflictError: A ref was not at its ``old``; nothing changed.
+            LockedError: A ref was locked for too long; nothing changed.
+            NotFoundError: A new value is nowhere.
+            ReadOnlyError, StorageError: The system refused.
+        """
+        moves = list(updates)
+        self._require([m.new for m in moves if m.new is not None and m.new not in batch])
+        pack = batch.write(self._pack_dir) if len(batch) else None
+        try:
+            with self._writers_lock():
+                self._move(moves)
+        except BaseException:
+            if pack is not None:
+                pack.discard()
+            raise
+        if pack is not None:
+            self._confirm(batch, pack)
+        self._require([m.new for m in moves if m.new is not None and m.new not in batch])
+
+    def _move(self, moves: list[RefUpdate]) -> None:
+        try:
+            self._refs.update(moves)
+        except LockedError:
+            # The holder is no gittrack (we have the writers' lock), and git holds a ref for milliseconds.
+            if not self._heal(10.0):
+                raise
+            self._refs.update(moves)
+
+    def _confirm(self, batch: Batch, pack: PackOnDisk) -> None:
+        """Make sure that the pack is still there now that refs name its objects; write it again if it is not.
+
+        git honours ``.keep``; other programs that tidy repositories may not.
+        """
+        for _ in range(3):
+            if pack.is_whole():
+                pack.release()
+                return
+            pack = batch.write(self._pack_dir)
+        raise CorruptError(f"something removes new packs from `{self._pack_dir}`", hint="run `gittrack fsck`")
+
+    def _require(self, oids: Iterable[ObjectId]) -> None:
+        for oid in oids:
+            if not self.exists(oid):
+                raise NotFoundError(f"git has no object `{oid}`", hint="run `gittrack fsck`")
+
+    def _writers_lock(self) -> files.FileLock:
+        """Held by every gittrack process that moves refs: who holds it knows that a stale ``*.lock`` is nobody's."""
+        return files.FileLock(self.paths.common_dir / "gittrack.mutex", timeout=60)
+
+    def heal_locks(self, max_age_s: float = 10) -> list[str]:
+        """Remove what dead processes left: ``*.lock`` of gittrack's refs, ``.keep`` of its packs, temporary packs.
+
+        Args:
+            max_age_s: Locks that young may be git's, at work.
+
+        Returns:
+            Paths removed, relative to the git folder.
+        """
+        with self._writers_lock():
+            removed = self._heal(max_age_s)
+        for path in stale_keeps(self._pack_dir):
+            files.discard(path)
+            removed.append(str(path.relative_to(self.paths.common_dir)))
+        files.sweep_temps(self._pack_dir, 3600)
+        return removed
+
+    def _heal(self, max_age_s: float) -> list[str]:
+        removed: list[str] = []
+        for path in self._refs.stale_locks(max_age_s):
+            files.remove(path)
+            removed.append(str(path.relative_to(self.paths.common_dir)))
+            _log.warning("gittrack: removed `%s`, left behind by a process that died", path)
+        return removed
+
+    # -- pins --------------------------------------------------------------------------------------------------------
+
+    def pin(self, oid: ObjectId, batch: Batch | None = None) -> str:
+        """Keep a commit and all it reaches alive; the name of the ref that does.  Idempotent.
+
+        Args:
+            oid: In the store, or in ``batch``.
+            batch: Published together with the pin, if the pin is new.
+        """
+        name = PIN_PREFIX + oid
+        with self._writers_lock():
+            if self._refs.read(name) == oid and self.exists(oid):
+                self._refs.touch(name, oid)
+                return name
+        try:
+            self.publish(batch if batch is not None else self.batch(), [RefUpdate(name, None, oid)])
+        except ConflictError:
+            if self._refs.read(name) != oid:  # else another process was quicker with the same
+                raise
+        return name
+
+    def unpin(self, names: Iterable[str]) -> None:
+        """Remove pins; unknown names are passed over."""
+        with self._writers_lock():
+            self._drop_pins(set(names))
+
+    def unpin_except(self, names: Iterable[str], *, grace_s: float = PIN_GRACE_S) -> None:
+        """Remove every pin but ``names`` and those that were made or asked for in the last ``grace_s`` seconds."""
+        if not self._refs.below(PIN_PREFIX):
+            return
+        with self._writers_lock():
+            young = self._refs.younger_than(PIN_PREFIX, time.time() - grace_s)
+            self._drop_pins(set(self._refs.below(PIN_PREFIX)) - set(names) - young)
+
+    def _drop_pins(self, names: set[str]) -> None:
+        pins = self._refs.below(PIN_PREFIX)
+        self._refs.update([RefUpdate(name, pins[name], None) for name in names if name in pins])
+
+    # -- ledgers (see store.ledger) ----------------------------------------------------------------------------------
+
+    def ledger_read(self, commit: ObjectId) -> Iterator[tuple[RunId, ObjectId]]:
+        """Every (run id, run commit) of a ledger."""
+        return ledger.read(self, commit)
+
+    def ledger_lookup(self, commit: ObjectId, run_id: str) -> ObjectId | None:
+        """The run commit of one run in a ledger; None if it is not in it."""
+        return ledger.find(self, commit, run_id)
+
+    def ledger_diff(
+        self, old: ObjectId | None, new: ObjectId | None
+    ) -> Iterator[tuple[RunId, ObjectId | None, ObjectId | None]]:
+        """(run id, old, new) of every run that differs between two ledger commits."""
+        return ledger.diff(self, old, new)
+
+    def ledger_blob(self, commit: ObjectId, name: str) -> bytes | None:
+        """A file at the root of a ledger; None if there is none."""
+        return ledger.blob(self, commit, name)
+
+    def ledger_build(
+        self,
+        batch: Batch,
+        old: ObjectId | None,
+        changes: Mapping[str, ObjectId | None],
+        files: Mapping[str, bytes | None],
+        message: str,
+        *,
+        author: str,
+        time_s: int,
+    ) -> ObjectId:
+        """Add the ledger commit that follows ``old`` to the batch; see ``store.ledger.build``."""
+        return ledger.build(
+            self, batch, old, changes=changes, files=files, message=message, author=author, time_s=time_s
+        )
+
+    # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """``Name <mail>`` of whoever works here, from git's config; made from user and host if git knows none."""
+        if self._identity is None:
+            try:
+                found = self.program.call("var", "GIT_AUTHOR_IDENT", timeout=10)
+            except GittrackError as error:  # no git program, or a repository it does not trust: not needed for a name
+                _log.debug("git cannot tell who the user is: %s", error)
+                found = gateway.Result(1, b"", b"")
+            line = found.stdout.decode("utf-8", "replace")
+            self._identity = line[: line.rfind(">") + 1] if found.status == 0 and ">" in line else _fallback_identity()
+        return self._identity
+
+    def maintain(self) -> None:
+        """Merge packs when there are many; removes no object, and is only logged if it fails."""
+        names = [path.name for path in self._pack_dir.iterdir()] if self._pack_dir.is_dir() else []
+        packs = [name for name in names if name.endswith(".pack")]
+        if len(packs) <= MAX_PACKS or any(name.endswith(".promisor") for name in names):
+            return  # git before 2.44 forgets which objects a partial clone may fetch later when it merges their packs
+        try:
+            self.program.run("repack", "--geometric=2", "-d", "-q", "--no-write-bitmap-index")
+            files.sync_dir(self._pack_dir)
+        except GittrackError as error:
+            _log.warning("gittrack: packs could not be merged: %s", error)
+
+    def fsck(self) -> list[str]:
+        """What ``git fsck --strict`` finds wrong, one line each; empty if all is well."""
+        found = self.program.call("fsck", "--strict", "--no-dangling", "--no-progress")
+        lines = (found.stdout + found.stderr).decode("utf-8", "replace").splitlines()
+        problems = [line for line in lines if line and not line.startswith(("notice:", "Checking "))]
+        return problems or ([f"git fsck ended with status {found.status}"] if found.status else [])
+
+
+def _fallback_identity() -> str:
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a passwd entry
+        user = "unknown"
+    return f"{user} <{user}@{socket.gethostname() or 'localhost'}>"
+
+
+__all__ = ["Batch", "CommitInfo", "GitStore", "RefUpdate"]
