@@ -1,0 +1,302 @@
+"""Settings: the one reader of the process environment, of `git config gittrack.*` and of `[tool.gittrack]`.
+
+For each setting, the first of these that has it: the process (`GITTRACK_*`, then MLflow's name), the person (git's
+configuration, nearest file first), the team (`pyproject.toml` at the top of the work tree), the default.
+`gittrack help config` is made from the table below.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from gittrack.errors import InvalidValueError, NotFoundError
+from gittrack.store import gateway
+
+Origin = Literal["environment", "git", "pyproject", "default"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: Its name in ``Config``; with dashes in `[tool.gittrack]`, in camel case for git.
+        default: The value if nobody says anything.
+        help: What it does, in a line.
+        mlflow: MLflow's environment variable for the same thing, if there is one.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+    mlflow: str | None = None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"GITTRACK_{self.name.upper()}"
+
+    @property
+    def git_key(self) -> str:
+        """The key in git's configuration."""
+        first, *rest = self.name.split("_")
+        return "gittrack." + first + "".join(part.capitalize() for part in rest)
+
+    @property
+    def team_key(self) -> str:
+        """The key in `[tool.gittrack]`."""
+        return self.name.replace("_", "-")
+
+
+def _flag(text: str) -> bool:
+    value = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.strip().lower() not in value:
+        raise ValueError("it must be true or false")
+    return value[text.strip().lower()]
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.01 <= value <= 86400:
+        raise ValueError("it must be from 0.01 to 86400 seconds")
+    return value
+
+
+def _bytes(text: str) -> int:
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text.strip().lower()[-1:], 1)
+    value = int(text.strip().rstrip("kKmMgG")) * factor
+    if value < 0:
+        raise ValueError("it must not be negative")
+    return value
+
+
+def _code(text: str) -> str:
+    if text not in ("full", "commit", "none"):
+        raise ValueError("it must be `full`, `commit` or `none`")
+    return text
+
+
+SETTINGS: Final = (
+    Setting("tracking_uri", str, None, "where runs are kept: a folder, or gittrack:///folder", "MLFLOW_TRACKING_URI"),
+    Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
+    Setting("experiment_id", str, None, "the experiment of new runs, by id", "MLFLOW_EXPERIMENT_ID"),
+    Setting("run_id", str, None, "the run to go on with instead of starting one", "MLFLOW_RUN_ID"),
+    Setting("sync", _seconds, 1.0, "seconds between putting a live run's records on disk"),
+    Setting("code", _code, "full", "how much code a run carries: full, commit or none"),
+    Setting(
+        "max_untracked", _bytes, 1 << 20, "largest new untracked source file that a run carries, in bytes (k, m, g)"
+    ),
+    Setting("strict", _flag, False, "raise when recording fails, instead of warning once and going on"),
+    Setting(
+        "truncate_long_values",
+        _flag,
+        True,
+        "cut param and tag values that are too long, instead of refusing them",
+        "MLFLOW_TRUNCATE_LONG_VALUES",
+    ),
+    Setting(
+        "system_metrics",
+        _flag,
+        False,
+        "record CPU, memory, disk, network and GPU use of every run",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
+    ),
+    Setting(
+        "system_metrics_interval",
+        _seconds,
+        10.0,
+        "seconds between samples of system metrics",
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL",
+    ),
+    Setting(
+        "user", str, None, "who runs are recorded as; the system's user name if not set", "MLFLOW_TRACKING_USERNAME"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting's value; see ``SETTINGS`` for what they mean."""
+
+    tracking_uri: str | None
+    experiment_name: str | None
+    experiment_id: str | None
+    run_id: str | None
+    sync: float
+    code: str
+    max_untracked: int
+    strict: bool
+    truncate_long_values: bool
+    system_metrics: bool
+    system_metrics_interval: float
+    user: str | None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting's value and where it was found."""
+
+    setting: Setting
+    value: Any
+    origin: Origin
+    where: str
+
+
+def setting(name: str) -> Setting:
+    """The setting of that name, in any of its spellings.  Raises NotFoundError."""
+    wanted = name.removeprefix("gittrack.").replace("-", "").replace("_", "").lower()
+    for known in SETTINGS:
+        if known.name.replace("_", "") == wanted:
+            return known
+    import difflib
+
+    near = difflib.get_close_matches(name, [s.team_key for s in SETTINGS], n=1)
+    raise NotFoundError(
+        f"no setting `{name}`", hint=f"did you mean `{near[0]}`?" if near else "`gittrack config` lists the settings"
+    )
+
+
+def values(start: Path | None = None) -> list[Value]:
+    """Every setting with its value and origin, as seen from the folder ``start`` (the current one if None).
+
+    Raises:
+        InvalidValueError: A setting that cannot be read; the message names the place.
+    """
+    paths = gateway.discover(start or Path.cwd())
+    person = _git_settings(paths)
+    team = _team_settings(paths)
+    return [_value(known, person, team) for known in SETTINGS]
+
+
+def current(start: Path | None = None) -> Config:
+    """Every setting's value, as seen from the folder ``start`` (the current one if None).  Raises InvalidValueError."""
+    found = {value.setting.name: value.value for value in values(start)}
+    return Config(**{field.name: found[field.name] for field in fields(Config)})
+
+
+def _value(known: Setting, person: Mapping[str, tuple[str, str]], team: Mapping[str, Any]) -> Value:
+    for variable in (known.variable, known.mlflow):
+        if variable and os.environ.get(variable):
+            return Value(known, _parsed(known, os.environ[variable], variable), "environment", variable)
+    found = person.get(known.git_key.lower())
+    if found is not None:
+        return Value(known, _parsed(known, found[0], f"{known.git_key} in {found[1]}"), "git", found[1])
+    if known.team_key in team:
+        raw = team[known.team_key]
+        text = str(raw).lower() if isinstance(raw, bool) else str(raw)
+        return Value(known, _parsed(known, text, f"{known.team_key} in pyproject.toml"), "pyproject", "pyproject.toml")
+    return Value(known, known.default, "default", "")
+
+
+def _parsed(known: Setting, text: str, where: str) -> Any:
+    try:
+        return known.parse(text)
+    except ValueError as error:
+        raise InvalidValueError(f"`{where}` is `{text:.80}`: {error}", hint="`gittrack help config`") from error
+
+
+def git_value(key: str, start: Path | None = None) -> str | None:
+    """A value of git's own configuration, such as ``core.pager``; None if it is not set."""
+    found = _read_git(gateway.discover(start or Path.cwd()), key.lower().rpartition(".")[0].encode())
+    value = found.get(key.lower())
+    return None if value is None else value[0]
+
+
+def _git_settings(paths: gateway.RepoPaths | None) -> dict[str, tuple[str, str]]:
+    return _read_git(paths, b"gittrack")
+
+
+def _read_git(paths: gateway.RepoPaths | None, section: bytes) -> dict[str, tuple[str, str]]:
+    """``section``'s values by lower-case key, with the file they stand in; later files win, as in git."""
+    home = Path("~").expanduser()
+    files = [Path("/etc/gitconfig"), Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git" / "config"]
+    files.append(home / ".gitconfig")
+    if os.environ.get("GIT_CONFIG_GLOBAL"):
+        files[1:] = [Path(os.environ["GIT_CONFIG_GLOBAL"])]
+    if os.environ.get("GIT_CONFIG_NOSYSTEM"):
+        files.pop(0)
+    if paths is not None:
+        files.append(paths.common_dir / "config")
+    found: dict[str, tuple[str, str]] = {}
+    for file in files:
+        try:
+            text = file.read_bytes().lower()
+        except OSError:  # most of these files do not exist
+            continue
+        # The parser costs 40 ms to load; most configurations say nothing about the section.
+        if section not in text and b"[include" not in text:
+            continue
+        from dulwich.config import ConfigFile
+
+        parsed = ConfigFile.from_path(str(file))
+        for name in parsed.sections():
+            if len(name) == 1 and name[0].lower() == section:
+                for key, value in parsed.items(name):
+                    found[f"{section.decode()}.{key.decode().lower()}"] = (value.decode("utf-8", "replace"), str(file))
+    return found
+
+
+def _team_settings(paths: gateway.RepoPaths | None) -> Mapping[str, Any]:
+    if paths is None or paths.work_tree is None:
+        return {}
+    file = paths.work_tree / "pyproject.toml"
+    try:
+        data = file.read_bytes()
+    except OSError:  # not every project has one
+        return {}
+    if b"gittrack" not in data:
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        table = tomllib.loads(data.decode()).get("tool", {}).get("gittrack", {})
+    except ValueError as error:
+        raise InvalidValueError(f"`{file}` cannot be read: {error}") from error
+    return table if isinstance(table, dict) else {}
+
+
+def store(name: str, value: str | None, start: Path | None = None) -> Setting:
+    """Set a setting in the repository's git configuration; None takes it away again.
+
+    Raises:
+        NotFoundError: No such setting, or no git repository.
+        InvalidValueError: The setting cannot have that value.
+    """
+    known = setting(name)
+    paths = gateway.discover(start or Path.cwd())
+    if paths is None:
+        raise NotFoundError("there is no git repository here", hint="run `gittrack init` first")
+    git = gateway.Git(paths.git_dir, paths.work_tree)
+    if value is None:
+        git.run("config", "--local", "--unset-all", known.git_key)
+    else:
+        _parsed(known, value, known.git_key)
+        git.run("config", "--local", "--replace-all", known.git_key, value)
+    return known
+
+
+def export(**changes: str | None) -> None:
+    """Set (or with None take away) settings in the environment, for the programs this process starts.
+
+    Both names are set, gittrack's and MLflow's, so that a child that uses either goes on in the same place.
+    """
+    for name, value in changes.items():
+        known = setting(name)
+        for variable in filter(None, (known.variable, known.mlflow)):
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment, for the parts that record some of it."""
+    return os.environ

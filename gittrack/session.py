@@ -1,0 +1,143 @@
+"""Which tracker a process uses: tracking addresses, settings and the end of the process, wired together.
+
+The Python API records through ``open_tracker``; the command line reads through ``open_reader``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from gittrack import config
+from gittrack.errors import InvalidValueError, UnsupportedError
+from gittrack.store import files, seal
+from gittrack.store.repo import Repo
+from gittrack.track.capture import Capturer
+from gittrack.track.lifecycle import Lifecycle
+from gittrack.track.runs import Tracker
+
+_LOCAL_SCHEMES: Final = ("", "file", "gittrack")
+
+
+class _Lock:
+    """A lock that a forked child gets anew: another thread of the parent may have held it."""
+
+    def __init__(self) -> None:
+        self.after_fork_in_child()
+        files.tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        self.held = threading.RLock()
+
+
+_lock = _Lock()
+_trackers: dict[Path, Tracker] = {}
+
+
+def parse_uri(uri: str | None) -> Path:
+    """The folder that a tracking address names: ``None`` is the current one.
+
+    Args:
+        uri: A path, ``file:///path``, ``gittrack:///path``, or nothing.
+
+    Raises:
+        UnsupportedError: An address of a server or of a database.
+        InvalidValueError: An address with a host, a query or a NUL.
+    """
+    if not uri:
+        return Path.cwd()
+    text = os.fspath(uri)
+    if "\0" in text:
+        raise InvalidValueError("the tracking address has a NUL character")
+    parts = urlsplit(text) if "://" in text or text.startswith(("file:", "gittrack:")) else None
+    if parts is None:
+        if text.split(":")[0] in ("databricks", "databricks-uc"):
+            raise UnsupportedError(f"tracking address `{text}` is not supported", hint="use a folder of a git project")
+        return Path(text).expanduser()
+    if parts.scheme.lower() not in _LOCAL_SCHEMES:
+        raise UnsupportedError(
+            f"tracking address `{parts.scheme}://…` is not supported by this version",
+            hint="use a folder: runs are kept in its git repository and shared with `git`",
+        )
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise InvalidValueError(
+            f"tracking address `{parts.scheme}://…` names a host, a query or a fragment",
+            hint="a local address has three slashes: gittrack:///path",
+        )
+    return Path(unquote(parts.path))
+
+
+def open_tracker(uri: str | None = None) -> Tracker:
+    """The tracker to record with; makes `.gittrack` where there is none.  One per repo and process.
+
+    Raises:
+        UnsupportedError, InvalidValueError: An address that cannot be used, or a setting that cannot be read.
+        ReadOnlyError, StorageError: The store cannot be made.
+    """
+    with _lock.held:
+        start = parse_uri(uri or config.current().tracking_uri).resolve()
+        tracker = _trackers.get(start)
+        if tracker is not None and tracker.repo.exists:
+            return tracker
+        repo = Repo.find(start, create=True)
+        for known in _trackers.values():
+            if known.repo.paths == repo.paths and known.repo.exists:
+                _trackers[start] = known
+                return known
+        settings = config.current(repo.paths.work_tree or repo.paths.main_root)
+        tracker = Tracker(
+            repo,
+            capture=Capturer(
+                argv=command_line(),
+                environ=config.environment(),
+                cwd=Path.cwd(),
+                mode=settings.code,
+                max_untracked=settings.max_untracked,
+            ),
+            sync_interval=settings.sync,
+            strict=settings.strict,
+            truncate=settings.truncate_long_values,
+        )
+        _trackers[start] = tracker
+        _lifecycle.install()
+        return tracker
+
+
+def open_reader(uri: str | None = None) -> Tracker:
+    """The tracker to read with; makes nothing.  Commits what dead processes left behind, where it may write.
+
+    Raises:
+        NotARepositoryError: There is no store.
+    """
+    start = parse_uri(uri or config.current().tracking_uri).resolve()
+    repo = Repo.find(start)
+    settings = config.current(repo.paths.work_tree or repo.paths.main_root)
+    if repo.exists and not repo.read_only:
+        seal.heal(repo)
+    return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values)
+
+
+def user() -> str:
+    """Who runs are recorded as: the `user` setting, else the system's user name."""
+    try:
+        return config.current().user or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a passwd entry
+        return "unknown"
+
+
+def command_line() -> list[str]:
+    """The command that started this process, as far as Python knows it."""
+    return list(getattr(sys, "orig_argv", [sys.executable, *sys.argv]))
+
+
+def _at_end(status: str) -> None:
+    for tracker in {id(t): t for t in _trackers.values()}.values():
+        tracker.shutdown(status)
+
+
+_lifecycle = Lifecycle(_at_end)

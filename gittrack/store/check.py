@@ -1,0 +1,286 @@
+"""Looking after the store: fsck proves that what is promised is there, gc drops what nothing refers to, purge forgets.
+
+Deleting goes in the reverse order of writing (design section 5): the reference first, the bytes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from gittrack.errors import CorruptError, FormatError, GittrackError, NotFoundError, StateError
+from gittrack.store import codec, files, journal, layout
+from gittrack.store.git import RefUpdate
+from gittrack.store.record import RunState
+from gittrack.store.seal import owner_alive, seal
+from gittrack.types import Digest, ViewType
+
+if TYPE_CHECKING:
+    from gittrack.store.repo import Repo
+    from gittrack.types import ObjectId
+
+#: Called with (done, total); total is None while it is not known.
+Progress = Callable[[int, "int | None"], None]
+
+#: Artifacts younger than this are kept by gc: a run that is being recorded may be about to name them.
+GRACE_SECONDS: Final = 14 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something fsck found.
+
+    Attributes:
+        kind: ``git``, ``ledger``, ``run``, ``artifact``, ``journal`` or ``index``.
+        subject: What it is about: a ref, a run id, a digest, a path.
+        message: What is wrong.
+        hint: What to do about it.
+    """
+
+    kind: str
+    subject: str
+    message: str
+    hint: str | None = None
+
+
+@dataclass
+class GcReport:
+    """What gc removed, or would remove.
+
+    Attributes:
+        objects: Digests of artifacts.
+        size: Their bytes together.
+        temporaries: Left-over temporary files.
+        kept_young: Unreferenced artifacts that are too young.
+    """
+
+    objects: list[Digest] = field(default_factory=list)
+    size: int = 0
+    temporaries: int = 0
+    kept_young: int = 0
+
+
+def _silent(_done: int, _total: int | None) -> None:
+    """No progress wanted."""
+
+
+def fsck(repo: Repo, *, full: bool = False, progress: Progress | None = None) -> list[Problem]:
+    """Check everything that can be checked; commit first what dead processes left behind.
+
+    Args:
+        repo: The store.
+        full: Also hash every artifact, and compare the index with a rebuild.
+        progress: Told about runs done.
+    """
+    progress = progress or _silent
+    if repo.exists and not repo.read_only:
+        seal(repo)
+    problems = [Problem("git", "repository", text, "`git fsck` tells more") for text in repo.git.fsck()]
+    digests: dict[Digest, tuple[int, str]] = {}
+    seen = 0
+    for ref, ledger in sorted(repo.ledgers().items()):
+        try:
+            entries = list(repo.git.ledger_read(ledger))
+        except GittrackError as error:
+            problems.append(Problem("ledger", ref, error.message))
+            continue
+        for run_id, commit in entries:
+            problems += _check_run(repo, run_id, commit, digests)
+            seen += 1
+            progress(seen, None)
+    for run_id in journal.list_journals(repo.live):
+        try:
+            for artifact in repo.state(run_id).artifacts.values():
+                if artifact is not None:
+                    digests[artifact.digest] = (artifact.size, run_id)
+        except GittrackError as error:
+            problems.append(Problem("journal", run_id, error.message))
+    lost = repo.root / "lost"
+    if lost.is_dir():
+        problems += [
+            Problem("journal", entry.name, f"its damaged journal was moved to `{entry}`")
+            for entry in sorted(lost.iterdir())
+        ]
+    problems += _check_artifacts(repo, digests, full=full, progress=progress)
+    if full:
+        problems += _check_index(repo)
+    return problems
+
+
+def _check_run(repo: Repo, run_id: str, commit: ObjectId, digests: dict[Digest, tuple[int, str]]) -> list[Problem]:
+    try:
+        state = repo.stored_state(run_id, [commit])
+        if state is None:
+            raise CorruptError("it has no record")
+        stored = repo.git.lookup(repo.git.read_commit(commit).tree, f"{layout.FOLDER}/{layout.METRICS}")
+        names = {name for name, _, _ in repo.git.list_tree(stored[1])} if stored else set()
+        if missing := [name for name in state.segments if name not in names]:
+            raise CorruptError(f"metric segments {', '.join(missing)} are missing")
+        for artifact in repo.artifacts_of(commit).values():
+            digests[artifact.digest] = (artifact.size, run_id)
+    except GittrackError as error:
+        return [Problem("run", run_id, error.message, error.hint)]
+    return []
+
+
+def _check_artifacts(
+    repo: Repo, digests: dict[Digest, tuple[int, str]], *, full: bool, progress: Progress
+) -> list[Problem]:
+    problems = []
+    for done, (digest, (size, run_id)) in enumerate(sorted(digests.items()), 1):
+        try:
+            if full:
+                repo.objects.verify(digest)
+            elif not repo.objects.has(digest, size):
+                raise NotFoundError("its bytes are not in this clone")
+        except (NotFoundError, CorruptError) as error:
+            problems.append(
+                Problem("artifact", digest, f"artifact of run `{run_id}`: {error.message}", "fetch it from a remote")
+            )
+        progress(done, len(digests))
+    return problems
+
+
+def _check_index(repo: Repo) -> list[Problem]:
+    """Compare what the index answers with what the runs say themselves."""
+    repo.refresh()
+    ids = repo.all_run_ids()
+    indexed = {run.info.run_id: run for run in repo.index.get_runs(sorted(ids))}
+    wrong = dict.fromkeys(ids - set(indexed), "is not in the index")
+    # Compared as text, since NaN equals nothing.
+    wrong |= {i: "is something else in the index" for i in indexed if repr(repo.run(i)) != repr(indexed[i])}
+    if more := repo.index.count_runs(view=ViewType.ALL) - len(indexed):
+        wrong["index.db"] = f"has {more} run(s) that do not exist"
+    return [Problem("index", subject, why, "run `gittrack reindex`") for subject, why in sorted(wrong.items())]
+
+
+def referenced(repo: Repo) -> set[Digest]:
+    """The digests that some revision of some run, deleted ones included, or some journal refers to."""
+    found: set[Digest] = set()
+    done: set[ObjectId] = set()
+    for ledger in set(repo.ledgers().values()):
+        for _, commit in repo.git.ledger_read(ledger):
+            todo = [commit]
+            while todo:
+                oid = todo.pop()
+                if oid not in done and repo.is_run_commit(oid):
+                    done.add(oid)
+                    found.update(a.digest for a in repo.artifacts_of(oid).values())
+                    todo.extend(repo.git.read_commit(oid).parents)
+    for folder in (repo.live, repo.root / "lost"):
+        for run_id, paths in journal.list_journals(folder).items():
+            state = RunState(run_id)
+            for path in paths:
+                for payload in journal.read_journal(path)[0]:
+                    try:
+                        state.apply(codec.unpack(payload))
+                    except FormatError:  # a damaged journal in `lost`: what can be read of it still counts
+                        continue
+                    found.update(a.digest for a in state.artifacts.values() if a is not None)
+    return found
+
+
+def gc(
+    repo: Repo, *, dry_run: bool = False, grace_s: float = GRACE_SECONDS, progress: Progress | None = None
+) -> GcReport:
+    """Drop artifacts that no run refers to and what crashes left behind.
+
+    Args:
+        repo: The store.
+        dry_run: Only say what would go.
+        grace_s: Keep artifacts younger than this many seconds.
+        progress: Told about objects done.
+
+    Raises:
+        ReadOnlyError: The store cannot be written.
+        LockedError: Another process is at it.
+    """
+    repo.require_writable()
+    progress = progress or _silent
+    seal(repo)
+    report = GcReport()
+    with repo.seal_lock():
+        keep = referenced(repo)
+        horizon = time.time() - grace_s
+        for done, (digest, size) in enumerate(list(repo.objects.iter_digests()), 1):
+            progress(done, None)
+            if digest in keep:
+                continue
+            if repo.objects.path(digest).stat().st_mtime > horizon:
+                report.kept_young += 1
+                continue
+            report.objects.append(digest)
+            report.size += size if dry_run else repo.objects.delete(digest)
+        if not dry_run:
+            report.temporaries = repo.objects.sweep_tmp(min(grace_s, 24 * 3600))
+    return report
+
+
+def purge(repo: Repo, run_id: str) -> int:
+    """Forget a deleted run for good: rewrite the ledgers of this clone without it and leave a tombstone.
+
+    The tombstone is the sha256 of the run id; it makes other clones drop the run and refuse to bring it back.
+
+    Returns:
+        Bytes of artifacts that went with it.
+
+    Raises:
+        NotFoundError: No such run.
+        StateError: The run is not deleted, goes on, or lies in another clone's ledger too.
+    """
+    repo.require_writable()
+    seal(repo)
+    state = repo.state(run_id)
+    if state.field("lifecycle") != "deleted":
+        raise StateError(f"run `{run_id}` is not deleted", hint=f"`gittrack rm {run_id[:8]}` first")
+    if any(owner_alive(path) for path in repo.journals(run_id)):
+        raise StateError(f"run `{run_id}` goes on", hint="end it first")
+    with repo.seal_lock():
+        for ref, ledger in repo.ledgers().items():
+            if repo.git.ledger_lookup(ledger, run_id) is None:
+                continue
+            parsed = layout.parse_ledger_ref(ref)
+            if parsed is None or parsed[1] != repo.writer:
+                raise StateError(f"run `{run_id}` is in ledger `{ref}` of another clone", hint="purge it there")
+            _rewrite_ledger(repo, ref, ledger, run_id)
+        for path in repo.journals(run_id):
+            files.remove(path)
+    repo.refresh()
+    return gc(repo, grace_s=0).size
+
+
+def _rewrite_ledger(repo: Repo, ref: str, ledger: ObjectId, run_id: str) -> None:
+    """The same ledger as a new chain that never knew the run."""
+    entries = {other: commit for other, commit in repo.git.ledger_read(ledger) if other != run_id}
+    kept = {layout.EXPERIMENT_FILE: repo.git.ledger_blob(ledger, layout.EXPERIMENT_FILE)}
+    stones = set(tombstones(repo.git.ledger_blob(ledger, layout.TOMBSTONES)))
+    stones.add(tombstone(run_id))
+    kept[layout.TOMBSTONES] = codec.pack(sorted(stones))
+    batch = repo.git.batch()
+    now, author = int(time.time()), repo.git.identity()
+    new: ObjectId | None = None
+    for chunk in _chunks(sorted(entries.items()), 500) or [[]]:
+        new = repo.git.ledger_build(batch, new, dict(chunk), kept, "ledger rewritten\n", author=author, time_s=now)
+    repo.git.publish(batch, [RefUpdate(ref, ledger, new)])
+
+
+def _chunks(items: list[tuple[str, ObjectId]], size: int) -> list[list[tuple[str, ObjectId]]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def tombstone(run_id: str) -> str:
+    """What a ledger keeps of a purged run: enough to recognise it, not enough to name it."""
+    return hashlib.sha256(f"gittrack-purged:{run_id}".encode()).hexdigest()
+
+
+def tombstones(data: bytes | None) -> Iterable[str]:
+    """The tombstones in a ledger's blob.  Raises FormatError."""
+    if data is None:
+        return []
+    raw = codec.unpack(data)
+    if not isinstance(raw, list) or not all(isinstance(item, str) for item in raw):
+        raise FormatError("tombstones are not a list of text")
+    return raw

@@ -1,0 +1,1028 @@
+"""The index: runs and experiments in SQLite, made to be searched, derived from what git and the journals hold.
+
+Delete the file and nothing is lost: whoever opens it next finds it empty and fills it again.  A file of another schema
+or one that is no database is replaced on opening.  The statements are plain SQL with named parameters, so that a server
+can run them on PostgreSQL; what only SQLite has (pragmas, ``WITHOUT ROWID``, ``fold_text``) is marked.
+
+Text of a run (names, keys, values) never becomes part of a statement, only of its parameters.
+"""
+
+# ruff: noqa: S608 — statements are put together from the constants of this module and of track.query, never from values
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from zlib import crc32
+
+from gittrack.errors import CorruptError, GittrackError, InvalidValueError, LockedError, ReadOnlyError, StorageError
+from gittrack.store.codec import pack, packer, unpack
+from gittrack.types import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    MetricSummary,
+    ModelInput,
+    ModelOutput,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+    RunOutputs,
+    ViewType,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+T = TypeVar("T")
+
+SCHEMA_VERSION: Final = 1  #: another number in the file: the file is emptied and filled again
+CONTEXT_TAG: Final = "mlflow.data.context"  #: the tag of a dataset input that says what the dataset was used for
+
+_TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "runs", "docs", "metrics", "params",
+                  "tags", "inputs")  # fmt: skip
+
+# A number of an index entry is one byte or two, a name is many: keys of metrics, params and tags are interned in
+# `names`.  What a search does not look at is in `docs`, away from the rows that it walks over.  Large parts that many
+# runs have in common (package lists, dataset schemas) are in `shared`.  A metric that is NaN has the value NULL.
+_SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE shared (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE INDEX shared_crc ON shared (crc);
+CREATE TABLE experiments (
+    id INTEGER PRIMARY KEY, experiment_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, artifact_location TEXT NOT NULL,
+    lifecycle_stage TEXT NOT NULL, creation_time INTEGER, last_update_time INTEGER, doc BLOB NOT NULL);
+CREATE TABLE experiment_tags (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, experiment_id TEXT NOT NULL, user_id TEXT NOT NULL,
+    status TEXT NOT NULL, start_time INTEGER NOT NULL, end_time INTEGER, lifecycle_stage TEXT NOT NULL,
+    artifact_uri TEXT NOT NULL, run_name TEXT NOT NULL,
+    code_commit TEXT, code_branch TEXT, code_dirty TEXT);
+CREATE INDEX runs_time ON runs (start_time DESC, run_id);
+CREATE INDEX runs_experiment ON runs (experiment_id, lifecycle_stage, start_time DESC, run_id);
+CREATE INDEX runs_name ON runs (run_name);
+CREATE INDEX runs_status ON runs (status);
+CREATE INDEX runs_commit ON runs (code_commit);
+CREATE TABLE docs (id INTEGER PRIMARY KEY, doc BLOB NOT NULL);
+CREATE TABLE metrics (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value REAL, minimum REAL, maximum REAL,
+    PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE INDEX metrics_value ON metrics (key, value);
+CREATE INDEX metrics_minimum ON metrics (key, minimum);
+CREATE INDEX metrics_maximum ON metrics (key, maximum);
+CREATE TABLE params (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, number REAL,
+    PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE INDEX params_value ON params (key, value);
+CREATE INDEX params_number ON params (key, number) WHERE number IS NOT NULL;
+CREATE TABLE tags (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE INDEX tags_value ON tags (key, value);
+CREATE TABLE inputs (
+    owner INTEGER NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, context TEXT,
+    PRIMARY KEY (owner, position)) WITHOUT ROWID;
+CREATE INDEX inputs_name ON inputs (name);
+CREATE INDEX inputs_digest ON inputs (digest);
+"""
+
+_CHUNK: Final = 500  # rows or ids of one statement: below the parameter limit of every SQLite
+_FEW: Final = 2000  # runs that can be sorted in a few milliseconds
+_SAMPLE: Final = 500  # rows looked at to guess how many meet a condition
+_SHARE_ITEMS: Final = 8  # containers of the environment with more entries are shared between runs
+_SHARE_CHARS: Final = 256  # and so is longer text
+
+# ---------------------------------------------------------------- queries
+
+
+class Condition(NamedTuple):
+    """One of the conditions that all must hold.
+
+    Attributes:
+        sql: A Boolean over the entity's row ``r``; true or false, never NULL.
+        params: The values of its named parameters; names are unique in a query.
+        table: If not empty, the condition is "a row ``x`` of ``table`` that belongs to ``r`` meets ``row``".
+        row: That Boolean over ``x``.
+        key: The metric, param or tag that ``row`` is about; empty if it is about no single one.
+        column: The column of ``x`` that ``row`` is about; empty if it is about no single one.
+        indexed: Finding the rows ``x`` by ``row`` takes an index, not a walk over the table.
+    """
+
+    sql: str
+    params: Mapping[str, Any]
+    table: str = ""
+    row: str = ""
+    key: str = ""
+    column: str = ""
+    indexed: bool = False
+
+
+class Order(NamedTuple):
+    """One key of an order.
+
+    Attributes:
+        column: A column: of the row of ``table`` if that is set, otherwise an expression over the entity's row ``r``.
+        ascending: Smallest first; what is missing comes last either way, and NaN just before it.
+        table: ``metrics``, ``params``, ``tags``, or empty.
+        key: The metric, param or tag.
+        nullable: ``column`` can be NULL although there is a row.
+        indexed: There is an index in this order.
+    """
+
+    column: str
+    ascending: bool = True
+    table: str = ""
+    key: str = ""
+    nullable: bool = False
+    indexed: bool = False
+
+    @property
+    def direction(self) -> str:
+        """SQL's word for it."""
+        return "ASC" if self.ascending else "DESC"
+
+
+class CompiledQuery(NamedTuple):
+    """A filter and an order, ready for the index.  ``order`` is total: its last key is unique."""
+
+    conditions: tuple[Condition, ...]
+    order: tuple[Order, ...]
+
+
+def exists(table: str, row: str) -> str:
+    """SQL for "a row ``x`` of ``table`` that belongs to ``r`` meets ``row``"."""
+    own = "x.id" if table in ("runs", "experiments") else "x.owner"
+    return f"EXISTS (SELECT 1 FROM {table} AS x WHERE {own} = r.id AND {row})"
+
+
+def key_is(parameter: str, alias: str = "x") -> str:
+    """SQL for "the row is about the metric, param or tag whose name is the value of ``parameter``"."""
+    return f"{alias}.key = (SELECT n.id FROM names AS n WHERE n.name = :{parameter})"
+
+
+_NUMBER = re.compile(r"\s*[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)\s*", re.ASCII | re.IGNORECASE)
+
+
+def number_of(text: str) -> float | None:
+    """The number that a parameter's text is, or None: decimal, ASCII, exponent allowed, infinities too, NaN not."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+# ---------------------------------------------------------------- the index
+
+
+class Index:
+    """The searchable copy of all runs and experiments of a repository.
+
+    Safe to use from several threads (one at a time is inside) and, with a file, from several processes: a reader sees
+    what was there before or after another's transaction, never half of it.
+
+    Args:
+        path: The file; made if it is missing.  None keeps everything in memory.
+        read_only: Never touches the file.  It is read if that is possible; the first write copies it to memory and
+            goes on there.  If it cannot be read the index starts empty in memory, and the caller fills it.
+        timeout: Seconds to wait for another process that writes.
+
+    Raises:
+        StorageError, ReadOnlyError, LockedError: The file cannot be opened or made.
+    """
+
+    def __init__(self, path: Path | None, *, read_only: bool = False, timeout: float = 30.0) -> None:
+        self.path = path
+        self._read_only = read_only
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._writing = False  # inside `transaction`
+        self._names: dict[str, int] = {}  # of this transaction: another process may empty the file between two
+        self._shared: dict[bytes, int] = {}  # of this transaction
+        self._pack = packer()  # of values that were packed strictly when they were recorded
+        self._pid = os.getpid()
+        self._connection = self._open()
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside are seen by others together or, if an exception leaves the block, not at all.
+
+        Nested blocks are part of the outermost one.  The lock is taken at the start: at most one process is inside.
+
+        Raises:
+            LockedError: Another process is inside for longer than the timeout.
+        """
+        with self._using():
+            if self._writing:
+                yield
+                return
+            if self._read_only and self.path is not None:
+                self._to_memory()
+            self._execute("BEGIN IMMEDIATE")
+            self._writing = True
+            self._names.clear()
+            self._shared.clear()
+            try:
+                yield
+                self._execute("COMMIT")
+            finally:
+                self._writing = False
+                if self._connection.in_transaction:
+                    self._connection.rollback()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """All reads inside see one state."""
+        with self._using() as connection:
+            if connection.in_transaction:
+                yield
+                return
+            self._execute("BEGIN")
+            try:
+                yield
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+
+    def close(self) -> None:
+        """Close the file.  The index cannot be used afterwards."""
+        with self._using() as connection:
+            connection.close()
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    def put_runs(self, runs: Iterable[Run]) -> None:
+        """Add runs, or replace what is known of them."""
+        with self.transaction():
+            rest = iter(runs)
+            while chunk := list({run.info.run_id: run for run in islice(rest, _CHUNK)}.values()):
+                known = self._remove([run.info.run_id for run in chunk])
+                self._add(chunk, known)
+
+    def drop_runs(self, run_ids: Iterable[str]) -> None:
+        """Forget runs; unknown ids are ignored."""
+        with self.transaction():
+            for chunk in _chunks(run_ids):
+                self._remove(chunk)
+
+    def get_run(self, run_id: str) -> Run | None:
+        """The run of that id, deleted or not."""
+        return next(iter(self.get_runs([run_id])), None)
+
+    def get_runs(self, run_ids: Iterable[str]) -> list[Run]:
+        """The runs of these ids that are known, deleted or not, in the order asked for."""
+        found: dict[str, Run] = {}
+        wanted = [run_id for run_id in run_ids if _is_text(run_id)]
+        with self._reading():
+            for chunk in _chunks(wanted):
+                marks, params = _expand("i", chunk)
+                rows = self._all(f"SELECT r.id FROM runs AS r WHERE r.run_id IN ({marks})", params)
+                found.update((run.info.run_id, run) for run in self._hydrate([row[0] for row in rows]))
+        return [found[run_id] for run_id in wanted if run_id in found]
+
+    def search_runs(
+        self,
+        query: CompiledQuery,
+        experiment_ids: Sequence[str] | None,
+        view: int = ViewType.ACTIVE_ONLY,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> list[Run]:
+        """The runs that meet ``query``, in its order.
+
+        Args:
+            query: What to look for.
+            experiment_ids: Only runs of these; None: of all.
+            view: Which lifecycle stages, a number of ViewType.
+            limit: At most so many.
+            offset: Leave out so many at the start.
+        """
+        with self._reading():
+            return self._hydrate(self._search(query, experiment_ids, view, limit, offset))
+
+    def search_run_ids(
+        self,
+        query: CompiledQuery,
+        experiment_ids: Sequence[str] | None,
+        view: int = ViewType.ACTIVE_ONLY,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> list[str]:
+        """As ``search_runs``, but only their ids."""
+        with self._reading():
+            ids = self._search(query, experiment_ids, view, limit, offset)
+            names: dict[int, str] = {}
+            for chunk in _chunks(ids):
+                marks, params = _expand("i", chunk)
+                names.update(self._all(f"SELECT r.id, r.run_id FROM runs AS r WHERE r.id IN ({marks})", params))
+        return [names[row_id] for row_id in ids]
+
+    def count_runs(
+        self,
+        query: CompiledQuery | None = None,
+        experiment_ids: Sequence[str] | None = None,
+        view: int = ViewType.ALL,
+    ) -> int:
+        """How many runs ``search_runs`` would find without a limit; all runs if nothing is given."""
+        conditions = query.conditions if query else ()
+        with self._reading():
+            scope = self._scope(experiment_ids)
+            if scope is None:
+                return 0
+            return self._count(_Statement("", "runs AS r", (*_stages(view), *scope, *conditions)))
+
+    def has_metric(self, key: str) -> bool:
+        """True if any run has a metric of exactly this name."""
+        sql = f"SELECT EXISTS (SELECT 1 FROM metrics AS x WHERE {key_is('key')})"
+        with self._reading():
+            return _is_text(key) and bool(self._all(sql, {"key": key})[0][0])
+
+    def find_run_prefix(self, prefix: str, limit: int = 100) -> list[tuple[str, str]]:
+        """``(run id, run name)`` of the runs whose id starts with ``prefix``, by id, at most ``limit``."""
+        if not _is_text(prefix):
+            return []
+        with self._reading():
+            # Ids are ASCII, so what follows the prefix is below any character that is not.
+            return self._all(
+                "SELECT r.run_id, r.run_name FROM runs AS r WHERE r.run_id >= :low AND r.run_id < :high"
+                " ORDER BY r.run_id LIMIT :limit",
+                {"low": prefix, "high": prefix + "\x7f", "limit": limit},
+            )
+
+    def find_run_name(self, name: str, limit: int = 100) -> list[tuple[str, str]]:
+        """``(run id, run name)`` of the runs of that very name that are not deleted, newest first."""
+        if not _is_text(name):
+            return []
+        with self._reading():
+            return self._all(
+                "SELECT r.run_id, r.run_name FROM runs AS r WHERE r.run_name = :name AND r.lifecycle_stage = 'active'"
+                " ORDER BY r.start_time DESC, r.run_id LIMIT :limit",
+                {"name": name, "limit": limit},
+            )
+
+    def run_names(self, limit: int = 5000) -> list[str]:
+        """Names of the newest runs that are not deleted: what somebody who mistyped one may have meant."""
+        with self._reading():
+            rows = self._all(
+                "SELECT r.run_name FROM runs AS r WHERE r.lifecycle_stage = 'active'"
+                " ORDER BY r.start_time DESC, r.run_id LIMIT :limit",
+                {"limit": limit},
+            )
+        return sorted({row[0] for row in rows})
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def put_experiments(self, experiments: Iterable[Experiment]) -> None:
+        """Add experiments, or replace what is known of them."""
+        with self.transaction():
+            for experiment in experiments:
+                self._put_experiment(experiment)
+
+    def drop_experiments(self, experiment_ids: Iterable[str]) -> None:
+        """Forget experiments, not their runs; unknown ids are ignored."""
+        with self.transaction():
+            for experiment_id in experiment_ids:
+                self._remove_experiment(experiment_id)
+
+    def get_experiments(self, experiment_ids: Iterable[str] | None = None) -> list[Experiment]:
+        """The experiments of these ids that are known, deleted or not, in the order asked for; None: all, by id."""
+        with self._reading():
+            rows = self._all("SELECT e.doc FROM experiments AS e ORDER BY LENGTH(e.experiment_id), e.experiment_id")
+        known = {experiment.experiment_id: experiment for experiment in map(_experiment, rows)}
+        return [known[i] for i in (known if experiment_ids is None else experiment_ids) if i in known]
+
+    def search_experiments(
+        self, query: CompiledQuery, view: int = ViewType.ACTIVE_ONLY, limit: int = 1000, offset: int = 0
+    ) -> list[Experiment]:
+        """The experiments that meet ``query``, in its order; arguments as for ``search_runs``."""
+        from_, order, params = _plain_order("experiments AS r", query.order)
+        conditions = (*_stages(view), *query.conditions)
+        statement = _Statement(order, from_, conditions, params)
+        with self._reading():
+            rows = self._all(*statement.select("r.doc", limit, offset))
+        return [_experiment(row) for row in rows]
+
+    # -- meta --------------------------------------------------------------------------------------------------------
+
+    def meta_get(self, key: str) -> Any:
+        """What ``meta_set`` stored under ``key``; None if nothing.  Tuples come back as lists."""
+        with self._reading():
+            rows = self._all("SELECT m.value FROM meta AS m WHERE m.key = :key", {"key": key})
+        return unpack(rows[0][0]) if rows else None
+
+    def meta_set(self, key: str, value: Any) -> None:
+        """Store a value that ``codec.pack`` takes; None removes it."""
+        with self.transaction():
+            self._execute("DELETE FROM meta WHERE key = :key", {"key": key})
+            if value is not None:
+                self._execute("INSERT INTO meta (key, value) VALUES (:key, :value)", {"key": key, "value": pack(value)})
+
+    def clear(self) -> None:
+        """Forget everything, ``meta`` included.  Also mends a damaged file, unless inside a transaction."""
+        try:
+            with self.transaction():
+                self._create()
+        except CorruptError:
+            if self.path is None or self._writing:
+                raise
+            with self._using() as connection:
+                connection.close()
+                _unlink(self.path)
+                self._connection = self._open()
+
+    # -- searching ---------------------------------------------------------------------------------------------------
+
+    def _search(
+        self, query: CompiledQuery, experiment_ids: Sequence[str] | None, view: int, limit: int, offset: int
+    ) -> list[int]:
+        scope = self._scope(experiment_ids)
+        found: list[int] = []
+        if scope is None:
+            return found
+        for statement in self._segments(_stages(view), (*scope, *query.conditions), query.order, limit + offset):
+            if len(found) >= limit:
+                break
+            rows = self._all(*statement.select("r.id", limit - len(found), offset))
+            found.extend(row[0] for row in rows)
+            if rows:
+                offset = 0
+            elif offset:
+                offset -= min(offset, self._count(statement))
+        return found
+
+    def _count(self, statement: _Statement) -> int:
+        sql, params = statement.select("r.id", None, 0)
+        return int(self._all(f"SELECT COUNT(*) FROM ({sql}) AS s", params)[0][0])
+
+    def _scope(self, experiment_ids: Sequence[str] | None) -> tuple[Condition, ...] | None:
+        """Conditions for the experiments; None if they leave nothing."""
+        if experiment_ids is None:
+            return ()
+        wanted = {experiment_id for experiment_id in experiment_ids if _is_text(experiment_id)}
+        if len(wanted) > _CHUNK:  # all of them, as a client says it that must name each; or more than can be bound
+            known = {row[0] for row in self._all("SELECT DISTINCT r.experiment_id FROM runs AS r")}
+            wanted &= known
+            if wanted == known:
+                return ()
+        if not wanted:
+            return None
+        marks, params = _expand("e", sorted(wanted))
+        # For one experiment an index has its runs in order.  For several it has not, and the empty text keeps SQL from
+        # preferring it to the one that has all runs in order.
+        column = "r.experiment_id" if len(wanted) == 1 else "r.experiment_id || ''"
+        row = f"x.experiment_id IN ({marks})"
+        return (Condition(f"{column} IN ({marks})", params, table="runs", row=row, indexed=True),)
+
+    def _segments(
+        self, stages: tuple[Condition, ...], conditions: tuple[Condition, ...], order: Sequence[Order], wanted: int
+    ) -> Iterator[_Statement]:
+        """Statements whose results, one after the other, are the runs in order.
+
+        Where a search starts decides how long it takes.  If few runs meet one of the conditions: there, and sort them.
+        Otherwise, where the index gives the first key's order: then it can stop when it has ``wanted``.
+        """
+        first, *rest = order
+        start = self._start(conditions, first, wanted)
+        conditions = (*stages, *conditions)
+        if start is not None or not first.table:
+            yield _plain(conditions, order, start)
+            return
+        about = [c for c in conditions if (c.table, c.key) == (first.table, first.key)]
+        # These go to the row that the walk is over; one about another column would tempt SQL to another index.
+        own = [c for c in about if c.column in ("", first.column)]
+        others = [c for c in conditions if c not in own]
+
+        def having(row: str) -> _Statement:
+            """Those with a row ``x`` of the first key that meets ``row``."""
+            from_, by, params = _plain_order(f"{first.table} AS x CROSS JOIN runs AS r", rest)
+            here = Condition(f"r.id = x.owner AND {key_is('first')} AND {row}", {"first": first.key})
+            return _Statement(by, from_, (here, *(Condition(c.row, c.params) for c in own), *others), params)
+
+        column = f"x.{first.column}"
+        numbers = having(f"{column} IS NOT NULL")
+        yield numbers._replace(order=f"{column} {first.direction}, {numbers.order}")
+        if first.table == "metrics":
+            yield having(f"{column} IS NULL")
+        if not about:
+            missing = Condition(f"NOT {exists(first.table, key_is('first'))}", {"first": first.key})
+            yield _plain((missing, *conditions), rest, None)
+
+    def _start(self, conditions: Iterable[Condition], first: Order, wanted: int) -> Condition | None:
+        """The condition to start from; None to walk over the runs in order.
+
+        An estimate, in rows looked at: as if conditions were independent of each other, and as if half of the runs met
+        each of which nothing better is known.
+        """
+        runs = self._next("runs")
+        many = max(_FEW, runs // 8)
+        best, least, share = None, float(runs), 1.0
+        for condition in conditions:
+            cost, part = float(runs), 0.5
+            if condition.indexed:
+                count = self._count_up_to(many, condition)
+                if count < many:
+                    cost, part = count, count / runs
+            elif condition.key:
+                part = self._sample(condition)
+                cost = runs * (0.25 + part)  # rows of one key lie together
+            share *= part
+            if cost < least:
+                best, least = condition, cost
+        if first.indexed and share * runs > wanted:
+            return best if least < wanted / share else None
+        return best
+
+    def _count_up_to(self, many: int, condition: Condition) -> int:
+        sql = f"SELECT COUNT(*) FROM (SELECT 1 FROM {condition.table} AS x WHERE {condition.row} LIMIT :many) AS s"
+        return int(self._all(sql, {**condition.params, "many": many})[0][0])
+
+    def _sample(self, condition: Condition) -> float:
+        """The share of a key's newest rows that meet a condition, never quite none."""
+        sql = (
+            f"SELECT COUNT(*) FROM (SELECT CASE WHEN {condition.row} THEN 1 ELSE 0 END AS hit FROM {condition.table}"
+            f" AS x WHERE {key_is('sampled')} ORDER BY x.owner DESC LIMIT {_SAMPLE}) AS s WHERE s.hit = 1"
+        )
+        hits = self._all(sql, {**condition.params, "sampled": condition.key})[0][0]
+        return float(max(hits, 0.5) / _SAMPLE)
+
+    def _hydrate(self, ids: Sequence[int]) -> list[Run]:
+        """The runs of these rows, in this order."""
+        docs: dict[int, list[Any]] = {}
+        for chunk in _chunks(ids):
+            marks, params = _expand("i", chunk)
+            rows = self._all(f"SELECT d.id, d.doc FROM docs AS d WHERE d.id IN ({marks})", params)
+            docs.update((row_id, unpack(doc)) for row_id, doc in rows)
+        wanted = {number for doc in docs.values() for number in (*doc[_SHARED].values(), *(i for i, _ in doc[_INPUTS]))}
+        shared: dict[int, Any] = {}
+        for part in _chunks(wanted):
+            marks, params = _expand("i", part)
+            rows = self._all(f"SELECT s.id, s.data FROM shared AS s WHERE s.id IN ({marks})", params)
+            shared.update((row_id, unpack(data)) for row_id, data in rows)
+        return [_run(docs[row_id], shared) for row_id in ids]
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _remove(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """Delete the rows of these runs; the row ids of those there were."""
+        marks, params = _expand("i", run_ids)
+        rows = self._all(
+            f"SELECT r.run_id, r.id, d.doc FROM runs AS r JOIN docs AS d ON d.id = r.id WHERE r.run_id IN ({marks})",
+            params,
+        )
+        for _, row_id, data in rows:
+            doc = unpack(data)
+            for table, keys in (("metrics", doc[_METRICS]), ("params", doc[_PARAMS]), ("tags", doc[_TAGS])):
+                self._many(
+                    f"DELETE FROM {table} WHERE key = :key AND owner = :owner",
+                    [{"key": self._name(key), "owner": row_id} for key in keys],
+                )
+        for sql in (
+            "DELETE FROM inputs WHERE owner = :id",
+            "DELETE FROM docs WHERE id = :id",
+            "DELETE FROM runs WHERE id = :id",
+        ):
+            self._many(sql, [{"id": row[1]} for row in rows])
+        return {run_id: row_id for run_id, row_id, _ in rows}
+
+    def _add(self, runs: Iterable[Run], known: Mapping[str, int]) -> None:
+        free = max([self._next("runs"), *(row_id + 1 for row_id in known.values())])
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in _INSERT}
+        name = self._name
+        for run in runs:
+            row_id = known.get(run.info.run_id)
+            if row_id is None:
+                row_id, free = free, free + 1
+            info, code, data = run.info, run.code, run.data
+            row = {field: getattr(info, field) for field in RunInfo.__slots__}
+            row.update(start_time=_int64(info.start_time), end_time=_int64(info.end_time))
+            dirty = code.get("dirty")
+            row.update(
+                id=row_id,
+                code_commit=_text_or_none(code.get("commit")),
+                code_branch=_text_or_none(code.get("branch")),
+                code_dirty=None if dirty is None else str(bool(dirty)).lower(),
+            )
+            tables["runs"].append(row)
+            tables["docs"].append({"id": row_id, "doc": self._doc(run)})
+            for key, value in data.metrics.items():
+                summary = data.summaries.get(key)
+                low, high = (value, value) if summary is None else (summary.minimum, summary.maximum)
+                # NaN: SQLite binds it as NULL.
+                tables["metrics"].append(
+                    {"key": name(key), "owner": row_id, "value": value, "minimum": low, "maximum": high}
+                )
+            for key, text in data.params.items():
+                tables["params"].append({"key": name(key), "owner": row_id, "value": text, "number": number_of(text)})
+            for key, text in data.tags.items():
+                tables["tags"].append({"key": name(key), "owner": row_id, "value": text})
+            tables["inputs"].extend(_input_rows(row_id, run.inputs.dataset_inputs))
+        for table, rows in tables.items():
+            self._many(_INSERT[table], rows)
+
+    def _doc(self, run: Run) -> bytes:
+        """Everything about a run, for ``_run`` to read back."""
+        summaries = run.data.summaries
+        metrics: dict[str, list[Any]] = {}
+        for key, value in run.data.metrics.items():
+            s = summaries.get(key)
+            metrics[key] = [value] if s is None else [s.value, s.timestamp, s.step, s.minimum, s.maximum, s.count]
+        small: dict[str, Any] = {}
+        large: dict[str, int] = {}
+        for key, value in run.environment.items():
+            if (isinstance(value, str) and len(value) > _SHARE_CHARS) or (
+                isinstance(value, (list, tuple, dict)) and len(value) > _SHARE_ITEMS
+            ):
+                large[key] = self._share(value)
+            else:
+                small[key] = value
+        doc = [
+            [getattr(run.info, field) for field in RunInfo.__slots__],
+            metrics,
+            dict(run.data.params),
+            dict(run.data.tags),
+            [
+                [
+                    self._share([getattr(use.dataset, field) for field in Dataset.__slots__]),
+                    [[tag.key, tag.value] for tag in use.tags],
+                ]
+                for use in run.inputs.dataset_inputs
+            ],
+            [model.model_id for model in run.inputs.model_inputs],
+            [[model.model_id, model.step] for model in run.outputs.model_outputs],
+            dict(run.code),
+            small,
+            large,
+            run.commit,
+        ]
+        return self._pack(doc)
+
+    def _share(self, value: Any) -> int:
+        """The row of ``shared`` that holds ``value``."""
+        data = self._pack(value)
+        number = self._shared.get(data)
+        if number is None:
+            crc = crc32(data)
+            rows = self._all("SELECT s.id, s.data FROM shared AS s WHERE s.crc = :crc", {"crc": crc})
+            number = next((row_id for row_id, known in rows if known == data), None)
+            if number is None:
+                number = self._next("shared")
+                sql = "INSERT INTO shared (id, crc, data) VALUES (:id, :crc, :data)"
+                self._execute(sql, {"id": number, "crc": crc, "data": data})
+            self._shared[data] = number
+        return number
+
+    def _name(self, name: str) -> int:
+        """The row of ``names`` for a key, made if it is new."""
+        number = self._names.get(name)
+        if number is None:
+            rows = self._all("SELECT n.id FROM names AS n WHERE n.name = :name", {"name": name})
+            number = int(rows[0][0]) if rows else self._next("names")
+            if not rows:
+                self._execute("INSERT INTO names (id, name) VALUES (:id, :name)", {"id": number, "name": name})
+            self._names[name] = number
+        return number
+
+    def _next(self, table: str) -> int:
+        """The number of the next row of ``table``."""
+        return int(self._all(f"SELECT COALESCE(MAX(t.id), 0) + 1 FROM {table} AS t")[0][0])
+
+    def _put_experiment(self, experiment: Experiment) -> None:
+        self._remove_experiment(experiment.experiment_id)
+        fields = [getattr(experiment, field) for field in Experiment.__slots__]
+        row = dict(zip(Experiment.__slots__, fields, strict=True))
+        row["doc"] = pack(fields)
+        row.update(creation_time=_int64(experiment.creation_time), last_update_time=_int64(experiment.last_update_time))
+        row["id"] = owner = self._next("experiments")
+        tags = row.pop("tags")
+        self._execute(
+            "INSERT INTO experiments (id, experiment_id, name, artifact_location, lifecycle_stage, creation_time,"
+            " last_update_time, doc) VALUES (:id, :experiment_id, :name, :artifact_location, :lifecycle_stage,"
+            " :creation_time, :last_update_time, :doc)",
+            row,
+        )
+        self._many(
+            "INSERT INTO experiment_tags (key, owner, value) VALUES (:key, :owner, :value)",
+            [{"key": self._name(key), "owner": owner, "value": value} for key, value in tags.items()],
+        )
+
+    def _remove_experiment(self, experiment_id: str) -> None:
+        own = "(SELECT e.id FROM experiments AS e WHERE e.experiment_id = :id)"
+        self._execute(f"DELETE FROM experiment_tags WHERE owner = {own}", {"id": experiment_id})
+        self._execute("DELETE FROM experiments WHERE experiment_id = :id", {"id": experiment_id})
+
+    # -- SQLite ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread at a time; a new one in a forked child, whose parent goes on with the old."""
+        if self._pid != os.getpid():
+            # Closing it here could release the parent's locks, so it is kept open until the child ends.
+            _inherited.append(self._connection)
+            self._lock = threading.RLock()  # a thread that held it does not exist here
+            self._writing = False
+            self._pid = os.getpid()
+            self._connection = self._open()
+        with self._lock:
+            yield self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        """A connection to a file of this schema, or to memory."""
+        if self.path is None:
+            return self._prepare(self._connect(":memory:"))
+        if self._read_only:
+            for options in ("mode=ro", "mode=ro&immutable=1"):
+                connection = self._open_read_only(self.path, options)
+                if connection is not None:
+                    return connection
+            self.path = None
+            return self._prepare(self._connect(":memory:"))
+        try:
+            return self._prepare(self._connect(self.path))
+        except CorruptError:
+            _unlink(self.path)
+            return self._prepare(self._connect(self.path))
+
+    def _open_read_only(self, path: Path, options: str) -> sqlite3.Connection | None:
+        """A connection to the file as it is; None if it is not there, cannot be read or has another schema."""
+        wal = Path(f"{path}-wal")
+        if "immutable" in options and wal.exists() and wal.stat().st_size:
+            return None  # SQLite would leave out what is only in the log
+        try:
+            connection = self._connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+        except GittrackError:
+            return None
+        try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+                connection.execute("SELECT COUNT(*) FROM meta").fetchone()
+                return connection
+        except connection.Error:
+            pass  # the next way to open it, or memory
+        connection.close()
+        return None
+
+    def _connect(self, target: str | Path, *, uri: bool = False) -> sqlite3.Connection:
+        import sqlite3  # takes 5 ms, and not every verb reads the index
+
+        try:
+            connection = sqlite3.connect(
+                target, timeout=self._timeout, isolation_level=None, check_same_thread=False, uri=uri
+            )
+        except sqlite3.Error as error:
+            raise _translated(error, self.path) from error
+        connection.execute("PRAGMA case_sensitive_like = ON")
+        connection.create_function("fold_text", 1, str.casefold, deterministic=True)  # PostgreSQL: LOWER
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Make the tables if they are not there, or not these."""
+        try:
+            # A checkpoint is the only fsync that is left, and it keeps the file whole when the power fails.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA cache_size = -65536")  # KiB
+            if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("BEGIN IMMEDIATE")
+                if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+                    _create(connection)
+                connection.execute("COMMIT")
+        except connection.Error as error:
+            connection.close()
+            raise _translated(error, self.path) from error
+        return connection
+
+    def _create(self) -> None:
+        with self._translating():
+            _create(self._connection)
+        self._names.clear()
+        self._shared.clear()
+
+    def _to_memory(self) -> sqlite3.Connection:
+        """Go on with a copy in memory."""
+        old, self._connection = self._connection, self._connect(":memory:")
+        with self._translating():
+            old.backup(self._connection)
+        old.close()
+        self.path = None
+        return self._connection
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except self._connection.Error as error:
+            raise _translated(error, self.path) from error
+
+    def _execute(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+        with self._translating():
+            self._connection.execute(sql, params or {})
+
+    def _all(self, sql: str, params: Mapping[str, Any] | None = None) -> list[Any]:
+        with self._translating():
+            return self._connection.execute(sql, params or {}).fetchall()
+
+    def _many(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            with self._translating():
+                self._connection.executemany(sql, rows)
+
+
+# ---------------------------------------------------------------- statements
+
+
+class _Statement(NamedTuple):
+    order: str
+    from_: str
+    conditions: tuple[Condition, ...]
+    params: Mapping[str, Any] | None = None
+
+    def select(self, what: str, limit: int | None, offset: int) -> tuple[str, dict[str, Any]]:
+        sql = f"SELECT {what} FROM {self.from_}"
+        params = dict(self.params or {})
+        if self.conditions:
+            sql += " WHERE " + " AND ".join(f"({c.sql})" for c in self.conditions)
+        for condition in self.conditions:
+            params.update(condition.params)
+        if limit is not None:
+            sql += f" ORDER BY {self.order} LIMIT :limit OFFSET :offset"
+            params.update(limit=limit, offset=offset)
+        return sql, params
+
+
+def _plain(conditions: tuple[Condition, ...], order: Iterable[Order], start: Condition | None) -> _Statement:
+    """One statement, sorted by SQL; from the few runs that meet ``start``."""
+    source = "runs AS r"
+    if start is not None:
+        own = "x.id" if start.table == "runs" else "x.owner"
+        source = f"(SELECT DISTINCT {own} AS owner FROM {start.table} AS x WHERE {start.row}) AS d CROSS JOIN {source}"
+        others = tuple(c for c in conditions if c is not start)
+        conditions = (Condition("r.id = d.owner", start.params), *others)
+    from_, by, params = _plain_order(source, order)
+    return _Statement(by, from_, conditions, params)
+
+
+def _plain_order(source: str, order: Iterable[Order]) -> tuple[str, str, dict[str, Any]]:
+    """FROM, ORDER BY and parameters for rows of ``source`` in ``order``: numbers, NaN, missing, in both directions."""
+    by: list[str] = []
+    params: dict[str, Any] = {}
+    for number, key in enumerate(order):
+        if not key.table:
+            if key.nullable:
+                by.append(f"CASE WHEN {key.column} IS NULL THEN 1 ELSE 0 END")
+            by.append(f"{key.column} {key.direction}")
+            continue
+        alias, name = f"o{number}", f"order{number}"
+        source += f" LEFT JOIN {key.table} AS {alias} ON {alias}.owner = r.id AND {key_is(name, alias)}"
+        params[name] = key.key
+        column = f"{alias}.{key.column}"
+        by.append(f"CASE WHEN {alias}.owner IS NULL THEN 2 WHEN {column} IS NULL THEN 1 ELSE 0 END")
+        by.append(f"{column} {key.direction}")
+    return source, ", ".join(by), params
+
+
+def _stages(view: int) -> tuple[Condition, ...]:
+    stages = ViewType.stages(view)
+    if len(stages) > 1:
+        return ()
+    return (Condition("r.lifecycle_stage = :stage", {"stage": stages[0]}),)
+
+
+def _expand(prefix: str, values: Iterable[Any]) -> tuple[str, dict[str, Any]]:
+    """The inside of ``IN (…)`` and its parameters."""
+    params = {f"{prefix}{number}": value for number, value in enumerate(values)}
+    return ", ".join(f":{name}" for name in params), params
+
+
+def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(values)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
+
+
+# ---------------------------------------------------------------- rows
+
+_INSERT: Final = {
+    "runs": (
+        "INSERT INTO runs (id, run_id, experiment_id, user_id, status, start_time, end_time, lifecycle_stage,"
+        " artifact_uri, run_name, code_commit, code_branch, code_dirty) VALUES (:id, :run_id, :experiment_id, :user_id,"
+        " :status, :start_time, :end_time, :lifecycle_stage, :artifact_uri, :run_name, :code_commit, :code_branch,"
+        " :code_dirty)"
+    ),
+    "docs": "INSERT INTO docs (id, doc) VALUES (:id, :doc)",
+    "metrics": (
+        "INSERT INTO metrics (key, owner, value, minimum, maximum) VALUES (:key, :owner, :value, :minimum, :maximum)"
+    ),
+    "params": "INSERT INTO params (key, owner, value, number) VALUES (:key, :owner, :value, :number)",
+    "tags": "INSERT INTO tags (key, owner, value) VALUES (:key, :owner, :value)",
+    "inputs": (
+        "INSERT INTO inputs (owner, position, name, digest, context)"
+        " VALUES (:owner, :position, :name, :digest, :context)"
+    ),
+}
+
+# Places in a run's document.
+_METRICS, _PARAMS, _TAGS, _INPUTS, _SHARED = 1, 2, 3, 4, 9
+
+
+def _input_rows(owner: int, uses: Iterable[DatasetInput]) -> Iterator[dict[str, Any]]:
+    position = 0
+    for use in uses:
+        contexts: list[str | None] = [tag.value for tag in use.tags if tag.key == CONTEXT_TAG]
+        for context in contexts or [None]:
+            yield {
+                "owner": owner,
+                "position": position,
+                "name": use.dataset.name,
+                "digest": use.dataset.digest,
+                "context": context,
+            }
+            position += 1
+
+
+def _run(doc: list[Any], shared: Mapping[int, Any]) -> Run:
+    info, metrics, params, tags, uses, models, outputs, code, small, large, commit = doc
+    return Run(
+        RunInfo(*info),
+        RunData(
+            {key: numbers[0] for key, numbers in metrics.items()},
+            params,
+            tags,
+            {key: MetricSummary(*numbers) for key, numbers in metrics.items() if len(numbers) > 1},
+        ),
+        RunInputs(
+            [
+                DatasetInput(Dataset(*shared[number]), [InputTag(key, value) for key, value in tags_])
+                for number, tags_ in uses
+            ],
+            [ModelInput(model_id) for model_id in models],
+        ),
+        RunOutputs([ModelOutput(model_id, step) for model_id, step in outputs]),
+        code,
+        {**small, **{key: shared[number] for key, number in large.items()}},
+        commit,
+    )
+
+
+def _experiment(row: tuple[bytes]) -> Experiment:
+    return Experiment(*unpack(row[0]))
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _int64(value: int | None) -> int | None:
+    """The nearest integer that SQL has: what others recorded may be beyond."""
+    return None if value is None else max(-(1 << 63), min(value, (1 << 63) - 1))
+
+
+def _is_text(value: str) -> bool:
+    """False for lone surrogates, which no database takes and no stored text has."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+# ---------------------------------------------------------------- SQLite only
+
+_inherited: list[sqlite3.Connection] = []
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """Empty tables in place of whatever there is; inside a transaction."""
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    for (name,) in rows.fetchall():
+        if name in _TABLES:
+            connection.execute(f"DROP TABLE {name}")
+    for statement in filter(str.strip, _SCHEMA.split(";")):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _unlink(path: Path) -> None:
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot replace the damaged index `{path}`: {error.strerror}") from error
+
+
+def _translated(error: Exception, path: Path | None) -> GittrackError:
+    """SQLite's errors as ours, by their texts: Python has their codes only since 3.11."""
+    text = str(error)
+    where = f"index `{path}`" if path else "index in memory"
+    rebuild = "run `gittrack reindex`, or delete the file: nothing is lost with it"
+    if "locked" in text or "busy" in text:
+        return LockedError(f"another process is writing the {where}", hint="try again")
+    if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
+        return CorruptError(f"damaged {where}: {text}", hint=rebuild)
+    if "readonly" in text or "read-only" in text:
+        return ReadOnlyError(f"cannot write the {where}")
+    if "too many SQL variables" in text or "too large" in text or "too big" in text:
+        return InvalidValueError(f"too large a query: {text}", hint="search for less at once")
+    return StorageError(f"cannot use the {where}: {text}", hint="free some space or check the permissions")

@@ -1,0 +1,518 @@
+"""What happened to a run (events), folded to its state, and that state as the bytes of a run commit.
+
+An event is the payload of one journal frame: a msgpack array whose first element is one of the kinds below.  A run is
+the fold of its events, in order.  A sealed run is the same state as files: ``run.msgpack`` (every small fact), metric
+segments (columns) and artifact pointers.  ``RunState.decode`` and further ``apply`` calls give an amended run, so a
+live run, a finished run and an edit of a finished run are one mechanism.  Knows bytes, no files and no git.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from gittrack.errors import FormatError
+from gittrack.store import codec
+from gittrack.types import (
+    TERMINAL,
+    Artifact,
+    Dataset,
+    DatasetInput,
+    Digest,
+    Field,
+    InputTag,
+    LifecycleStage,
+    MetricHistory,
+    MetricSummary,
+    ModelInput,
+    ModelOutput,
+    ObjectId,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+    RunOutputs,
+)
+
+VERSION: Final = 1
+
+# Event kinds; the shapes stand beside them and in `gittrack help storage`.
+CREATE: Final = 0  #: [0, {run_id, experiment_id, name, user_id, start_time, parent_run_id?, tags?}]
+METRIC: Final = 1  #: [1, key, value, timestamp, step]
+METRICS: Final = 2  #: [2, [[key, value, timestamp, step], …]]: a few points
+PARAMS: Final = 3  #: [3, {key: value}]
+FIELDS: Final = 4  #: [4, counter, writer, {field: value | nil}]
+ARTIFACTS: Final = 5  #: [5, [[path, sha256 | nil, size], …]]; nil removes the path
+INPUT: Final = 6  #: [6, {dataset: {…}, tags: {…}}] or [6, {model_id}]
+STATUS: Final = 7  #: [7, status, end_time | nil]
+CODE: Final = 8  #: [8, {commit, tree, branch, dirty, …}]
+ENVIRONMENT: Final = 9  #: [9, {…}]
+OUTPUT: Final = 10  #: [10, {model_id, step}]
+CLOSE: Final = 11  #: [11]: this process writes no more into this journal
+OPEN: Final = 12  #: [12, {version, run_id, process, opened}]: the first frame of every journal
+COLUMNS: Final = 14  #: [14, columns]: many points, as `codec.pack_points` writes them
+LINK: Final = 13  #: [13, key, step, timestamp, {model_id?, dataset_name?, dataset_digest?}]
+
+#: What this version writes into a record; anything else is kept untouched for the version that does.
+_KNOWN: Final = frozenset(
+    "version run_id experiment_id user_id status start_time end_time parent_run_id params metrics fields inputs outputs"
+    " links refused absorbed code environment segments".split()
+)
+
+#: Points per metric segment; bounds the memory of one blob (24 bytes a point).
+SEGMENT_POINTS: Final = 500_000
+
+RUN_NAME_TAG: Final = "mlflow.runName"
+PARENT_TAG: Final = "mlflow.parentRunId"
+
+Columns = tuple["array[int]", "array[int]", "array[float]"]  #: steps, timestamps, values
+
+
+class EncodedRun(NamedTuple):
+    """A run's files below ``.gittrack/`` in its commit, artifacts apart.
+
+    Attributes:
+        record: The bytes of ``run.msgpack``.
+        segments: Metric segments made now, by name; earlier ones stay as they are in the previous revision.
+    """
+
+    record: bytes
+    segments: dict[str, bytes]
+
+
+def _dataset_input(raw: Mapping[str, Any]) -> DatasetInput:
+    dataset = raw["dataset"]
+    return DatasetInput(
+        Dataset(**{name: dataset.get(name) for name in Dataset.__slots__}),
+        [InputTag(key, value) for key, value in raw.get("tags", {}).items()],
+    )
+
+
+def ordered(steps: array[int], timestamps: array[int], values: array[float]) -> Columns:
+    """The columns sorted by (timestamp, step, value) without exact repeats: MLflow's history order.
+
+    Columns that are strictly increasing already, which is how training loops write them, are returned as they are.
+    """
+    points = list(zip(timestamps, steps, values, strict=True))
+    if all(map(lambda a, b: (a[0], a[1]) < (b[0], b[1]), points, points[1:])):
+        return steps, timestamps, values
+    # NaN compares with nothing, so it sorts by a flag; its repeats fall together because of the flag too.
+    keyed = {(t, s, v != v, 0.0 if v != v else v): (s, t, v) for t, s, v in points}
+    out = [keyed[key] for key in sorted(keyed)]
+    return array("q", [p[0] for p in out]), array("q", [p[1] for p in out]), array("d", [p[2] for p in out])
+
+
+def summarise(previous: MetricSummary | None, columns: Columns) -> MetricSummary | None:
+    """``previous`` extended by the points of ``columns``; None if there is no point at all."""
+    steps, timestamps, values = columns
+    if not values:
+        return previous
+    numbers: Sequence[float] = values
+    total = sum(values)
+    if total != total:  # a NaN, or infinities of both signs
+        numbers = [v for v in values if v == v]
+    # `last` is the greatest (step, timestamp, value); NaN counts as smaller than any number.
+    if len(numbers) == len(values):
+        step, timestamp, value = max(zip(steps, timestamps, values, strict=True))
+        last = (step, timestamp, (True, value))
+    else:
+        last = max(zip(steps, timestamps, ((v == v, v) for v in values), strict=True))
+    low = min(numbers, default=math.nan)
+    high = max(numbers, default=math.nan)
+    count = len(values)
+    if previous is not None:
+        old = (previous.step, previous.timestamp, (previous.value == previous.value, previous.value))
+        last = max(last, old)
+        low = _extreme(min, low, previous.minimum)
+        high = _extreme(max, high, previous.maximum)
+        count += previous.count
+    return MetricSummary(last[2][1], last[1], last[0], low, high, count)
+
+
+def _united(a: MetricSummary, b: MetricSummary) -> MetricSummary:
+    """The summary of two revisions that share their earlier points: the larger count is the better guess."""
+    last = max(a, b, key=lambda s: (s.step, s.timestamp, s.value == s.value, s.value if s.value == s.value else 0.0))
+    low, high = _extreme(min, a.minimum, b.minimum), _extreme(max, a.maximum, b.maximum)
+    return MetricSummary(last.value, last.timestamp, last.step, low, high, max(a.count, b.count))
+
+
+def _extreme(pick: Any, a: float, b: float) -> float:
+    if a != a:
+        return b
+    return a if b != b else float(pick(a, b))
+
+
+class RunState:
+    """A run being folded from its events.  Mutable; ``to_run`` gives the frozen record."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.experiment_id = "0"
+        self.user_id = ""
+        self.start_time = 0
+        self.end_time: int | None = None
+        self.status = "RUNNING"
+        self.parent_run_id: str | None = None
+        self.params: dict[str, str] = {}
+        self.fields: dict[str, Field] = {}
+        self.summaries: dict[str, MetricSummary] = {}
+        self.artifacts: dict[str, Artifact | None] = {}  #: changes since the base revision; None: removed
+        self.inputs: list[dict[str, Any]] = []
+        self.outputs: list[dict[str, Any]] = []
+        self.links: list[list[Any]] = []
+        self.code: dict[str, Any] = {}
+        self.environment: dict[str, Any] = {}
+        self.segments: list[str] = []  #: metric segments of the base revision, oldest first
+        self.created = False
+        self.refused: list[str] = []  #: params that a second process wrote with another value
+        self.absorbed: list[str] = []  #: journals already folded in, so that one left by a crash is not folded twice
+        self.base: ObjectId | None = None  #: the revision this state continues
+        self._points: dict[str, Columns] = {}  #: points since the base revision
+        self._unknown: dict[str, Any] = {}  #: keys a later gittrack wrote; kept as they are
+
+    # -- folding -----------------------------------------------------------------------------------------------------
+
+    def apply(self, event: Any) -> None:
+        """Fold one event in.  Kinds of a later version are passed over.
+
+        Raises:
+            FormatError: The event has a known kind and not its shape.
+        """
+        try:
+            handler = _HANDLERS.get(event[0])
+            if handler is not None:
+                handler(self, *event[1:])
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            raise FormatError(f"event of run `{self.run_id}` has the wrong shape: {error}") from error
+
+    def _create(self, facts: Mapping[str, Any]) -> None:
+        self.created = True
+        self.experiment_id = facts["experiment_id"]
+        self.user_id = facts.get("user_id", "")
+        self.start_time = facts["start_time"]
+        self.parent_run_id = facts.get("parent_run_id")
+        self._edit(1, "", {"name": facts["name"]})
+        self._edit(1, "", {f"tags.{key}": value for key, value in facts.get("tags", {}).items()})
+
+    def _metrics(self, rows: Iterable[tuple[str, float, int, int]]) -> None:
+        for row in rows:
+            self._point(*row)
+
+    def _point(self, key: str, value: float, timestamp: int, step: int) -> None:
+        columns = self._points.get(key)
+        if columns is None:
+            columns = self._points[key] = (array("q"), array("q"), array("d"))
+        columns[0].append(step)
+        columns[1].append(timestamp)
+        columns[2].append(value)
+
+    def _columns(self, data: bytes) -> None:
+        for key, new in codec.unpack_points(data).items():
+            known = self._points.setdefault(key, (array("q"), array("q"), array("d")))
+            known[0].extend(new[0])
+            known[1].extend(new[1])
+            known[2].extend(new[2])
+
+    def _write_params(self, params: Mapping[str, str]) -> None:
+        for key, value in params.items():
+            if self.params.setdefault(key, value) != value:
+                self.refused.append(key)
+
+    def _artifacts(self, rows: Iterable[tuple[str, str | None, int]]) -> None:
+        for path, digest, size in rows:
+            self.artifacts[path] = None if digest is None else Artifact(path, Digest(digest), size)
+
+    def _end(self, status: str, end_time: int | None) -> None:
+        self.status, self.end_time = status, end_time
+
+    def _input(self, item: dict[str, Any]) -> None:
+        if item not in self.inputs:
+            self.inputs.append(item)
+
+    def _output(self, item: dict[str, Any]) -> None:
+        if item not in self.outputs:
+            self.outputs.append(item)
+
+    def _code(self, facts: Mapping[str, Any]) -> None:
+        self.code = dict(facts)
+
+    def _environment(self, facts: Mapping[str, Any]) -> None:
+        self.environment = dict(facts)
+
+    def _link(self, key: str, step: int, timestamp: int, to: Mapping[str, str]) -> None:
+        self.links.append([key, step, timestamp, dict(to)])
+
+    def _edit(self, counter: int, writer: str, changes: Mapping[str, str | None]) -> None:
+        for name, value in changes.items():
+            edit = Field(counter, writer, value)
+            if edit.beats(self.fields.get(name)):
+                self.fields[name] = edit
+
+    def merge(self, other: RunState) -> None:
+        """Take in a revision of the same run that another clone made; the order of merging does not matter.
+
+        Fields: the newest edit wins.  Params: written once, the smaller value stays if two clones disagree.  Status:
+        the later end.  Metrics: both histories, whose points the reader unites; the summaries count points of both.
+        """
+        for name, edit in other.fields.items():
+            if edit.beats(self.fields.get(name)):
+                self.fields[name] = edit
+        for key, value in other.params.items():
+            kept = min(self.params.get(key, value), value)
+            if kept != self.params.setdefault(key, kept):
+                self.params[key] = kept
+                self.refused.append(key)
+        if (other.end_time or 0, other.status) > (self.end_time or 0, self.status):
+            self.status, self.end_time = other.status, other.end_time
+        for key, theirs in other.summaries.items():
+            mine = self.summaries.get(key)
+            self.summaries[key] = theirs if mine is None else _united(mine, theirs)
+        for mine_list, their_list in ((self.inputs, other.inputs), (self.outputs, other.outputs)):
+            mine_list.extend(item for item in their_list if item not in mine_list)
+        self.links.extend(item for item in other.links if item not in self.links)
+        self.absorbed = sorted({*self.absorbed, *other.absorbed})
+        self.code = self.code or other.code
+        self.environment = self.environment or other.environment
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def terminated(self) -> bool:
+        """True once the run has ended."""
+        return self.status in TERMINAL
+
+    @property
+    def next_counter(self) -> int:
+        """The Lamport counter of the next edit (design section 6)."""
+        return 1 + max((f.counter for f in self.fields.values()), default=0)
+
+    def field(self, name: str, default: str = "") -> str:
+        """The current value of an editable field."""
+        found = self.fields.get(name)
+        return default if found is None or found.value is None else found.value
+
+    def tags(self) -> dict[str, str]:
+        """The current tags, MLflow's run name tag among them."""
+        tags = {
+            name[5:]: f.value for name, f in self.fields.items() if f.value is not None and name.startswith("tags.")
+        }
+        tags[RUN_NAME_TAG] = self.field("name")
+        if self.parent_run_id is not None:
+            tags.setdefault(PARENT_TAG, self.parent_run_id)
+        return tags
+
+    def current_summaries(self) -> dict[str, MetricSummary]:
+        """Every metric's summary, the points not yet stored included."""
+        out = dict(self.summaries)
+        for key, columns in self._points.items():
+            summary = summarise(out.get(key), columns)
+            if summary is not None:
+                out[key] = summary
+        return out
+
+    def settle(self) -> None:
+        """Take the pending points into the summaries and forget them.
+
+        For the index, which follows a live run frame by frame and needs no history.
+        """
+        self.summaries = self.current_summaries()
+        self._points = {}
+
+    def replace_history(self, history: MetricHistory) -> None:
+        """Take ``history`` for all there is of its metric, to be stored anew."""
+        self._points[history.key] = (history.steps, history.timestamps, history.values)
+        self.summaries.pop(history.key, None)
+
+    def new_history(self, key: str) -> MetricHistory:
+        """The points of ``key`` since the base revision, in history order."""
+        steps, timestamps, values = ordered(*self._points.get(key, (array("q"), array("q"), array("d"))))
+        return MetricHistory(key, steps, timestamps, values)
+
+    def to_run(self, artifact_uri: str) -> Run:
+        """The frozen record, sorted throughout: the same run reads the same from journal, commit and index."""
+        summaries = dict(sorted(self.current_summaries().items()))
+        info = RunInfo(
+            run_id=self.run_id,
+            experiment_id=self.experiment_id,
+            user_id=self.user_id,
+            status=self.status,
+            start_time=self.start_time,
+            end_time=self.end_time,
+            lifecycle_stage=self.field("lifecycle", LifecycleStage.ACTIVE),
+            artifact_uri=artifact_uri,
+            run_name=self.field("name"),
+        )
+        inputs = RunInputs(
+            [_dataset_input(raw) for raw in self.inputs if "dataset" in raw],
+            [ModelInput(raw["model_id"]) for raw in self.inputs if "model_id" in raw],
+        )
+        return Run(
+            info=info,
+            data=RunData(
+                metrics={key: s.value for key, s in summaries.items()},
+                params=dict(sorted(self.params.items())),
+                tags=dict(sorted(self.tags().items())),
+                summaries=summaries,
+            ),
+            inputs=inputs,
+            outputs=RunOutputs([ModelOutput(raw["model_id"], raw.get("step", 0)) for raw in self.outputs]),
+            code=dict(sorted(self.code.items())),
+            environment=dict(sorted(self.environment.items())),
+            commit=self.base,
+        )
+
+    # -- stored form -------------------------------------------------------------------------------------------------
+
+    def record(self) -> bytes:
+        """``run.msgpack`` of the state as it is, with sorted keys so that equal states give equal bytes."""
+        facts: dict[str, Any] = {
+            **self._unknown,
+            "version": VERSION,
+            "run_id": self.run_id,
+            "experiment_id": self.experiment_id,
+            "user_id": self.user_id,
+            "status": self.status,
+            "start_time": self.start_time,
+            "end_time": self.end_time,
+            "parent_run_id": self.parent_run_id,
+            "params": dict(sorted(self.params.items())),
+            "metrics": {
+                key: [s.value, s.timestamp, s.step, s.minimum, s.maximum, s.count]
+                for key, s in sorted(self.current_summaries().items())
+            },
+            "fields": {name: [f.counter, f.writer, f.value] for name, f in sorted(self.fields.items())},
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "links": self.links,
+            "refused": self.refused,
+            "absorbed": self.absorbed,
+            "code": dict(sorted(self.code.items())),
+            "environment": dict(sorted(self.environment.items())),
+            "segments": self.segments,
+        }
+        return codec.pack(dict(sorted(facts.items())))
+
+    def encode(self) -> EncodedRun:
+        """The files of the next revision; the pending points become new segments, listed in the record."""
+        segments: dict[str, bytes] = {}
+        earlier = list(self.segments)
+        for part in _parts(self._points):
+            name = f"{len(self.segments) + 1:06d}"
+            segments[name] = codec.pack_points(part)
+            self.segments = [*self.segments, name]
+        encoded = EncodedRun(self.record(), segments)
+        self.segments = earlier
+        return encoded
+
+    @classmethod
+    def decode(cls, record: bytes, *, base: ObjectId | None = None) -> RunState:
+        """The state that ``record`` was made from.
+
+        Args:
+            record: Bytes of ``run.msgpack``.
+            base: The run commit they were read from.
+
+        Raises:
+            FormatError: Not a record of this format version, or values of the wrong type.
+        """
+        raw = codec.unpack(record)
+        if not isinstance(raw, dict) or raw.get("version") != VERSION:
+            version = raw.get("version") if isinstance(raw, dict) else None
+            raise FormatError(f"run record has format version `{version}`, this gittrack reads {VERSION}")
+        try:
+            state = cls(_typed(raw, "run_id", str))
+            state.created = True
+            state.base = base
+            for name in ("experiment_id", "user_id", "status"):
+                setattr(state, name, _typed(raw, name, str))
+            state.start_time = _typed(raw, "start_time", int)
+            state.end_time = _typed(raw, "end_time", int, type(None))
+            state.parent_run_id = _typed(raw, "parent_run_id", str, type(None))
+            for name in ("params", "code", "environment"):
+                setattr(state, name, _typed(raw, name, dict))
+            for name in ("inputs", "outputs", "links", "refused", "segments", "absorbed"):
+                setattr(state, name, _typed(raw, name, list))
+            if not all(isinstance(v, str) for v in (*state.params.values(), *state.segments)):
+                raise FormatError("run record has a value that is not text where text is due")
+            state.summaries = {
+                key: MetricSummary(float(s[0]), int(s[1]), int(s[2]), float(s[3]), float(s[4]), int(s[5]))
+                for key, s in _typed(raw, "metrics", dict).items()
+            }
+            state.fields = {
+                name: Field(int(f[0]), str(f[1]), None if f[2] is None else str(f[2]))
+                for name, f in _typed(raw, "fields", dict).items()
+            }
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"run record has the wrong shape: {error}") from error
+        state._unknown = {key: value for key, value in raw.items() if key not in _KNOWN}
+        return state
+
+    @classmethod
+    def fold(cls, run_id: str, events: Iterable[Any], base: RunState | None = None) -> RunState:
+        """``base`` (or nothing) continued by ``events``."""
+        state = base if base is not None else cls(run_id)
+        for event in events:
+            state.apply(event)
+        return state
+
+
+#: What each kind of event does; a kind that is not here is a later version's, or says nothing about the run.
+_HANDLERS: Final[dict[int, Callable[..., None]]] = {
+    CREATE: RunState._create,
+    METRIC: RunState._point,
+    METRICS: RunState._metrics,
+    COLUMNS: RunState._columns,
+    PARAMS: RunState._write_params,
+    FIELDS: RunState._edit,
+    ARTIFACTS: RunState._artifacts,
+    INPUT: RunState._input,
+    STATUS: RunState._end,
+    CODE: RunState._code,
+    ENVIRONMENT: RunState._environment,
+    OUTPUT: RunState._output,
+    LINK: RunState._link,
+}
+
+
+def _typed(raw: Mapping[str, Any], name: str, *types: type) -> Any:
+    value = raw[name]
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise FormatError(f"run record field `{name}` is {type(value).__name__}")
+    return value
+
+
+def _parts(points: Mapping[str, Columns]) -> list[dict[str, Columns]]:
+    """The points cut into segments of at most SEGMENT_POINTS; a metric's points keep their order across them."""
+    parts: list[dict[str, Columns]] = []
+    room = 0
+    for key in sorted(points):
+        columns = ordered(*points[key])
+        start = 0
+        while start < len(columns[2]):
+            if room == 0:
+                parts.append({})
+                room = SEGMENT_POINTS
+            stop = min(len(columns[2]), start + room)
+            parts[-1][key] = (columns[0][start:stop], columns[1][start:stop], columns[2][start:stop])
+            room -= stop - start
+            start = stop
+    return parts
+
+
+def merge_histories(key: str, pieces: Iterable[Columns]) -> MetricHistory:
+    """One history from the pieces of several segments and journals."""
+    steps, timestamps, values = array("q"), array("q"), array("d")
+    count = 0
+    for piece in pieces:
+        if piece[2]:
+            count += 1
+            steps.extend(piece[0])
+            timestamps.extend(piece[1])
+            values.extend(piece[2])
+    if count > 1:  # a single piece was ordered when it was stored
+        steps, timestamps, values = ordered(steps, timestamps, values)
+    return MetricHistory(key, steps, timestamps, values)

@@ -1,0 +1,497 @@
+"""Repo: the one door to a clone's runs.  Opens and creates `.gittrack`, reads runs, keeps the index fresh.
+
+A run is read from two places that are always folded together: the revision its ledgers name and the journals below
+`.gittrack/live`.  ``seal`` (in ``gittrack.store.seal``) moves the second into the first.  Knows nothing of machine
+learning, reads no environment and prints nothing.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import secrets
+import socket
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gittrack.errors import CorruptError, FormatError, NotARepositoryError, NotFoundError, ReadOnlyError
+from gittrack.store import codec, files, gateway, journal, layout
+from gittrack.store.experiments import ExperimentState
+from gittrack.store.git import GitStore
+from gittrack.store.objects import ObjectStore
+from gittrack.store.record import OPEN, RunState, merge_histories
+from gittrack.types import Artifact, MetricHistory, ObjectId, Run
+
+if TYPE_CHECKING:
+    from gittrack.store.index import Index
+
+#: How long a command waits for another process that is sealing.
+LOCK_TIMEOUT: Final = 60.0
+
+
+class Repo:
+    """One clone's store.  Use ``Repo.find``; threads may share it.
+
+    Attributes:
+        paths: Where git's things are.
+        root: The `.gittrack` folder.
+        git: Objects and refs.
+        objects: Artifacts by content.
+        read_only: True if nothing can be written; reading works all the same.
+    """
+
+    def __init__(self, paths: gateway.RepoPaths, *, read_only: bool = False) -> None:
+        self.paths = paths
+        self.root = paths.main_root / layout.FOLDER
+        self.live = self.root / "live"
+        self.read_only = read_only
+        self.git = GitStore(paths)
+        self.objects = ObjectStore(self.root / "objects")
+        self._index: Index | None = None
+        self._writer: str | None = None
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def find(cls, start: Path, *, create: bool = False) -> Repo:
+        """The repo that ``start`` lies in.
+
+        Args:
+            start: Any folder of a work tree, a bare repository, or a plain folder.
+            create: Make `.gittrack` where it is missing; in a folder that is in no git repository, with a private bare
+                store inside it.
+
+        Raises:
+            NotARepositoryError: Nothing found, and not asked to create.
+        """
+        paths = gateway.discover(start)
+        if paths is None:
+            if not create:
+                raise NotARepositoryError(
+                    f"`{start}` is in no git repository and has no gittrack store",
+                    hint="run `gittrack init` in your project's folder",
+                )
+            files.make_dirs(start / layout.FOLDER)
+            paths = GitStore.create_private(start)
+        root = paths.main_root / layout.FOLDER
+        repo = cls(paths, read_only=not os.access(root if root.exists() else paths.main_root, os.W_OK))
+        if create and not repo.read_only:
+            repo.create()
+        return repo
+
+    @property
+    def exists(self) -> bool:
+        """True once `.gittrack` was made."""
+        return (self.root / "writer").exists()
+
+    def create(self) -> bool:
+        """Make what is missing of `.gittrack`; True if it was not there before.  Touches nothing of git's."""
+        if self.exists:
+            return False
+        self.require_writable()
+        for folder in (self.root, self.objects.root, self.live, self.root / "locks"):
+            files.make_dirs(folder)
+        # The folder ignores itself, so that no file of the user's has to change.
+        files.write_atomic(self.root / ".gitignore", b"*\n")
+        with files.FileLock(self.root / "locks" / "create", timeout=LOCK_TIMEOUT):
+            if not (self.root / "writer").exists():
+                files.write_atomic(self.root / "writer", f"{_new_writer()}\n".encode())
+        return True
+
+    def require_writable(self) -> None:
+        """Raise ReadOnlyError if nothing can be written here."""
+        if self.read_only:
+            raise ReadOnlyError(
+                f"`{self.root}` cannot be written", hint="reading works; to record runs, use a clone that you own"
+            )
+
+    @property
+    def writer(self) -> str:
+        """This clone's writer id: the last part of the refs it alone moves."""
+        if self._writer is None:
+            try:
+                text = (self.root / "writer").read_text(encoding="ascii").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise CorruptError(f"`{self.root / 'writer'}` cannot be read", hint="run `gittrack init`") from error
+            if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
+                raise CorruptError(
+                    f"`{self.root / 'writer'}` holds no writer id", hint="delete it, run `gittrack init`"
+                )
+            self._writer = text
+        return self._writer
+
+    @property
+    def index(self) -> Index:
+        """The SQL index, opened on first use; call ``refresh`` before reading from it."""
+        if self._index is None:
+            from gittrack.store.index import Index
+
+            self._index = Index(self.root / "index.db", read_only=self.read_only or not self.exists)
+        return self._index
+
+    def close(self) -> None:
+        """Close index and packs; the next use opens them again."""
+        self.git.close()
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+    # -- one run -----------------------------------------------------------------------------------------------------
+
+    def artifact_uri(self, run_id: str) -> str:
+        """The address of a run's artifact root; ``runs:/`` works in every clone, a path would not."""
+        return f"runs:/{run_id}"
+
+    def ledgers(self) -> dict[str, ObjectId]:
+        """Every ledger ref and the commit it is at."""
+        refs = self.git.refs(layout.LEDGER_PREFIX)
+        return {ref: oid for ref, oid in refs.items() if layout.parse_ledger_ref(ref)}
+
+    def revisions(self, run_id: str, ledgers: Mapping[str, ObjectId] | None = None) -> list[ObjectId]:
+        """The newest run commits of a run: one, or several if two clones amended it and nobody has merged yet.
+
+        Empty for a run that is only in journals or does not exist.  ``ledgers`` saves listing them again.
+        """
+        heads = set((self.ledgers() if ledgers is None else ledgers).values())
+        found = {oid for ledger in heads if (oid := self.git.ledger_lookup(ledger, run_id))}
+        if len(found) > 1:
+            found -= {older for older in found for newer in found - {older} if self._is_ancestor(older, newer)}
+        return sorted(found)
+
+    def _is_ancestor(self, older: ObjectId, newer: ObjectId) -> bool:
+        """True if ``older`` is an earlier revision of ``newer``.  Stops where the run begins: at the code commit."""
+        todo, seen = [newer], set()
+        while todo:
+            oid = todo.pop()
+            if oid == older:
+                return True
+            if oid in seen or not self._record_bytes(oid):
+                continue
+            seen.add(oid)
+            todo.extend(self.git.read_commit(oid).parents)
+        return False
+
+    def _record_bytes(self, commit: ObjectId) -> bytes | None:
+        found = self.git.lookup(self.git.read_commit(commit).tree, f"{layout.FOLDER}/{layout.RECORD}")
+        return None if found is None else self.git.read_blob(found[1])
+
+    def stored_state(self, run_id: str, revisions: Iterable[ObjectId]) -> RunState | None:
+        """The run as its revisions tell it, journals apart; None without revisions.
+
+        Raises:
+            CorruptError: A revision is no run commit, or is one of another run.
+        """
+        state: RunState | None = None
+        for oid in revisions:
+            data = self._record_bytes(oid)
+            if data is None:
+                raise CorruptError(f"commit `{oid}` is no run commit", hint="run `gittrack fsck`")
+            one = RunState.decode(data, base=oid)
+            if one.run_id != run_id:
+                raise CorruptError(f"commit `{oid}` says it is run `{one.run_id}`, its ledger says `{run_id}`")
+            if state is None:
+                state = one
+            else:
+                state.merge(one)
+        return state
+
+    def journals(self, run_id: str) -> list[Path]:
+        """The journals of a run, oldest first."""
+        return sorted((self.live / run_id).glob("*.journal"), key=opened)
+
+    def state(self, run_id: str) -> RunState:
+        """The run as it is now: its revisions and its journals folded.
+
+        Raises:
+            NotFoundError: No such run.
+        """
+        # The journals first: if they are sealed in between, the revision says that it has absorbed them.
+        events = JournalEvents.read(self.journals(run_id))
+        state = events.fold(run_id, self.stored_state(run_id, self.revisions(run_id)))
+        if state is None or not state.created:
+            raise NotFoundError(f"no run `{run_id}`", hint="`gittrack log` lists the runs")
+        return state
+
+    def run(self, run_id: str) -> Run:
+        """The run as a frozen record, from its own bytes rather than from the index.  Raises NotFoundError."""
+        return self.state(run_id).to_run(self.artifact_uri(run_id))
+
+    def history(self, run_id: str, key: str) -> MetricHistory:
+        """All points of one metric in history order; empty if the run has no such metric.  Raises NotFoundError."""
+        pieces: list[tuple[array[int], array[int], array[float]]] = []
+        events = JournalEvents.read(self.journals(run_id))
+        revisions = self.revisions(run_id)
+        for oid in revisions:
+            folder = self.git.lookup(self.git.read_commit(oid).tree, f"{layout.FOLDER}/{layout.METRICS}")
+            for _, _, blob in self.git.list_tree(folder[1]) if folder else ():
+                points = codec.unpack_points(self.git.read_blob(blob), [key])
+                if key in points:
+                    pieces.append(points[key])
+        live = events.fold(run_id, self.stored_state(run_id, revisions))
+        if live is None:
+            raise NotFoundError(f"no run `{run_id}`", hint="`gittrack log` lists the runs")
+        new = live.new_history(key)
+        pieces.append((new.steps, new.timestamps, new.values))
+        return merge_histories(key, pieces)
+
+    def is_run_commit(self, commit: ObjectId) -> bool:
+        """True if this commit carries a run record."""
+        return self._record_bytes(commit) is not None
+
+    def all_run_ids(self) -> set[str]:
+        """The id of every run, from ledgers and journals."""
+        found = {run_id for ledger in set(self.ledgers().values()) for run_id, _ in self.git.ledger_read(ledger)}
+        return found | {run_id for run_id in journal.list_journals(self.live) if self._is_whole(run_id)}
+
+    def _is_whole(self, run_id: str) -> bool:
+        state = JournalEvents.read(self.journals(run_id)).fold(run_id, None)
+        return state is not None and state.created
+
+    def artifacts_of(self, commit: ObjectId, folder: str = "") -> dict[str, Artifact]:
+        """The artifacts of one revision by path, of one folder if asked.  Raises FormatError."""
+        return {path: layout.parse_pointer(path, data) for path, data in self._artifact_pointers(commit, folder)}
+
+    def stored_artifacts(self, revisions: Iterable[ObjectId], folder: str = "") -> dict[str, Artifact]:
+        """The artifacts of a run's revisions together, journals apart.  Raises FormatError."""
+        return {path: artifact for oid in revisions for path, artifact in self.artifacts_of(oid, folder).items()}
+
+    def artifacts(self, run_id: str, folder: str = "") -> dict[str, Artifact]:
+        """The artifacts of a run by path, sorted: all, or those below a folder.  Raises NotFoundError, FormatError."""
+        changes = self.state(run_id).artifacts
+        found = self.stored_artifacts(self.revisions(run_id), folder)
+        for path, artifact in changes.items():
+            if folder and not path.startswith(f"{folder}/"):
+                continue
+            if artifact is None:
+                found.pop(path, None)
+            else:
+                found[path] = artifact
+        return dict(sorted(found.items()))
+
+    def _artifact_pointers(self, commit: ObjectId, folder: str) -> Iterator[tuple[str, bytes]]:
+        path = f"{layout.FOLDER}/{layout.ARTIFACTS}{folder and '/'}{folder}"
+        top = self.git.lookup(self.git.read_commit(commit).tree, path)
+        todo = [(f"{folder}/" if folder else "", top[1])] if top and top[0] == 0o040000 else []
+        while todo:
+            prefix, tree = todo.pop()
+            for name, mode, oid in self.git.list_tree(tree):
+                layout.check_part(name)
+                if mode == 0o040000:
+                    todo.append((f"{prefix}{name}/", oid))
+                else:
+                    data = self.git.read_blob(oid)
+                    if len(data) > layout.MAX_POINTER:
+                        raise FormatError(f"artifact `{prefix}{name}` is not a git-lfs pointer")
+                    yield prefix + name, data
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def experiment_states(self) -> dict[str, ExperimentState]:
+        """Every experiment by id, folded over all writers; Default is always there."""
+        states = {layout.DEFAULT_EXPERIMENT_ID: ExperimentState.default()}
+        for ref, oid in sorted(self.ledgers().items()):
+            parsed = layout.parse_ledger_ref(ref)
+            data = self.git.ledger_blob(oid, layout.EXPERIMENT_FILE)
+            if parsed is None or data is None:
+                continue
+            state = ExperimentState.decode(parsed[0], data)
+            if parsed[0] in states:
+                states[parsed[0]].merge(state)
+            else:
+                states[parsed[0]] = state
+        return states
+
+    def edit_experiment(self, experiment_id: str, changes: Mapping[str, str | None], now: int) -> None:
+        """Change editable fields of an experiment (or make it), durably, in this clone's ledger.
+
+        Args:
+            experiment_id: Its id.
+            changes: ``name``, ``lifecycle``, ``artifact_location`` or ``tags.<key>`` to the new value; None removes.
+            now: Milliseconds since the epoch.
+        """
+        from gittrack.store.seal import write_ledger
+
+        self.require_writable()
+        with self.seal_lock():
+            state = self.experiment_states().get(experiment_id) or ExperimentState(experiment_id, now)
+            state.edit(self.writer, changes, now)
+            batch = self.git.batch()
+            update = write_ledger(
+                self,
+                batch,
+                experiment_id,
+                {},
+                files={layout.EXPERIMENT_FILE: state.encode()},
+                message=f"experiment {state.name}\n",
+                time=now // 1000,
+            )
+            self.git.publish(batch, [update])
+
+    def seal_lock(self) -> files.FileLock:
+        """The lock that whoever moves this clone's ledgers holds."""
+        return files.FileLock(self.root / "locks" / "seal", timeout=LOCK_TIMEOUT)
+
+    # -- index -------------------------------------------------------------------------------------------------------
+
+    def refresh(self, progress: Callable[[int, int | None], None] | None = None) -> None:
+        """Bring the index up to the refs and the journals.  Costs a few stats when nothing changed.
+
+        ``progress`` is told (runs done, runs in all).
+        """
+        index = self.index
+        # The journals first: a run that is sealed in between is then found in the refs, never missed in both.
+        live = self._live_stamps()
+        fingerprint = self.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
+        seen = index.meta_get("live") or {}
+        refs_changed = index.meta_get("fingerprint") != fingerprint
+        if not refs_changed and live == seen:
+            return
+        with index.transaction():
+            settled: set[str] = set()
+            if refs_changed:
+                settled = self._refresh_ledgers(progress)
+                index.meta_set("fingerprint", fingerprint)
+            for run_id in {*live, *seen}:
+                if run_id in settled or live.get(run_id) != seen.get(run_id):
+                    self._refresh_live(run_id, from_start=run_id in settled)
+            index.meta_set("live", live)
+
+    def _live_stamps(self) -> dict[str, list[list[Any]]]:
+        """Per run in `live/`, its journals with size and modification time."""
+        stamps: dict[str, list[list[Any]]] = {}
+        for run_id, paths in journal.list_journals(self.live).items():
+            rows = []
+            for path in sorted(paths):
+                try:
+                    status = path.stat()
+                except FileNotFoundError:  # sealed meanwhile: its run is in a ledger now
+                    continue
+                rows.append([path.name, status.st_size, status.st_mtime_ns])
+            if rows:
+                stamps[run_id] = rows
+        return stamps
+
+    def _refresh_ledgers(self, progress: Callable[[int, int | None], None] | None) -> set[str]:
+        """Index what changed between the ledgers as last seen and as they are; the ids of the runs concerned."""
+        index = self.index
+        seen: dict[str, ObjectId] = index.meta_get("ledgers") or {}
+        now = self.ledgers()
+        changed: set[str] = set()
+        for ref in {*seen, *now}:
+            if seen.get(ref) != now.get(ref):
+                changed.update(run_id for run_id, _, _ in self.git.ledger_diff(seen.get(ref), now.get(ref)))
+        runs: list[Run] = []
+        gone: list[str] = []
+        for done, run_id in enumerate(sorted(changed), 1):
+            revisions = self.revisions(run_id, now)
+            state = self.stored_state(run_id, revisions)
+            if state is None:
+                gone.append(run_id)
+            else:
+                runs.append(state.to_run(self.artifact_uri(run_id)))
+            if len(runs) >= 1000:
+                index.put_runs(runs)
+                runs = []
+            if progress is not None:
+                progress(done, len(changed))
+        index.put_runs(runs)
+        index.drop_runs(gone)
+        index.put_experiments([s.to_experiment() for s in self.experiment_states().values()])
+        index.meta_set("ledgers", now)
+        return changed
+
+    def _refresh_live(self, run_id: str, *, from_start: bool) -> None:
+        """Fold the new frames of a run's journals into what the index has of it."""
+        index = self.index
+        paths = self.journals(run_id)
+        if not paths:
+            index.meta_set(f"live:{run_id}", None)
+            if not self.revisions(run_id):
+                index.drop_runs([run_id])
+            return
+        cached = index.meta_get(f"live:{run_id}")
+        offsets: dict[str, int] = {} if cached is None else cached["offsets"]
+        if cached is None or from_start or set(offsets) - {p.name for p in paths}:
+            offsets = {}
+        events = JournalEvents.read(paths, offsets)
+        if offsets and cached is not None:
+            state: RunState | None = RunState.decode(cached["record"])
+        else:
+            state = self.stored_state(run_id, self.revisions(run_id))
+        state = events.fold(run_id, state)
+        if state is not None and state.created:
+            state.settle()
+            index.put_runs([state.to_run(self.artifact_uri(run_id))])
+            index.meta_set(f"live:{run_id}", {"offsets": events.ends, "record": state.record()})
+
+    def reindex(self, progress: Callable[[int, int | None], None] | None = None) -> int:
+        """Throw the index away and build it again from refs and journals; the number of runs in it.
+
+        ``progress`` is told (runs done, runs in all).
+        """
+        self.require_writable()
+        self.index.clear()
+        self.refresh(progress)
+        return self.index.count_runs()
+
+
+class JournalEvents:
+    """What a run's journals say, read before anything else is looked at.
+
+    Attributes:
+        ends: The offset up to which each journal was read, by file name.
+    """
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, list[Any]]] = []
+        self.ends: dict[str, int] = {}
+
+    @classmethod
+    def read(cls, paths: Iterable[Path], offsets: Mapping[str, int] | None = None) -> JournalEvents:
+        """Read the journals, oldest first, from the given offsets on.  Raises FormatError."""
+        self = cls()
+        for path in paths:
+            payloads, self.ends[path.name] = journal.read_journal(path, (offsets or {}).get(path.name, 0))
+            self._events.append((path.name, [codec.unpack(payload) for payload in payloads]))
+        return self
+
+    def fold(self, run_id: str, state: RunState | None) -> RunState | None:
+        """``state`` continued by the journals that it has not absorbed already."""
+        absorbed = set(state.absorbed) if state is not None else set()
+        for name, events in self._events:
+            if name not in absorbed:
+                state = RunState.fold(run_id, events, state)
+        return state
+
+
+def journal_opening(path: Path) -> dict[str, Any] | None:
+    """The facts of a journal's OPEN frame; None if a crash left it without one, or it is gone."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except FileNotFoundError:
+        return None
+    for _, payload in codec.read_frames(start):
+        event = codec.unpack(payload)
+        return dict(event[1]) if isinstance(event, list) and len(event) > 1 and event[0] == OPEN else None
+    return None
+
+
+def opened(path: Path) -> tuple[int, str]:
+    """Sort key: journals apply in the order in which they were opened."""
+    opening = journal_opening(path)
+    return (int(opening["opened"]) if opening else 0, path.name)
+
+
+def _new_writer() -> str:
+    """A writer id that says who and where, and is unique: ``ana-laptop-3f2a``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a passwd entry
+        user = "user"
+    text = f"{user}-{socket.gethostname().split('.')[0]}".lower()
+    text = re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:48].strip("-") or "writer"
+    return f"{text}-{secrets.token_hex(2)}"

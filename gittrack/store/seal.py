@@ -1,0 +1,326 @@
+"""Sealing: finished journals become run commits, many at a time (group commit, design sections 4 and 5).
+
+Write order, each on disk before the next: journal (done by its writer) → git objects, one pack → ledger refs by
+compare-and-swap → index → journal removed.  Whoever holds the seal lock commits every journal that is ready, whoever
+wrote it; a crash anywhere leaves either the journal or the commit, and the next call goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time as clock
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gittrack.errors import CorruptError, FormatError, LockedError, ReadOnlyError, StorageError
+from gittrack.store import codec, files, journal, layout
+from gittrack.store.git import RefUpdate
+from gittrack.store.record import CLOSE, CREATE, STATUS, RunState
+from gittrack.store.repo import JournalEvents, journal_opening, opened
+from gittrack.types import ObjectId
+
+if TYPE_CHECKING:
+    from gittrack.store.git import Batch
+    from gittrack.store.repo import Repo
+
+#: Runs per pack and ledger commit: bounds memory and the parents of one commit.
+GROUP: Final = 500
+
+_CLOSING = codec.frame(codec.pack([CLOSE]))
+_FILE, _FOLDER = 0o100644, 0o040000
+_log = logging.getLogger("gittrack")
+
+
+class _Ready(NamedTuple):
+    """A run whose journals nobody writes any more."""
+
+    run_id: str
+    paths: list[Path]
+    killed: bool  #: its owner died without ending it
+
+
+def heal(repo: Repo) -> list[str]:
+    """``seal`` if there is any journal whose process is gone; costs one look at a folder otherwise.
+
+    For reading commands, which must not fail or wait because somebody else is sealing.
+    """
+    try:
+        for paths in journal.list_journals(repo.live).values():
+            if not any(owner_alive(path) for path in paths):
+                return seal(repo)
+    except (LockedError, ReadOnlyError) as error:
+        _log.debug("left to whoever is sealing: %s", error)
+    return []
+
+
+def seal(repo: Repo) -> list[str]:
+    """Commit every run that is ready; the ids of the runs committed.
+
+    Raises:
+        LockedError: Another process has been sealing for a minute.
+        StorageError, GitError: Nothing was lost; the journals are still there.
+    """
+    repo.require_writable()
+    done: list[str] = []
+    if not journal.list_journals(repo.live):
+        return done
+    with repo.seal_lock():
+        repo.git.heal_locks()
+        ready = [r for run_id, paths in journal.list_journals(repo.live).items() if (r := _ready(repo, run_id, paths))]
+        for start in range(0, len(ready), GROUP):
+            done += _commit_group(repo, ready[start : start + GROUP])
+        if ready:
+            if not journal.list_journals(repo.live):
+                repo.git.unpin_except((), grace_s=5)  # nothing goes on: no captured code waits for its commit
+            repo.git.maintain()
+    return done
+
+
+def owner_alive(path: Path) -> bool:
+    """True if the process that writes this journal runs, or may run: on another host nobody here can tell."""
+    opening = journal_opening(path)
+    if opening is None or files.is_alive(files.ProcessId.from_list(opening["process"])) is False:
+        return False
+    return not _closed(path)
+
+
+def _closed(path: Path) -> bool:
+    """True if the journal's last frame is CLOSE.  Looks at the end first: journals can be long."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - len(_CLOSING)))
+            if file.read() != _CLOSING:
+                return False
+    except FileNotFoundError:
+        return True
+    payloads, _ = journal.read_journal(path)
+    return bool(payloads) and codec.unpack(payloads[-1]) == [CLOSE]
+
+
+def _ready(repo: Repo, run_id: str, paths: list[Path]) -> _Ready | None:
+    """The run if all its journals are closed or orphaned, and its end is known or its owner dead."""
+    orphaned = False
+    for path in paths:
+        if owner_alive(path):
+            return None
+        if _closed(path):
+            continue
+        journal.repair(path)
+        payloads, _ = journal.read_journal(path)
+        # A helper process that died says nothing about the run; the one that made or resumed it does.
+        orphaned = orphaned or any(codec.unpack(p)[0] in (CREATE, STATUS) for p in payloads)
+    # Only these: a journal that was opened meanwhile is somebody's, and has not been looked at.
+    return _Ready(run_id, sorted(paths, key=opened), orphaned)
+
+
+def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
+    batch = repo.git.batch()
+    states: dict[str, RunState] = {}
+    commits: dict[str, dict[str, ObjectId]] = {}
+    ledgers = repo.ledgers()
+    names = {key: state.name for key, state in repo.experiment_states().items()}
+    roots: dict[str, list[tuple[str, int, ObjectId]]] = {}
+    spent: list[_Ready] = []
+    for item in group:
+        try:
+            state = _final_state(repo, item, repo.revisions(item.run_id, ledgers))
+        except (FormatError, CorruptError) as error:
+            _set_aside(repo, item, str(error))
+            continue
+        if state is None:
+            continue
+        spent.append(item)
+        if set(state.absorbed) >= {p.name for p in item.paths}:  # committed before a crash; only the clean-up is left
+            continue
+        state.absorbed = sorted({p.name for p in item.paths})
+        commit = _add_run(repo, batch, state, names.get(state.experiment_id, state.experiment_id), roots)
+        states[item.run_id] = state
+        commits.setdefault(state.experiment_id, {})[item.run_id] = commit
+        state.base = commit
+    now = int(clock.time())
+    updates = [
+        write_ledger(repo, batch, experiment_id, changes, message=f"{len(changes)} run(s)\n", time=now)
+        for experiment_id, changes in commits.items()
+    ]
+    if updates:
+        before = repo.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
+        repo.git.publish(batch, updates)
+        _index(repo, states, updates, before)
+    for item in spent:
+        for path in item.paths:
+            path.unlink(missing_ok=True)
+        _remove_folder(repo.live / item.run_id)
+    if spent:
+        files.sync_dir(repo.live)
+    return list(states)
+
+
+def _final_state(repo: Repo, item: _Ready, revisions: list[ObjectId]) -> RunState | None:
+    """The run as it will be committed; None if it is not over and its process ended properly."""
+    state = JournalEvents.read(item.paths).fold(item.run_id, repo.stored_state(item.run_id, revisions))
+    if state is None or not state.created:
+        raise FormatError("its first record is missing")
+    if not state.terminated:
+        if not item.killed:
+            return None
+        last_sign = max(path.stat().st_mtime_ns for path in item.paths) // 1_000_000
+        state.apply([STATUS, "KILLED", max(last_sign, state.start_time)])
+    return state
+
+
+def _set_aside(repo: Repo, item: _Ready, why: str) -> None:
+    """Move journals that make no run out of the way, where `gittrack fsck` reports them; never delete them."""
+    target = repo.root / "lost" / item.run_id
+    files.make_dirs(target)
+    for path in item.paths:
+        path.replace(target / path.name)
+    files.sync_dir(target)
+    _remove_folder(repo.live / item.run_id)
+    _log.warning("gittrack: the journal of run `%s` is damaged (%s); it was moved to `%s`", item.run_id, why, target)
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # another process opened a new journal in it meanwhile: that is the next seal's work
+        _log.debug("`%s` is in use again", folder)
+
+
+def _add_run(
+    repo: Repo, batch: Batch, state: RunState, experiment: str, roots: dict[str, list[tuple[str, int, ObjectId]]]
+) -> ObjectId:
+    """Add a run's commit, its tree and blobs to the batch."""
+    git = repo.git
+    revisions = repo.revisions(state.run_id) if state.base else []
+    base_tree: ObjectId | None = None
+    if revisions:
+        base_tree = git.read_commit(revisions[0]).tree
+        if len(revisions) > 1:
+            _unite_histories(repo, state, revisions)
+    code_commit = state.code.get("commit")
+    root_tree = base_tree or state.code.get("tree")
+    if not root_tree and code_commit and state.code.get("mode") != "none" and git.exists(code_commit):
+        root_tree = git.read_commit(code_commit).tree  # the capture was cut short; the commit is what is known
+    if root_tree and root_tree not in roots:
+        roots[root_tree] = git.list_tree(root_tree) if git.exists(root_tree) else []
+    root = [entry for entry in roots.get(root_tree or "", []) if entry[0] != layout.FOLDER]
+    parents = revisions or ([code_commit] if code_commit and git.exists(code_commit) else [])
+
+    state.code.pop("pin", None)  # it has done its work once the commit is there
+    encoded = state.encode()
+    folder: list[tuple[str, int, ObjectId]] = [(layout.RECORD, _FILE, batch.add_blob(encoded.record))]
+    metrics = [(name, _FILE, batch.add_blob(data)) for name, data in encoded.segments.items()]
+    if base_tree and len(revisions) == 1:
+        kept = git.lookup(base_tree, f"{layout.FOLDER}/{layout.METRICS}")
+        metrics += git.list_tree(kept[1]) if kept else []
+    if metrics:
+        folder.append((layout.METRICS, _FOLDER, batch.add_tree(metrics)))
+    artifacts = _artifact_tree(repo, batch, state, revisions)
+    if artifacts:
+        folder.append((layout.ARTIFACTS, _FOLDER, artifacts))
+    root.append((layout.FOLDER, _FOLDER, batch.add_tree(folder)))
+    time = (state.end_time or state.start_time) // 1000
+    return batch.add_commit(batch.add_tree(root), parents, message(state, experiment), git.identity(), time)
+
+
+def _unite_histories(repo: Repo, state: RunState, revisions: list[ObjectId]) -> None:
+    """Two clones amended this run: store its whole history anew, so that the merged revision stands alone."""
+    for key in list(state.summaries):
+        state.replace_history(repo.history(state.run_id, key))
+    state.segments = []
+
+
+def _artifact_tree(repo: Repo, batch: Batch, state: RunState, revisions: list[ObjectId]) -> ObjectId | None:
+    """The tree of pointer files; unchanged folders of the previous revision are taken over by id."""
+    if not state.artifacts and len(revisions) == 1:
+        found = repo.git.lookup(repo.git.read_commit(revisions[0]).tree, f"{layout.FOLDER}/{layout.ARTIFACTS}")
+        return found[1] if found else None
+    merged = repo.stored_artifacts(revisions)
+    for path, artifact in state.artifacts.items():
+        if artifact is None:
+            merged.pop(path, None)
+        else:
+            merged[path] = artifact
+    if not merged:
+        return None
+    tree: dict[str, dict[str, ObjectId] | object] = {}
+    for path, artifact in merged.items():
+        *folders, name = path.split("/")
+        level = tree
+        for part in folders:
+            level = level.setdefault(part, {})  # type: ignore[assignment]  # folders hold folders, leaves hold ids
+        level[name] = batch.add_blob(layout.pointer(artifact.digest, artifact.size))
+    return _add_folder(batch, tree)
+
+
+def _add_folder(batch: Batch, level: Mapping[str, object]) -> ObjectId:
+    entries: list[tuple[str, int, ObjectId]] = []
+    for name, child in level.items():
+        if isinstance(child, dict):
+            entries.append((name, _FOLDER, _add_folder(batch, child)))
+        else:
+            entries.append((name, _FILE, ObjectId(str(child))))
+    return batch.add_tree(entries)
+
+
+def message(state: RunState, experiment: str) -> str:
+    """The commit message: a subject for people, then trailers for programs."""
+    summaries = sorted(state.current_summaries().items())[:3]
+    shown = ", ".join(f"{key} {summary.value:.4g}" for key, summary in summaries)
+    name = " ".join(state.field("name").split())
+    subject = f"{' '.join(experiment.split())}: {name}"[:200] + (f" — {shown}" if shown else "")
+    trailers = [
+        f"Gittrack-Run: {state.run_id}",
+        f"Gittrack-Experiment: {state.experiment_id}",
+        f"Gittrack-Status: {state.status}",
+    ]
+    if state.code.get("commit"):
+        trailers.append(f"Code-Commit: {state.code['commit']}{' (dirty)' if state.code.get('dirty') else ''}")
+    if state.parent_run_id:
+        trailers.append(f"Gittrack-Parent-Run: {state.parent_run_id}")
+    body = state.field("tags.mlflow.note.content").strip()
+    return "\n\n".join(part for part in (subject, body, "\n".join(trailers)) if part) + "\n"
+
+
+def write_ledger(
+    repo: Repo,
+    batch: Batch,
+    experiment_id: str,
+    changes: Mapping[str, ObjectId | None],
+    *,
+    message: str,
+    time: int,
+    files: Mapping[str, bytes | None] | None = None,
+) -> RefUpdate:
+    """Add a ledger commit with these entries to the batch; the ref update that publishes it."""
+    ref = layout.ledger_ref(experiment_id, repo.writer)
+    old = repo.git.ref(ref)
+    new = repo.git.ledger_build(batch, old, changes, files or {}, message, author=repo.git.identity(), time_s=time)
+    return RefUpdate(ref, old, new)
+
+
+def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate], before: str) -> None:
+    """Tell the index what was just committed, so that the next reader need not find it out from git.
+
+    Only if the index knew everything up to now; otherwise its next refresh does all of it.  The index is derived: that
+    it cannot be written must not undo a commit.
+    """
+    try:
+        index = repo.index
+        ledgers = index.meta_get("ledgers") or {}
+        if index.meta_get("fingerprint") != before or any(ledgers.get(u.name) != u.old for u in updates):
+            return
+        with index.transaction():
+            for state in states.values():
+                state.settle()
+            index.put_runs([state.to_run(repo.artifact_uri(run_id)) for run_id, state in states.items()])
+            index.meta_set("ledgers", {**ledgers, **{u.name: u.new for u in updates}})
+            index.meta_set("fingerprint", repo.git.refs_fingerprint(layout.LEDGER_PREFIX).hex())
+            live = index.meta_get("live") or {}
+            index.meta_set("live", {run_id: stamp for run_id, stamp in live.items() if run_id not in states})
+            for run_id in states:
+                index.meta_set(f"live:{run_id}", None)
+    except StorageError as error:
+        _log.warning("gittrack: the index could not be brought up to date: %s", error)

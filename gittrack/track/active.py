@@ -1,0 +1,521 @@
+"""ActiveRun: the handle through which everything is written to one run.
+
+``log_*`` appends one frame to this process's journal and returns: no SQL, no git, no network, no lock shared with other
+processes (design section 5).  A handle opens its journal when it first writes, and opens another one after a fork, or
+after the journal was closed for sealing; so it never goes stale.  Trouble with the disk never reaches the training:
+it is said once, what could not be written is kept in memory (up to a bound) and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from array import array
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gittrack.errors import GittrackError, InvalidValueError, NotFoundError, StateError
+from gittrack.store import codec, files, journal, record
+from gittrack.track import limits
+from gittrack.track.secrets import redact_value
+from gittrack.types import TERMINAL, DatasetInput, LifecycleStage, Metric, ModelOutput, Run, RunData, RunInfo
+
+if TYPE_CHECKING:
+    from gittrack.store.record import RunState
+    from gittrack.track.runs import Tracker
+
+#: Bytes of frames kept in memory while the disk refuses them; beyond it they are counted and lost.
+BACKLOG: Final = 64 * 1024 * 1024
+#: Points in one frame: 24 bytes each, far below a frame's limit.
+FRAME_POINTS: Final = 250_000
+#: Seconds between attempts to write the backlog.
+RETRY: Final = 1.0
+
+_log = logging.getLogger("gittrack")
+_Point = tuple[str, float, int, int]  # key, value, timestamp, step
+_METRIC = record.METRIC
+_pack = codec.packer()
+_STEP = range(limits.INT64_MIN, limits.INT64_MAX + 1)
+
+
+class ActiveRun:
+    """A run that can be written to.  Made by ``Tracker``; threads may share it.
+
+    Attributes:
+        run_id: 32 hex digits.
+        experiment_id: The experiment it belongs to.
+        start_time: Milliseconds since the epoch.
+        owner: True if this process made or resumed the run and so says how it ends; False for a process that joined a
+            run which another one has open.
+    """
+
+    def __init__(self, tracker: Tracker, state: RunState, *, owner: bool) -> None:
+        self.run_id = state.run_id
+        self.experiment_id = state.experiment_id
+        self.user_id = state.user_id
+        self.start_time = state.start_time
+        self.owner = owner
+        self._tracker = tracker
+        self._metrics = {key: summary.value for key, summary in state.current_summaries().items()}
+        self._params = dict(state.params)
+        self._tags = state.tags()
+        self._counter = state.next_counter
+        self._status = state.status
+        self._end_time = state.end_time
+        self._lifecycle = state.field("lifecycle", LifecycleStage.ACTIVE)
+        self._keys: set[str] = set()
+        self._lock = threading.RLock()
+        self._journal: journal.JournalWriter | None = None
+        self._backlog: list[bytes] = []
+        self._backlog_bytes = 0
+        self._lost = 0
+        self._retry_at = 0.0
+        self._capturing = False
+        self._close_wanted = False
+        self.environment: dict[str, Any] = {}  #: what differs from this process's, if another program makes the run
+        self.touched = time.monotonic()
+        files.tell_after_fork(self)
+
+    # -- metrics, params, tags ---------------------------------------------------------------------------------------
+
+    def log_metric(self, key: str, value: float, step: int | None = None, timestamp: int | None = None) -> None:
+        """Add one point.
+
+        Args:
+            key: The metric's name.
+            value: Any number; NaN and infinities are kept.
+            step: Signed 64-bit; 0 if not given.
+            timestamp: Milliseconds since the epoch; now if not given.
+
+        Raises:
+            InvalidValueError: A name, value, step or time outside MLflow's limits.
+        """
+        # The hot path: one set look-up, one pack, one write.  A key is checked when it is first seen.
+        if key not in self._keys:
+            limits.check_key("metric", key)
+            self._keys.add(key)
+        if type(value) is not float:
+            value = limits.check_metric_value(key, value)
+        if step is None:
+            step = 0
+        elif type(step) is not int or step not in _STEP:
+            step = limits.check_step(step)
+        if timestamp is None:
+            timestamp = int(time.time() * 1000)
+        elif type(timestamp) is not int or timestamp < 0:
+            timestamp = limits.check_timestamp(timestamp)
+        payload = _pack((_METRIC, key, value, timestamp, step))
+        writer = self._journal
+        if writer is None or self._backlog:
+            self._write_slowly(payload)
+            return
+        try:
+            writer.append(payload)
+        except GittrackError:
+            self._write(payload)
+
+    def log_metrics(self, metrics: Iterable[Metric]) -> None:
+        """Add many points in one frame; all of them or, if one is invalid, none.  Raises InvalidValueError."""
+        self._write_points(*self._checked_points(metrics))
+
+    def _checked_points(self, metrics: Iterable[Metric]) -> tuple[list[_Point], list[list[Any]]]:
+        """The points as rows, and what they are linked to; the loop is kept tight for millions of them."""
+        rows: list[_Point] = []
+        links: list[list[Any]] = []
+        keys = self._keys
+        for metric in metrics:
+            key, value, timestamp, step = metric.key, metric.value, metric.timestamp, metric.step
+            if key not in keys:
+                limits.check_key("metric", key)
+                keys.add(key)
+            if type(value) is not float:
+                value = limits.check_metric_value(key, value)
+            if type(step) is not int or step not in _STEP:
+                step = limits.check_step(step)
+            if type(timestamp) is not int or timestamp < 0:
+                timestamp = limits.check_timestamp(timestamp)
+            rows.append((key, value, timestamp, step))
+            if metric.model_id or metric.dataset_name:
+                link = {name: getattr(metric, name) for name in ("model_id", "dataset_name", "dataset_digest")}
+                links.append([record.LINK, key, step, timestamp, {k: v for k, v in link.items() if v is not None}])
+        return rows, links
+
+    def _write_points(self, rows: list[_Point], links: list[list[Any]]) -> None:
+        for start in range(0, len(rows), FRAME_POINTS):
+            self._write(_points_frame(rows[start : start + FRAME_POINTS]))
+        for link in links:
+            self._write(codec.pack(link))
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Write parameters, once each; the same value again is fine.
+
+        Raises:
+            InvalidValueError: A bad name or value, or a parameter that has another value already; nothing is written.
+        """
+        checked = dict(limits.check_param(key, value, truncate=self._tracker.truncate) for key, value in params.items())
+        # What a run records is immutable and will be shared, so a secret must not get in.
+        checked = {key: redact_value(key, value) for key, value in checked.items()}
+        with self._lock:
+            for key, value in checked.items():
+                if self._params.get(key, value) != value:
+                    raise InvalidValueError(
+                        f"param `{key}` of run `{self.run_id}` is `{self._params[key]:.80}`, not `{value:.80}`",
+                        hint="params are written once; use a metric or a tag for what changes",
+                    )
+            new = {key: value for key, value in checked.items() if key not in self._params}
+            if new:
+                self._params.update(new)
+                self._write(codec.pack([record.PARAMS, new]))
+
+    def log_batch(self, metrics: Iterable[Metric], params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+        """Metrics, params and tags together; if one is invalid, nothing is written.  Raises InvalidValueError."""
+        rows, links = self._checked_points(metrics)
+        for key, value in tags.items():
+            limits.check_tag(key, value, truncate=self._tracker.truncate)
+        self.log_params(params)  # may refuse a changed value, so it goes first
+        self._write_points(rows, links)
+        self.set_tags(tags)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags; an old value is replaced.  Raises InvalidValueError."""
+        checked = dict(limits.check_tag(key, value, truncate=self._tracker.truncate) for key, value in tags.items())
+        self._edit({"name" if key == record.RUN_NAME_TAG else f"tags.{key}": value for key, value in checked.items()})
+
+    def delete_tag(self, key: str) -> None:
+        """Remove a tag.  Raises NotFoundError if the run has no such tag."""
+        if key not in self._tags:
+            raise NotFoundError(f"run `{self.run_id}` has no tag `{key}`", hint="`gittrack show RUN` lists its tags")
+        self._edit({f"tags.{key}": None})
+
+    def set_name(self, name: str) -> None:
+        """Rename the run.  Raises InvalidValueError."""
+        self._edit({"name": limits.check_run_name(name)})
+
+    def set_lifecycle(self, stage: str) -> None:
+        """Delete (restorably) or restore the run."""
+        self._edit({"lifecycle": stage})
+        self._lifecycle = stage
+
+    def _edit(self, changes: Mapping[str, str | None]) -> None:
+        if not changes:
+            return
+        with self._lock:
+            self._write(codec.pack([record.FIELDS, self._counter, self._tracker.repo.writer, dict(changes)]))
+            self._counter += 1
+            for name, value in changes.items():
+                key = record.RUN_NAME_TAG if name == "name" else name.removeprefix("tags.")
+                if value is None:
+                    self._tags.pop(key, None)
+                elif name == "name" or name.startswith("tags."):
+                    self._tags[key] = value
+
+    # -- artifacts, inputs -------------------------------------------------------------------------------------------
+
+    def log_artifact(self, local_path: str | Path, artifact_path: str | None = None) -> None:
+        """Keep a file, or a folder with all that is in it.
+
+        Args:
+            local_path: The file or folder.
+            artifact_path: Folder below the run's artifact root; the root if not given.
+
+        Raises:
+            InvalidValueError: Nothing there, or no regular file or folder; a bad artifact path.
+        """
+        path = Path(local_path)
+        if path.is_dir():
+            self.log_artifacts(path, f"{artifact_path}/{path.name}" if artifact_path else path.name)
+            return
+        self._store_files({_joined(artifact_path, path.name): path})
+
+    def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
+        """Keep every file below a folder, as paths relative to it.
+
+        Symbolic links are followed when they lead to a file inside the folder and refused otherwise.
+
+        Raises:
+            InvalidValueError: No such folder, or something in it that is no regular file.
+        """
+        top = Path(local_dir)
+        if not top.is_dir():
+            raise InvalidValueError(f"`{top}` is no folder", hint="use log_artifact for a single file")
+        inside = top.resolve()
+        found: dict[str, Path] = {}
+        for folder, folders, names in os.walk(top):
+            folders.sort()
+            for name in sorted(names):
+                path = Path(folder, name)
+                if path.is_symlink():
+                    path = path.resolve()
+                    if inside not in path.parents:
+                        raise InvalidValueError(
+                            f"`{Path(folder, name)}` is a symbolic link out of `{top}`",
+                            hint="log the file it points at",
+                        )
+                found[_joined(artifact_path, Path(folder, name).relative_to(top).as_posix())] = path
+        self._store_files(found)
+
+    def log_bytes(self, data: bytes, path: str) -> None:
+        """Keep ``data`` as the artifact ``path``.  Raises InvalidValueError for a bad path."""
+        path = limits.check_artifact_path(path)
+        try:
+            digest, size = self._tracker.repo.objects.put_bytes(data)
+        except GittrackError as error:
+            self._trouble(error, f"artifact `{path}` was not kept")
+            return
+        self._write(codec.pack([record.ARTIFACTS, [[path, digest, size]]]))
+
+    def _store_files(self, found: Mapping[str, Path]) -> None:
+        paths = {limits.check_artifact_path(name): path for name, path in found.items()}
+        try:
+            stored = self._tracker.repo.objects.put_many(list(paths.values()))
+        except (InvalidValueError, LookupError):
+            raise
+        except GittrackError as error:
+            self._trouble(error, f"{len(paths)} artifact file(s) were not kept")
+            return
+        rows = [[name, digest, size] for name, (digest, size) in zip(paths, stored, strict=True)]
+        for start in range(0, len(rows), 10_000):
+            self._write(codec.pack([record.ARTIFACTS, rows[start : start + 10_000]]))
+
+    def remove_artifacts(self, paths: Iterable[str]) -> None:
+        """Drop artifacts from the run; their bytes go at the next ``gc``."""
+        self._write(codec.pack([record.ARTIFACTS, [[path, None, 0] for path in paths]]))
+
+    def log_inputs(self, inputs: Iterable[DatasetInput]) -> None:
+        """Record datasets that the run used.  Raises InvalidValueError."""
+        for item in inputs:
+            limits.check_dataset_input(item)
+            dataset = {name: getattr(item.dataset, name) for name in type(item.dataset).__slots__}
+            self._write(codec.pack([record.INPUT, {"dataset": dataset, "tags": {t.key: t.value for t in item.tags}}]))
+
+    def log_model_inputs(self, model_ids: Iterable[str]) -> None:
+        """Record logged models that the run read."""
+        for model_id in model_ids:
+            self._write(codec.pack([record.INPUT, {"model_id": model_id}]))
+
+    def log_outputs(self, outputs: Iterable[ModelOutput]) -> None:
+        """Record logged models that the run made."""
+        for item in outputs:
+            self._write(codec.pack([record.OUTPUT, {"model_id": item.model_id, "step": item.step}]))
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def to_run(self) -> Run:
+        """The run as this process knows it, without reading anything: metrics only up to when it was opened."""
+        info = RunInfo(
+            run_id=self.run_id,
+            experiment_id=self.experiment_id,
+            user_id=self.user_id,
+            status=self._status,
+            start_time=self.start_time,
+            end_time=self._end_time,
+            lifecycle_stage=self._lifecycle,
+            artifact_uri=self._tracker.repo.artifact_uri(self.run_id),
+            run_name=self._tags.get(record.RUN_NAME_TAG, ""),
+        )
+        return Run(info, RunData(dict(self._metrics), dict(self._params), dict(self._tags)))
+
+    @property
+    def status(self) -> str:
+        """The status as this process knows it."""
+        return self._status
+
+    @property
+    def lifecycle_stage(self) -> str:
+        """``active`` or ``deleted``, as this process knows it."""
+        return self._lifecycle
+
+    def set_status(self, status: str, end_time: int | None = None) -> None:
+        """Say how the run is doing; a terminal status is on disk when this returns, and committed shortly after."""
+        ended = status in TERMINAL
+        if ended and end_time is None:
+            end_time = int(time.time() * 1000)
+        with self._lock:
+            self._write(codec.pack([record.STATUS, status, end_time if ended else None]))
+            self._status, self._end_time = status, end_time if ended else None
+        if ended:
+            if self._capturing:  # the journal is closed when the code is known; the end must be on disk now
+                self.sync()
+            self.release()
+            self._tracker.seal_soon()
+
+    def end(self, status: str = "FINISHED", end_time: int | None = None) -> None:
+        """This process is done with the run; ``end_time`` in milliseconds, now if None.
+
+        A process that only joined the run does not end it for the others: its FINISHED is not recorded.
+        """
+        if self.owner or status != "FINISHED":
+            self.set_status(status, end_time)
+        else:
+            self.release()
+
+    def write_event(self, event: list[Any]) -> None:
+        """Append an event as it is: for the captured code and environment."""
+        self._write(codec.pack(event))
+
+    def begin_capture(self) -> None:
+        """The journal stays open until ``finish_capture``: what is being captured belongs into it."""
+        with self._lock:
+            self._capturing = True
+
+    def finish_capture(self) -> None:
+        """What was captured is written; a close that had to wait for it happens now."""
+        with self._lock:
+            self._capturing = False
+            if self._close_wanted:
+                self.release()
+
+    @property
+    def capturing(self) -> bool:
+        """True while code and environment are being captured."""
+        return self._capturing
+
+    def release(self) -> None:
+        """Close the journal, so that it can be sealed once the run is over.  The next write opens another one."""
+        with self._lock:
+            if self._capturing:
+                self._close_wanted = True
+                return
+            self._close_wanted = False
+            self._flush_backlog()
+            writer, self._journal = self._journal, None
+            if writer is None:
+                return
+            try:
+                writer.append(codec.pack([record.CLOSE]))
+                writer.sync()
+                writer.close()
+            except GittrackError as error:
+                self._trouble(error, "the run stays in its journal; `gittrack fsck` commits it later")
+
+    def sync(self) -> None:
+        """Put what was written on disk.  Trouble is reported, not raised."""
+        with self._lock:
+            self._flush_backlog()
+            if self._journal is not None:
+                try:
+                    self._journal.sync()
+                except GittrackError as error:
+                    self._trouble(error, "the last records may not survive a power cut")
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last write."""
+        return time.monotonic() - self.touched
+
+    @property
+    def open(self) -> bool:
+        """True while this process has a journal open for the run."""
+        return self._journal is not None
+
+    @property
+    def terminated(self) -> bool:
+        """True once the run has ended."""
+        return self._status in TERMINAL
+
+    def after_fork_in_child(self) -> None:
+        """In a forked child: the journal and the run's end are the parent's; write into a journal of our own."""
+        self._journal = None
+        self._lock = threading.RLock()
+        self._capturing = self._close_wanted = False
+        self._backlog, self._backlog_bytes = [], 0
+        self.owner = False
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _write(self, payload: bytes) -> None:
+        writer = self._journal
+        if writer is not None and not self._backlog:
+            try:
+                writer.append(payload)
+            except StateError:
+                pass  # released by the keeper at this moment; the slow way opens another one
+            except GittrackError as error:
+                self._keep(payload, error)
+                return
+            else:
+                return
+        self._write_slowly(payload)
+
+    def _write_slowly(self, payload: bytes) -> None:
+        """Open the journal first, or write what an earlier failure left in memory first."""
+        with self._lock:
+            self.touched = time.monotonic()
+            if self._backlog:
+                self._keep(payload, None)
+                if self.touched >= self._retry_at:
+                    self._flush_backlog()
+                return
+            try:
+                if self._journal is None:
+                    self._journal = self._open()
+                self._journal.append(payload)
+            except GittrackError as error:
+                self._keep(payload, error)
+
+    def _open(self) -> journal.JournalWriter:
+        folder = self._tracker.repo.live / self.run_id
+        files.make_dirs(folder, durable=False)  # the first sync of the journal puts the folder on disk too
+        identity = files.process_identity()
+        opening = {
+            "version": record.VERSION,
+            "run_id": self.run_id,
+            "process": identity.to_list(),
+            "opened": time.time_ns(),
+        }
+        name = f"{identity.host}-{identity.pid}-{secrets.token_hex(4)}.journal"
+        writer = journal.JournalWriter(folder / name, codec.pack([record.OPEN, opening]))
+        self._tracker.opened(self)
+        return writer
+
+    def _keep(self, payload: bytes, error: GittrackError | None) -> None:
+        with self._lock:
+            if self._backlog_bytes + len(payload) <= BACKLOG:
+                self._backlog.append(payload)
+                self._backlog_bytes += len(payload)
+            else:
+                self._lost += 1
+            self._retry_at = time.monotonic() + RETRY
+            if error is not None:
+                self._trouble(error, "records are kept in memory and tried again")
+
+    def _flush_backlog(self) -> None:
+        while self._backlog:
+            try:
+                if self._journal is None:
+                    self._journal = self._open()
+                self._journal.append(self._backlog[0])
+            except GittrackError as error:
+                self._retry_at = time.monotonic() + RETRY
+                self._trouble(error, f"{len(self._backlog)} record(s) are kept in memory")
+                return
+            self._backlog_bytes -= len(self._backlog.pop(0))
+        if self._lost:
+            _log.warning("gittrack: run %s: %d record(s) were lost while the disk was full", self.run_id, self._lost)
+            self._lost = 0
+
+    def _trouble(self, error: GittrackError, consequence: str) -> None:
+        self._tracker.trouble(error, f"run {self.run_id}: {consequence}")
+
+
+def _points_frame(rows: list[_Point]) -> bytes:
+    """The frame for many points: rows if they are few, columns (which fold at memory speed) if they are many."""
+    if len(rows) <= 64:
+        return codec.pack([record.METRICS, rows])
+    columns: dict[str, record.Columns] = {}
+    for key, value, timestamp, step in rows:
+        found = columns.get(key)
+        if found is None:
+            found = columns[key] = (array("q"), array("q"), array("d"))
+        found[0].append(step)
+        found[1].append(timestamp)
+        found[2].append(value)
+    return codec.pack([record.COLUMNS, codec.pack_points(columns)])
+
+
+def _joined(folder: str | None, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if folder else name

@@ -1,0 +1,172 @@
+"""Keeper: the background work of one process, so that none of it is on the training's path.
+
+Two daemon threads.  One puts the journals on disk every second and seals finished runs.  The other captures code and
+environment of runs that have just started; it may take as long as git needs.  Both can be drained from the thread that
+ends the process, when threads can no longer be started.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from gittrack.errors import GittrackError
+
+if TYPE_CHECKING:
+    from gittrack.track.active import ActiveRun
+
+#: Seconds that a finished run's edits wait for more of them before they are sealed together.
+IDLE: Final = 0.5
+#: Least seconds from the start of one capture to the next: a loop of short runs shares captures.
+CAPTURE_GAP: Final = 0.1
+
+_log = logging.getLogger("gittrack")
+
+
+class Keeper:
+    """Background work for a ``Tracker``.
+
+    Args:
+        handles: The runs that have a journal open in this process.
+        seal: Commits what is ready.
+        capture: Captures code and environment once, for all the runs given.
+        sync_interval: Seconds between putting the journals on disk.
+    """
+
+    def __init__(
+        self,
+        *,
+        handles: Callable[[], list[ActiveRun]],
+        seal: Callable[[], None],
+        capture: Callable[[list[ActiveRun]], None],
+        sync_interval: float,
+    ) -> None:
+        self._handles = handles
+        self._seal = seal
+        self._capture = capture
+        self._interval = sync_interval
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the threads: at the start, and in a forked child, where they do not exist."""
+        self._wake = threading.Condition()
+        self._seal_wanted = False
+        self._stopping = False
+        self._pending: list[ActiveRun] = []
+        self._threads: dict[str, threading.Thread] = {}
+        self._work = threading.Lock()
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        thread = self._threads.get(name)
+        if self._stopping or (thread is not None and thread.is_alive()):
+            return
+        thread = threading.Thread(target=target, name=f"gittrack-{name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down: `drain` does the work in the main thread
+            return
+        self._threads[name] = thread
+
+    def watch(self) -> None:
+        """There are journals to put on disk from now on."""
+        with self._wake:
+            self._start("sync", self._sync_loop)
+
+    def capture_soon(self, run: ActiveRun) -> None:
+        """Capture code and environment for a run that has just started."""
+        run.begin_capture()
+        with self._wake:
+            self._pending.append(run)
+            self._start("capture", self._capture_loop)
+            self._wake.notify_all()
+
+    def seal_soon(self) -> None:
+        """Some run is over."""
+        with self._wake:
+            self._seal_wanted = True
+            self._start("sync", self._sync_loop)
+            self._wake.notify_all()
+
+    def _sync_loop(self) -> None:
+        due = time.monotonic() + self._interval
+        while True:
+            with self._wake:
+                if not self._seal_wanted and not self._stopping:
+                    self._wake.wait(max(0.0, due - time.monotonic()))
+                if self._stopping:
+                    return
+                wanted, self._seal_wanted = self._seal_wanted, False
+            if time.monotonic() >= due:
+                self._sync_all()
+                due = time.monotonic() + self._interval
+            if wanted:
+                with self._work:
+                    self._seal()
+
+    def _sync_all(self) -> None:
+        for run in self._handles():
+            if run.terminated and run.idle > IDLE:
+                run.release()  # edits of a finished run: seal them
+                self._seal_wanted = True
+            else:
+                run.sync()
+
+    def _capture_loop(self) -> None:
+        while True:
+            with self._wake:
+                while not self._pending:
+                    if self._stopping or not self._wake.wait(timeout=10.0):
+                        if self._pending and not self._stopping:
+                            continue
+                        self._threads.pop("capture", None)
+                        return
+            started = time.monotonic()
+            self._capture_pending()
+            with self._wake:
+                self._wake.wait_for(lambda: self._stopping, max(0.0, CAPTURE_GAP - (time.monotonic() - started)))
+
+    def _capture_pending(self) -> None:
+        with self._wake:
+            runs, self._pending = self._pending, []
+        if not runs:
+            return
+        try:
+            self._capture(runs)
+        except GittrackError as error:
+            _log.warning("gittrack: the code of %d run(s) could not be captured: %s", len(runs), error)
+        except Exception:  # noqa: BLE001 - a capture reads the whole machine; what is odd there must not lose the run
+            _log.warning("gittrack: the code of %d run(s) could not be captured", len(runs), exc_info=True)
+        finally:
+            for run in runs:
+                run.finish_capture()
+            if any(run.terminated for run in runs):
+                self.seal_soon()
+
+    def drain(self, *, release: bool) -> None:
+        """Stop the threads and do what they had left, here and now.
+
+        Args:
+            release: Close the journals of runs that go on, too; otherwise only put them on disk.
+        """
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        for thread in self._threads.copy().values():
+            if thread is not threading.current_thread():
+                thread.join()
+        self._capture_pending()
+        for run in self._handles():
+            if release or run.terminated:
+                run.release()
+            else:
+                run.sync()
+        with self._work:
+            self._seal()
+        with self._wake:
+            self._stopping = False
+            self._threads.clear()
+            if not release and self._handles():
+                self._start("sync", self._sync_loop)

@@ -1,0 +1,608 @@
+"""Tracker: runs and experiments of one repo, as the Python API, the command line and the server call it.
+
+Every write goes through an ``ActiveRun`` and its journal, whether the run is new, going on or long over.  Every read
+folds what is committed with what is still in journals; searches go through the index, which is refreshed first.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import os
+import re
+import secrets
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from gittrack.errors import (
+    AlreadyExistsError,
+    GittrackError,
+    InvalidValueError,
+    NotFoundError,
+    StateError,
+)
+from gittrack.store import layout, record, seal
+from gittrack.store.record import RunState
+from gittrack.store.repo import Repo
+from gittrack.track import limits
+from gittrack.track.active import ActiveRun
+from gittrack.track.keeper import Keeper
+from gittrack.types import (
+    Experiment,
+    FileInfo,
+    LifecycleStage,
+    MetricHistory,
+    PagedList,
+    Run,
+    RunId,
+    ViewType,
+    check_run_id,
+)
+
+#: MLflow's greatest page.
+MAX_RESULTS: Final = 50_000
+
+T = TypeVar("T")
+_log = logging.getLogger("gittrack")
+Capture = Callable[[Repo], "list[list[Any]]"]
+
+
+class Tracker:
+    """Runs and experiments of one repo.  Threads may share it; a forked child goes on with it.
+
+    Args:
+        repo: Where they are.
+        capture: Returns the events that say which code and environment a run starts in; called off the training's
+            path, once for all runs that start at about the same time.
+        sync_interval: Seconds between putting the journals on disk.
+        strict: Raise trouble with the disk instead of warning once.
+        truncate: Cut over-long param and tag values with a warning (MLflow's way) instead of refusing them.
+    """
+
+    def __init__(
+        self,
+        repo: Repo,
+        *,
+        capture: Capture | None = None,
+        sync_interval: float = 1.0,
+        strict: bool = False,
+        truncate: bool = True,
+    ) -> None:
+        self.repo = repo
+        self.truncate = truncate
+        self._strict = strict
+        self._capture = capture
+        # One handle per run, as long as somebody has it or its journal is open.
+        self._handles: weakref.WeakValueDictionary[str, ActiveRun] = weakref.WeakValueDictionary()
+        self._open: set[ActiveRun] = set()
+        self._warned: set[str] = set()
+        self._at_exit: list[ActiveRun] = []
+        self._keeper = Keeper(
+            handles=lambda: list(self._open),
+            seal=self._seal_quietly,
+            capture=self._capture_for,
+            sync_interval=sync_interval,
+        )
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._keeper.reset)
+
+    # -- runs: writing -----------------------------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        experiment_id: str = layout.DEFAULT_EXPERIMENT_ID,
+        *,
+        name: str | None = None,
+        start_time: int | None = None,
+        tags: Mapping[str, Any] | None = None,
+        user_id: str = "",
+        parent_run_id: str | None = None,
+        capture: bool = True,
+        environment: Mapping[str, Any] | None = None,
+    ) -> ActiveRun:
+        """Start a run.
+
+        Args:
+            experiment_id: An active experiment.
+            name: A name; made up if not given.
+            start_time: Milliseconds since the epoch; now if not given.
+            tags: Its first tags.
+            user_id: Who runs it.
+            parent_run_id: The run it belongs to.
+            capture: Record code and environment, in the background.
+            environment: What differs from this process's environment, if another program makes the run.
+
+        Raises:
+            NotFoundError: No such experiment.
+            StateError: The experiment is deleted.
+            InvalidValueError: A bad name, tag or time.
+        """
+        self.repo.require_writable()
+        experiment_id = limits.check_experiment_id(experiment_id)
+        if experiment_id != layout.DEFAULT_EXPERIMENT_ID:
+            experiment = self.get_experiment(experiment_id)
+            if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+                raise StateError(
+                    f"experiment `{experiment.name}` is deleted",
+                    hint=f"`gittrack experiments restore {experiment.name}` brings it back",
+                )
+        checked = dict(limits.check_tag(key, value, truncate=self.truncate) for key, value in (tags or {}).items())
+        given = checked.pop(record.RUN_NAME_TAG, None)
+        parent_run_id = parent_run_id or checked.get(record.PARENT_TAG)
+        run_id = secrets.token_hex(16)
+        facts: dict[str, Any] = {
+            "run_id": run_id,
+            "experiment_id": experiment_id,
+            "name": limits.check_run_name(name or given or made_up_name()),
+            "user_id": user_id,
+            "start_time": int(time.time() * 1000) if start_time is None else limits.check_timestamp(start_time),
+            "parent_run_id": None if parent_run_id is None else check_run_id(parent_run_id),
+            "tags": checked,
+        }
+        state = RunState(run_id)
+        state.apply([record.CREATE, facts])
+        run = ActiveRun(self, state, owner=True)
+        self._handles[run_id] = run
+        run.write_event([record.CREATE, facts])
+        if capture and self._capture is not None:
+            # What HEAD is right now costs one file; the working tree is captured in the background.
+            head = self.repo.git.head()
+            run.write_event([record.CODE, {"commit": head, "branch": self.repo.git.head_branch()}])
+            run.environment = dict(environment or {})
+            self._keeper.capture_soon(run)
+        return run
+
+    def resume(self, run_id: str) -> ActiveRun:
+        """Go on with a run.
+
+        If another process has it open, this one joins: it writes beside it and does not say how the run ends.
+
+        Raises:
+            NotFoundError: No such run.
+            StateError: The run is deleted.
+        """
+        run = self.writer(run_id)
+        if run.lifecycle_stage == LifecycleStage.DELETED:
+            raise self._deleted(run.run_id)
+        if run.terminated:
+            run.owner = True
+            run.set_status("RUNNING")
+        return run
+
+    def writer(self, run_id: str) -> ActiveRun:
+        """The handle to write to a run, going on or over.  Raises NotFoundError, ReadOnlyError."""
+        run = self._handles.get(run_id)
+        if run is None:
+            self.repo.require_writable()
+            state = self.repo.state(check_run_id(run_id))
+            others = state.status == "RUNNING" and self._open_elsewhere(run_id)
+            run = self._handles.setdefault(run_id, ActiveRun(self, state, owner=not others))
+        return run
+
+    def active_writer(self, run_id: str) -> ActiveRun:
+        """``writer`` for what a deleted run refuses.  Raises StateError for one, NotFoundError, ReadOnlyError."""
+        run = self.writer(run_id)
+        if run.lifecycle_stage == LifecycleStage.DELETED:
+            raise self._deleted(run_id)
+        return run
+
+    def _deleted(self, run_id: str) -> StateError:
+        return StateError(f"run `{run_id}` is deleted", hint=f"`gittrack restore {run_id}` brings it back")
+
+    def _open_elsewhere(self, run_id: str) -> bool:
+        return any(seal.owner_alive(path) for path in self.repo.journals(run_id))
+
+    def delete_run(self, run_id: str) -> None:
+        """Mark a run deleted; ``restore_run`` undoes it.  Raises NotFoundError, StateError if it is deleted already."""
+        run = self.writer(run_id)
+        if run.lifecycle_stage == LifecycleStage.DELETED:
+            raise self._deleted(run_id)
+        run.set_lifecycle(LifecycleStage.DELETED)
+        self._settle(run)
+
+    def restore_run(self, run_id: str) -> None:
+        """Undo ``delete_run``.  Raises NotFoundError, StateError if the run is not deleted."""
+        run = self.writer(run_id)
+        if run.lifecycle_stage == LifecycleStage.ACTIVE:
+            raise StateError(f"run `{run_id}` is not deleted")
+        run.set_lifecycle(LifecycleStage.ACTIVE)
+        self._settle(run)
+
+    def _settle(self, run: ActiveRun) -> None:
+        """Put an edit of a finished run on disk; the keeper commits it together with others."""
+        run.sync()
+        self._keeper.watch()
+
+    # -- runs: reading -----------------------------------------------------------------------------------------------
+
+    def get_run(self, run_id: str) -> Run:
+        """The run as it is now.  Raises NotFoundError, InvalidValueError."""
+        return self.repo.run(check_run_id(run_id))
+
+    def metric_history(self, run_id: str, key: str) -> MetricHistory:
+        """All points of a metric; empty if the run has no such metric.  Raises NotFoundError."""
+        return self.repo.history(check_run_id(run_id), key)
+
+    def search_runs(
+        self,
+        experiment_ids: Sequence[str] | None = None,
+        filter_string: str = "",
+        *,
+        view: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[Run]:
+        """One page of the runs that match (`gittrack help search` has the grammar).
+
+        Args:
+            experiment_ids: Where to look; everywhere if None, nowhere if empty.
+            filter_string: The filter; everything if empty.
+            view: ``ViewType``.
+            max_results: Runs on a page, 1 to 50,000.
+            order_by: Columns, each with ``ASC`` or ``DESC``; newest first if not given.
+            page_token: The ``token`` of the page before.
+
+        Raises:
+            QuerySyntaxError: A filter or an order that cannot be read.
+            InvalidValueError: A bad page size or token.
+        """
+        from gittrack.track import query
+
+        offset = _offset(page_token)
+        _check_page(max_results)
+        self.repo.refresh()
+        index = self.repo.index
+        compiled = query.compile_query(
+            query.parse_filter(filter_string, query.RUNS, index.has_metric),
+            query.parse_order(order_by, query.RUNS, index.has_metric),
+            query.RUNS,
+        )
+        if experiment_ids is not None and not experiment_ids:
+            return PagedList()
+        found = index.search_runs(compiled, experiment_ids, view=view, limit=max_results + 1, offset=offset)
+        return _page(found, offset, max_results)
+
+    def resolve(self, text: str) -> RunId:
+        """The run that a person means: an id or its beginning, a name, ``latest``, ``@{-N}`` (the N-th newest).
+
+        Raises:
+            NotFoundError: Nothing fits; the hint names what comes near.
+            InvalidValueError: Several runs fit.
+        """
+        match = re.fullmatch(r"@\{-(\d{1,9})\}", text)
+        if text in ("latest", "@") or match:
+            nth = int(match[1]) if match else 1
+            found = self.search_runs(max_results=MAX_RESULTS if nth > 1000 else max(nth, 1))
+            if nth < 1 or len(found) < nth:
+                raise NotFoundError(f"no run `{text}`: there are {len(found)} runs", hint="`gittrack log` lists them")
+            return RunId(found[nth - 1].info.run_id)
+        self.repo.refresh()
+        rows = self.repo.index.find_run_prefix(text) if re.fullmatch(r"[\w\-]{1,256}", text, re.ASCII) else []
+        rows = [row for row in rows if row[0] == text] or rows
+        if not rows:
+            rows = self.repo.index.find_run_name(text)
+        if len(rows) == 1:
+            return RunId(rows[0][0])
+        if rows:
+            shown = ", ".join(f"`{run_id[:8]}` {name}" for run_id, name in rows[:5])
+            more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+            raise InvalidValueError(f"`{text}` fits {len(rows)} runs: {shown}{more}", hint="use more digits of the id")
+        import difflib
+
+        near = difflib.get_close_matches(text, self.repo.index.run_names(), n=1)
+        raise NotFoundError(
+            f"no run `{text}`", hint=f"did you mean `{near[0]}`?" if near else "`gittrack log` lists the runs"
+        )
+
+    # -- artifacts ---------------------------------------------------------------------------------------------------
+
+    def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
+        """The entries of one artifact folder, folders first named like files; empty for a file or nothing there.
+
+        Raises:
+            NotFoundError: No such run.
+            InvalidValueError: A bad path.
+        """
+        folder = limits.check_artifact_path(path) if path else ""
+        prefix = f"{folder}/" if folder else ""
+        found: dict[str, FileInfo] = {}
+        for name, artifact in self.repo.artifacts(check_run_id(run_id), folder).items():
+            head, slash, _ = name[len(prefix) :].partition("/")
+            child = prefix + head
+            if slash:
+                found[child] = FileInfo(child, True, None)
+            else:
+                found[child] = FileInfo(child, False, artifact.size, artifact.digest)
+        return [found[name] for name in sorted(found)]
+
+    def download_artifacts(
+        self, run_id: str, path: str | None, target: Path, *, progress: Callable[[int, int | None], None] | None = None
+    ) -> Path:
+        """Copy an artifact file or folder (everything if ``path`` is empty) below ``target``, verified.
+
+        ``progress`` is told (files done, files in all).
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            NotFoundError: No such run or artifact, or its bytes are not in this clone.
+            CorruptError: The bytes do not match their digest; nothing of that file is left.
+        """
+        wanted = limits.check_artifact_path(path) if path else ""
+        artifacts = self.repo.artifacts(check_run_id(run_id))
+        chosen = [a for name, a in artifacts.items() if not wanted or name == wanted or name.startswith(f"{wanted}/")]
+        if wanted and not chosen:
+            import difflib
+
+            near = difflib.get_close_matches(wanted, artifacts, n=1)
+            raise NotFoundError(
+                f"run `{run_id}` has no artifact `{wanted}`",
+                hint=f"did you mean `{near[0]}`?" if near else f"`gittrack artifacts ls {run_id[:8]}` lists them",
+            )
+        for done, artifact in enumerate(chosen, 1):
+            _make_parents(target, artifact.path)
+            self.repo.objects.copy_out(artifact.digest, target / artifact.path)
+            if progress is not None:
+                progress(done, len(chosen))
+        return target / wanted if wanted else target
+
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        """The bytes of one artifact, verified.  Raises NotFoundError, CorruptError, InvalidValueError."""
+        path = limits.check_artifact_path(path)
+        artifact = self.repo.artifacts(check_run_id(run_id)).get(path)
+        if artifact is None:
+            raise NotFoundError(
+                f"run `{run_id}` has no artifact `{path}`", hint=f"`gittrack artifacts ls {run_id[:8]}` lists them"
+            )
+        return self.repo.objects.read(artifact.digest)
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def create_experiment(
+        self, name: str, *, tags: Mapping[str, Any] | None = None, artifact_location: str | None = None
+    ) -> str:
+        """Make an experiment; its id.  The id follows from the name, so two clones that make it have one experiment.
+
+        Raises:
+            AlreadyExistsError: The name is taken, maybe by a deleted experiment.
+            InvalidValueError: A bad name or tag.
+        """
+        name = limits.check_experiment_name(name)
+        checked = dict(limits.check_experiment_tag(key, value) for key, value in (tags or {}).items())
+        states = self.repo.experiment_states()
+        for state in states.values():
+            if state.name == name:
+                deleted = state.value("lifecycle") == LifecycleStage.DELETED
+                raise AlreadyExistsError(
+                    f"experiment `{name}` exists{' and is deleted' if deleted else ''}",
+                    hint=f"`gittrack experiments restore {name}` brings it back" if deleted else None,
+                )
+        attempt = 0
+        while (experiment_id := layout.experiment_id_of(name, attempt)) in states:
+            attempt += 1
+        changes: dict[str, str | None] = {"name": name, "artifact_location": artifact_location}
+        changes |= {f"tags.{key}": value for key, value in checked.items()}
+        self._edit_experiment(experiment_id, changes)
+        return experiment_id
+
+    def _edit_experiment(self, experiment_id: str, changes: Mapping[str, str | None]) -> None:
+        self.repo.edit_experiment(experiment_id, changes, int(time.time() * 1000))
+
+    def get_experiment(self, experiment_id: str) -> Experiment:
+        """The experiment with this id.  Raises NotFoundError."""
+        self.repo.refresh()
+        found = self.repo.index.get_experiments([str(experiment_id)])
+        if not found:
+            raise NotFoundError(
+                f"no experiment with id `{experiment_id}`", hint="`gittrack experiments` lists the experiments"
+            )
+        return found[0]
+
+    def get_experiment_by_name(self, name: str) -> Experiment | None:
+        """The experiment of this name, deleted or not; None if there is none."""
+        self.repo.refresh()
+        for experiment in self.repo.index.get_experiments(None):
+            if experiment.name == name:
+                return experiment
+        return None
+
+    def search_experiments(
+        self,
+        *,
+        view: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        filter_string: str | None = None,
+        order_by: Sequence[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[Experiment]:
+        """One page of the experiments that match.  Raises QuerySyntaxError, InvalidValueError."""
+        from gittrack.track import query
+
+        offset = _offset(page_token)
+        _check_page(max_results)
+        compiled = query.compile_query(
+            query.parse_filter(filter_string, query.EXPERIMENTS),
+            query.parse_order(order_by, query.EXPERIMENTS),
+            query.EXPERIMENTS,
+        )
+        self.repo.refresh()
+        found = self.repo.index.search_experiments(compiled, view=view, limit=max_results + 1, offset=offset)
+        return _page(found, offset, max_results)
+
+    def rename_experiment(self, experiment_id: str, name: str) -> None:
+        """Give an active experiment another name.  Raises NotFoundError, StateError, AlreadyExistsError."""
+        name = limits.check_experiment_name(name)
+        if self._active_experiment(experiment_id).name == name:
+            return
+        if self.get_experiment_by_name(name) is not None:
+            raise AlreadyExistsError(f"experiment `{name}` exists")
+        self._edit_experiment(experiment_id, {"name": name})
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """Mark an experiment and its runs deleted.  Raises NotFoundError, StateError if it is deleted or Default."""
+        if experiment_id == layout.DEFAULT_EXPERIMENT_ID:
+            raise StateError("the Default experiment cannot be deleted")
+        self._active_experiment(experiment_id)
+        self._edit_experiment(experiment_id, {"lifecycle": LifecycleStage.DELETED})
+        self._all_runs(experiment_id, ViewType.ACTIVE_ONLY, self.delete_run)
+
+    def restore_experiment(self, experiment_id: str) -> None:
+        """Undo ``delete_experiment``.  Raises NotFoundError, StateError if it is not deleted."""
+        if self.get_experiment(experiment_id).lifecycle_stage == LifecycleStage.ACTIVE:
+            raise StateError(f"experiment `{experiment_id}` is not deleted")
+        self._edit_experiment(experiment_id, {"lifecycle": LifecycleStage.ACTIVE})
+        self._all_runs(experiment_id, ViewType.DELETED_ONLY, self.restore_run)
+
+    def _all_runs(self, experiment_id: str, view: int, change: Callable[[str], None]) -> None:
+        while page := self.search_runs([experiment_id], view=view, max_results=MAX_RESULTS):
+            for run in page:
+                change(run.info.run_id)
+            if page.token is None:
+                return
+
+    def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, Any]) -> None:
+        """Set tags of an active experiment.  Raises NotFoundError, StateError, InvalidValueError."""
+        checked = dict(limits.check_experiment_tag(key, value) for key, value in tags.items())
+        self._active_experiment(experiment_id)
+        self._edit_experiment(experiment_id, {f"tags.{key}": value for key, value in checked.items()})
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """Remove a tag of an active experiment.  Raises NotFoundError, StateError."""
+        if key not in self._active_experiment(experiment_id).tags:
+            raise NotFoundError(f"experiment `{experiment_id}` has no tag `{key}`")
+        self._edit_experiment(experiment_id, {f"tags.{key}": None})
+
+    def _active_experiment(self, experiment_id: str) -> Experiment:
+        experiment = self.get_experiment(experiment_id)
+        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise StateError(f"experiment `{experiment.name}` is deleted")
+        return experiment
+
+    # -- background --------------------------------------------------------------------------------------------------
+
+    def opened(self, run: ActiveRun) -> None:
+        """``run`` has a journal open in this process from now on."""
+        self._open.add(run)
+        self._keeper.watch()
+
+    def seal_soon(self) -> None:
+        """A run is over: commit it in the background."""
+        self._keeper.seal_soon()
+
+    def flush(self) -> None:
+        """Wait until everything that is over is committed; what is going on is on disk."""
+        self._keeper.drain(release=False)
+
+    def close(self) -> None:
+        """Finish the background work and close every journal; the tracker can still be used afterwards."""
+        self._keeper.drain(release=True)
+        self.repo.close()
+
+    def end_at_exit(self, run: ActiveRun) -> None:
+        """End ``run`` when the process ends, if nobody has by then."""
+        self._at_exit = [known for known in self._at_exit if not known.terminated]
+        self._at_exit.append(run)
+
+    def shutdown(self, status: str) -> None:
+        """The process ends: so do its runs, with ``status``, and everything is written."""
+        for run in reversed(self._at_exit):
+            if not run.terminated:
+                run.end(status)
+        self._at_exit.clear()
+        self.close()
+
+    def _seal_quietly(self) -> None:
+        self._open = {run for run in self._open if run.open}
+        try:
+            seal.seal(self.repo)
+        except GittrackError as error:
+            self.trouble(error, "finished runs stay in their journals; `gittrack fsck` commits them later")
+
+    def _capture_for(self, runs: list[ActiveRun]) -> None:
+        if self._capture is not None:
+            events = self._capture(self.repo)
+            for run in runs:
+                for event in events:
+                    known = event[1] | run.environment if event[0] == record.ENVIRONMENT else event[1]
+                    run.write_event([event[0], known])
+
+    def trouble(self, error: GittrackError, consequence: str) -> None:
+        """Say once per kind of trouble that recording does not work; never stop the training for it.
+
+        Raises:
+            GittrackError: ``error`` itself, if the tracker is strict.
+        """
+        if self._strict:
+            raise error
+        kind = f"{type(error).__name__}:{consequence.split(':', maxsplit=1)[0]}"
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning("gittrack: %s; %s", error, consequence)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _make_parents(target: Path, path: str) -> None:
+    """The folders that ``path`` needs below ``target``; a symbolic link among them is refused, not followed."""
+    target.mkdir(parents=True, exist_ok=True)
+    folder = target
+    for part in path.split("/")[:-1]:
+        folder /= part
+        if folder.is_symlink():
+            raise InvalidValueError(f"`{folder}` is a symbolic link", hint="download into an empty folder")
+        folder.mkdir(exist_ok=True)
+
+
+def _check_page(max_results: int) -> None:
+    if not isinstance(max_results, int) or isinstance(max_results, bool) or not 1 <= max_results <= MAX_RESULTS:
+        raise InvalidValueError(f"max_results is `{max_results}`, it must be a number from 1 to {MAX_RESULTS}")
+
+
+def _offset(token: str | None) -> int:
+    """The offset in a page token.  Raises InvalidValueError for anything that is no token."""
+    if not token:
+        return 0
+    try:
+        raw = json.loads(base64.b64decode(token, validate=True))
+        offset = raw["offset"]
+    except (ValueError, binascii.Error, TypeError, KeyError, RecursionError):
+        offset = None
+    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < 2**63:
+        raise InvalidValueError(f"`{token!s:.80}` is no page token", hint="pass the token of the page before as it is")
+    return offset
+
+
+def _page(found: Iterable[T], offset: int, size: int) -> PagedList[T]:
+    items = list(found)
+    if len(items) <= size:
+        return PagedList(items)
+    token = base64.b64encode(json.dumps({"offset": offset + size}).encode()).decode()
+    return PagedList(items[:size], token)
+
+
+_ADJECTIVES: Final = (
+    "amber bold brave bright brisk calm clear clever crisp deft eager early easy fair fast fine fleet fond free fresh"
+    " gentle glad golden grand keen kind light lively lucky merry mild neat nimble noble plain proud quick quiet rapid"
+    " ready rosy round sharp shiny silver smart smooth snug solid spry still sunny sure swift tidy trim true vivid warm"
+    " wide wise witty young"
+).split()
+_NOUNS: Final = (
+    "ant badger bat bear bee bison boar buck carp cat colt crab crane crow deer dove duck eagle eel elk falcon"
+    " finch fox frog gnat goat goose grouse gull hare hawk hen heron horse ibis jay kite koi lamb lark lion loon"
+    " lynx mole moose moth mouse mule newt otter owl ox panda pike pony quail ram raven robin seal shark sheep"
+    " shrew skunk sloth snail sole stag stoat stork swan swift tern tiger toad trout vole wasp whale wolf wren yak"
+    " zebra"
+).split()
+
+
+def made_up_name() -> str:
+    """A run name that can be said aloud, such as ``quiet-heron-421``."""
+    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.randbelow(1000)}"
