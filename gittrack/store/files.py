@@ -11,12 +11,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,43 @@ def sync_dir(path: str | Path) -> None:
             os.close(fd)
 
 
+_WHOLE: Final = {"ext4", "xfs", "btrfs"}  # one call puts all on disk, names too, and reports what failed (Linux 5.8)
+
+
+def open_for_whole_sync(folder: str | Path) -> int | None:
+    """A descriptor for ``sync_whole`` of the file system of ``folder``; None where that cannot be relied on.
+
+    Failures are reported if they happen after this call, so it comes before the first write.
+
+    Raises:
+        StorageError: The folder cannot be opened.
+    """
+    if sys.platform != "linux" or tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (5, 8):
+        return None
+    with reporting(folder, "read"):
+        device = Path(folder).stat().st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines():
+            fields = line.split(" ")
+            if fields[2] == wanted and fields[fields.index("-") + 1] in _WHOLE:
+                return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
+    return None
+
+
+def sync_whole(fd: int) -> None:
+    """Puts everything written to a file system on disk: for thousands of files far quicker than one sync each.
+
+    Raises:
+        OSError: Something, of whatever file, could not be written.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def make_dirs(path: str | Path, *, durable: bool = True) -> None:
     """Makes a folder and the missing ones above it; each new one is synced into its parent.
 
@@ -154,17 +192,19 @@ def make_dirs(path: str | Path, *, durable: bool = True) -> None:
 # ---------------------------------------------------------------- writing
 
 
-def create_temp(folder: str | Path, mode: int = 0o600) -> tuple[int, Path]:
+def create_temp(folder: str | Path, mode: int = 0o600, *, dir_fd: int | None = None) -> tuple[int, Path]:
     """A new empty file with an unguessable name in ``folder``, open for writing: (descriptor, path).
 
-    ``mode`` is cut by the umask; the descriptor can write even if the mode cannot (0o444).
+    ``mode`` is cut by the umask; the descriptor can write even if the mode cannot (0o444).  With ``dir_fd`` the file
+    is made in that open folder, whatever ``folder`` is by now, and its path is only good for ``dir_fd`` and messages.
 
     Raises:
         ReadOnlyError, StorageError: It cannot be made.
     """
-    path = Path(folder) / (_TEMP_PREFIX + os.urandom(8).hex())
+    path = Path(f"{folder}{os.sep}{_TEMP_PREFIX}{os.urandom(8).hex()}")
     with reporting(path):
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, mode), path
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
+        return os.open(path if dir_fd is None else path.name, flags, mode, dir_fd=dir_fd), path
 
 
 def is_temp(name: str) -> bool:
@@ -179,10 +219,18 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def discard(path: str | Path) -> None:
+def fits(fd: int, size: int) -> bool:
+    """False if the file system of an open file has no room for ``size`` more bytes.  Raises OSError."""
+    if not hasattr(os, "fstatvfs"):  # Windows finds out while it writes
+        return True
+    room = os.fstatvfs(fd)
+    return size <= room.f_bavail * room.f_frsize
+
+
+def discard(path: str | Path, *, dir_fd: int | None = None) -> None:
     """Removes a temporary file if it is there, quietly: for use while another error is on its way.  Not durable."""
     with suppress(OSError):
-        Path(path).unlink()
+        os.unlink(path, dir_fd=dir_fd)
 
 
 def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -207,6 +255,52 @@ def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o644) -> None:
         discard(temp)
         raise
     sync_dir(path.parent)
+
+
+@contextmanager
+def open_below(root: str | Path, parts: Sequence[str]) -> Iterator[int | None]:
+    """The folder ``root/parts[0]/parts[1]…`` as a descriptor, for ``dir_fd``; None on Windows, which has none.
+
+    Missing folders below ``root`` are made, not synced.  A symlink below ``root`` is never followed, also if it takes
+    the place of a folder while this runs.
+
+    Raises:
+        InvalidValueError: One of the parts is a symlink or a file.
+        ReadOnlyError, StorageError: A folder cannot be made or opened.
+    """
+    path = Path(root)
+    if os.open not in os.supports_dir_fd:  # pragma: no cover - Windows: checked, but not safe against a swap
+        for part in parts:
+            path /= part
+            with reporting(path), suppress(FileExistsError):
+                path.mkdir()
+            if path.is_symlink() or not path.is_dir():
+                raise _not_a_folder(path)
+        yield None
+        return
+    with reporting(path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
+    try:
+        for part in parts:
+            path /= part
+            with reporting(path):
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=fd)
+                try:
+                    inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=fd)
+                except OSError as error:
+                    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                        raise _not_a_folder(path) from error
+                    raise
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _not_a_folder(path: Path) -> InvalidValueError:
+    return InvalidValueError(f"`{path}` is a file or a symbolic link where a folder is needed")
 
 
 def create_append(path: str | Path, mode: int = 0o644) -> int:

@@ -69,10 +69,15 @@ class GitStore:
         self._refs = RefStore(paths)
         self._pack_dir = paths.common_dir / "objects" / "pack"
         self._store: DiskObjectStore | None = None
-        self._pid = 0
         self._mutex = threading.RLock()
         self._cache: OrderedDict[ObjectId, tuple[int, bytes]] = OrderedDict()
         self._identity: str | None = None
+        files.tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """Forget what another thread of the parent may have been in the middle of."""
+        self._mutex = threading.RLock()
+        self._store = None
 
     @classmethod
     def create_private(cls, folder: Path) -> RepoPaths:
@@ -186,17 +191,19 @@ class GitStore:
     def _try(self, read: Callable[[DiskObjectStore], T | None]) -> T | None:
         """What ``read`` finds; None if the object is missing.
 
-        A second look with a freshly opened store follows every failure: git may be moving objects from one place to
-        another (repack, gc, pack-objects) just now.
+        A second look follows every failure, because git may be moving objects from loose files to packs or from pack
+        to pack just now.
         """
         with self._mutex:
             try:
                 found = read(self._open())
                 if found is not None:
                     return found
+            except KeyError:
+                pass  # the second look decides
             except Exception:  # noqa: BLE001 - whatever it was, it counts only if it happens again below
                 _log.debug("reading an object failed, trying again", exc_info=True)
-            self.close()
+                self.close()
             try:
                 return read(self._open())
             except KeyError:
@@ -207,20 +214,19 @@ class GitStore:
                 raise CorruptError(f"a git object cannot be read: {error or type(error).__name__}") from error
 
     def _open(self) -> DiskObjectStore:
-        if self._store is None or self._pid != os.getpid():  # a forked child would share file positions with its parent
+        if self._store is None:
             from dulwich.object_format import get_object_format
             from dulwich.object_store import DiskObjectStore
 
             self._store = DiskObjectStore(
                 self.paths.common_dir / "objects", object_format=get_object_format(self.paths.object_format)
             )
-            self._pid = os.getpid()
         return self._store
 
     def close(self) -> None:
         """Close the packs; the next use opens them again."""
         with self._mutex:
-            if self._store is not None and self._pid == os.getpid():
+            if self._store is not None:
                 self._store.close()
             self._store = None
 

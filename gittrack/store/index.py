@@ -777,7 +777,7 @@ class Index:
         except sqlite3.Error as error:
             raise _translated(error, self.path) from error
         connection.execute("PRAGMA case_sensitive_like = ON")
-        connection.create_function("fold_text", 1, str.casefold, deterministic=True)  # PostgreSQL: LOWER
+        connection.create_function("fold_text", 1, _fold, deterministic=True)
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -788,11 +788,11 @@ class Index:
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -65536")  # KiB
             if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
-                connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("BEGIN IMMEDIATE")
                 if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
                     _create(connection)
                 connection.execute("COMMIT")
+            _use_wal(connection)
         except connection.Error as error:
             connection.close()
             raise _translated(error, self.path) from error
@@ -1002,6 +1002,21 @@ def _create(connection: sqlite3.Connection) -> None:
     for statement in filter(str.strip, _SCHEMA.split(";")):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _fold(text: str | None) -> str | None:
+    # On PostgreSQL: LOWER.
+    return None if text is None else text.casefold()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Let others read while one writes."""
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except connection.OperationalError as error:
+        # Another process has the file open in the old mode: then they wait for each other until a later opening.
+        if "locked" not in str(error):
+            raise
 
 
 def _unlink(path: Path) -> None:

@@ -22,6 +22,8 @@ from gittrack.store.codec import HEADER, MAX_FRAME, frame, read_frames
 from gittrack.types import RunId, check_run_id
 
 SUFFIX = ".journal"
+#: Ends the name of a journal that has no first frame yet.
+OPENING = ".opening"
 _FIRST_CHUNK = 64 << 10
 _CHUNK = 16 << 20
 
@@ -41,6 +43,8 @@ class JournalWriter:
     ``append`` takes no lock: one write to a file opened for appending is atomic.  What makes that safe is that the
     descriptor it writes to keeps its number for as long as this object lives.  To keep appends out, while a torn
     write is cut off or after ``close``, the number is made to stand for the null device, open for reading only.
+
+    The file gets its name when the first frame is in it: nobody ever sees a journal that does not say whose it is.
 
     Args:
         path: The new file, in an existing folder.
@@ -64,16 +68,32 @@ class JournalWriter:
         self._partial = b""  # what a write that was cut off left at the end of the file
         self._named = False  # the folders hold the name durably
         self._suspect = False  # a sync has failed: the bytes must be written anew
-        self._file = files.create_append(self._path)
+        self._create(frame(opening))
         try:
+            self._file = files.open_append(self._path)
             with files.reporting(self._path):
                 self._fd = os.dup(self._file)
-            self.append(opening)
         except BaseException:
             self.close()
             files.discard(self._path)
             raise
         files.tell_after_fork(self)
+
+    def _create(self, first: bytes) -> None:
+        unnamed = self._path.with_name(self._path.name + OPENING)
+        fd = files.create_append(unnamed)
+        try:
+            with files.reporting(self._path):
+                try:
+                    files.write_all(fd, first)
+                finally:
+                    os.close(fd)  # before the rename, for Windows
+                if os.path.lexists(self._path):  # elsewhere a rename would replace it
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                unnamed.rename(self._path)
+        except BaseException:
+            files.discard(unnamed)
+            raise
 
     def __del__(self) -> None:
         """Gives the descriptors back."""
@@ -141,6 +161,28 @@ class JournalWriter:
                     self._suspect = True  # a second sync of the same bytes would report success without being one
             if self._suspect:
                 self._rewrite()
+
+    def finish(self, payload: bytes) -> None:
+        """Adds the last frame, syncs and closes; an append that comes meanwhile waits, and then finds it closed.
+
+        So no frame lands behind the last one, where nobody would look for it who has seen the last one.
+
+        Raises:
+            StateError: The journal was closed before.
+            ReadOnlyError, StorageError: The last frame is not on disk; the journal is closed all the same.
+            CorruptError: As ``sync``.
+        """
+        with self._syncing, self._lock:
+            if self._state is _CLOSED:
+                raise self._closed()
+            try:
+                self._park()
+                with files.reporting(self._path):
+                    self._cut_partial()
+                    files.write_all(self._file, frame(payload))
+                self.sync()
+            finally:
+                self.close()
 
     def close(self) -> None:
         """Ends the writing; does not sync.  Closing twice is fine."""
@@ -327,12 +369,15 @@ def list_journals(live_dir: Path) -> dict[RunId, list[Path]]:
             run_id = check_run_id(folder.name)
         except InvalidValueError:
             continue  # not ours
-        if folder.is_dir(follow_symlinks=False):
-            names = [entry for entry in _entries(folder.path) if entry.name.endswith(SUFFIX)]
-            paths = sorted(Path(entry.path) for entry in names if entry.is_file(follow_symlinks=False))
-            if paths:
-                found[run_id] = paths
+        if folder.is_dir(follow_symlinks=False) and (paths := list_run(folder.path)):
+            found[run_id] = paths
     return found
+
+
+def list_run(folder: str | Path) -> list[Path]:
+    """The journals in a run's folder, sorted by name; none if it is missing.  Raises StorageError."""
+    names = [entry for entry in _entries(folder) if entry.name.endswith(SUFFIX)]
+    return [Path(entry.path) for entry in names if entry.is_file(follow_symlinks=False)]
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -6,6 +6,7 @@ same bytes are stored once.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
-from gittrack.errors import CorruptError, InvalidValueError, NotFoundError, StorageError
+from gittrack.errors import CorruptError, GittrackError, InvalidValueError, NotFoundError, StorageError
 from gittrack.store import files
 from gittrack.types import Digest
 
@@ -27,6 +28,7 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _MODE: Final = 0o444
 _SMALL: Final = 1 << 20  # bytes up to which a file is hashed in memory before anything is written
+_MANY: Final = 64  # files from which on one sync of the whole file system beats a sync of each
 _GROUP: Final = 128  # files that are synced together; each holds a descriptor
 _GROUP_BYTES: Final = 64 << 20
 _SYNCERS: Final = 8  # threads: the disk takes several syncs into one commit of its journal
@@ -37,8 +39,10 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._root = str(self.root)
         self._temp = self.root / "tmp"
         self._settled: set[str] = set()  # shards ("abcd") whose folders this process has synced into their parents
+        self._doubtful: set[str] = set()  # shards whose folder could not be synced
 
     # ------------------------------------------------------------ writing
 
@@ -70,7 +74,8 @@ class ObjectStore:
             InvalidValueError, NotFoundError, StorageError: As ``put_file``, for the first file at
                 fault; some of the others may be stored then.
         """
-        with _Batch(self) as batch:
+        paths = list(paths)
+        with _Batch(self, many=len(paths) >= _MANY) as batch:
             return [batch.add_file(path) for path in paths]
 
     def delete(self, digest: Digest) -> int:
@@ -102,18 +107,11 @@ class ObjectStore:
         """Where the object is, or would be.  Raises InvalidValueError if ``digest`` is no sha256 in lower-case hex."""
         if not _DIGEST.fullmatch(digest):
             raise InvalidValueError(f"`{digest!s:.80}` is not a sha256")
-        return self.root / digest[:2] / digest[2:4] / digest
+        return Path(f"{self._root}/{digest[:2]}/{digest[2:4]}/{digest}")  # one text: joining parts is slow in bulk
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """True if the object is here, and has ``size`` bytes if that is given.  Its bytes are not looked at."""
-        path = self.path(digest)
-        try:
-            found = path.lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
-            raise files.failure(error, path, "read") from error
-        return stat.S_ISREG(found.st_mode) and size in (None, found.st_size)
+        return _is_object(self.path(digest), size)
 
     def open(self, digest: Digest) -> BinaryIO:
         """The object's bytes as a stream without seek; its last bytes are given out only if all of them are right.
@@ -142,33 +140,46 @@ class ObjectStore:
         if found.digest != digest:
             raise _corrupt(digest)
 
-    def copy_out(self, digest: Digest, target: Path) -> None:
-        """Writes the checked bytes to ``target``, whose folder exists; a file or symlink of that name is replaced.
+    def copy_out(self, digest: Digest, target: Path, *, root: Path | None = None) -> None:
+        """Writes the checked bytes to ``target``; a file or symlink of that name is replaced, not followed.
 
         Readers see the old file or the whole new one.  Not synced: the object stays here.
 
+        Args:
+            digest: The object.
+            target: The new file.
+            root: An existing folder above ``target``.  The folders between them are made where they are missing, and
+                none of them may be a symlink, not even one that is put there meanwhile.  Left out: the folder of
+                ``target``.
+
         Raises:
             NotFoundError, CorruptError: As ``open``; ``target`` is as before.
+            InvalidValueError: ``target`` is not below ``root``, or a symlink or a file is where a folder is needed.
             ReadOnlyError, StorageError: It cannot be written; ``target`` is as before.
         """
+        root = target.parent if root is None else root
+        if root not in target.parents or ".." in target.relative_to(root).parts:
+            raise InvalidValueError(f"`{target}` is not below `{root}`")
         source = self._open(digest)
         try:
-            fd, temp = files.create_temp(target.parent, 0o666)
-            try:
+            with files.open_below(root, target.relative_to(root).parts[:-1]) as folder:
+                fd, temp = files.create_temp(target.parent, 0o666, dir_fd=folder)
+                name, final = (temp, target) if folder is None else (temp.name, target.name)
                 try:
-                    with files.reporting(self.path(digest), "read"):
-                        copied = files.copy_hashing(source, fd)
-                finally:
-                    os.close(fd)
-                if copied.failed:
-                    raise files.failure(copied.failed, target) from copied.failed
-                if copied.digest != digest:
-                    raise _corrupt(digest)
-                with files.reporting(target):
-                    temp.replace(target)
-            except BaseException:
-                files.discard(temp)
-                raise
+                    try:
+                        with files.reporting(self.path(digest), "read"):
+                            copied = files.copy_hashing(source, fd)
+                    finally:
+                        os.close(fd)
+                    if copied.failed:
+                        raise files.failure(copied.failed, target) from copied.failed
+                    if copied.digest != digest:
+                        raise _corrupt(digest)
+                    with files.reporting(target):
+                        os.replace(name, final, src_dir_fd=folder, dst_dir_fd=folder)
+                except BaseException:
+                    files.discard(name, dir_fd=folder)
+                    raise
         finally:
             os.close(source)
 
@@ -202,13 +213,21 @@ class ObjectStore:
 
 
 class _Batch:
-    """Objects on their way: staged as temporary files, synced in groups, named, and their folders synced at the end."""
+    """Objects on their way: temporary files that are synced together, then named, their folders synced at the end.
 
-    def __init__(self, store: ObjectStore) -> None:
+    If the block ends with an error, the files that have no name yet are removed.
+    """
+
+    def __init__(self, store: ObjectStore, *, many: bool = False) -> None:
         self._store = store
-        self._staged: dict[Digest, tuple[int, Path]] = {}
+        self._temps: dict[Path, int] = {}  # the temporary files and their descriptors (-1: closed)
+        self._staged: dict[Digest, tuple[Path, Path]] = {}  # the complete ones: where each is, and where it will be
         self._staged_bytes = 0
         self._shards: set[str] = set()
+        self._whole: int | None = None  # for syncing the file system as a whole
+        if many:
+            files.make_dirs(store._temp)
+            self._whole = files.open_for_whole_sync(store._temp)
 
     def __enter__(self) -> _Batch:
         return self
@@ -219,17 +238,17 @@ class _Batch:
                 self._flush()
                 self._sync_shards()
         finally:
-            for fd, temp in self._staged.values():
-                os.close(fd)
-                files.discard(temp)
-            self._staged.clear()
+            for temp in list(self._temps):
+                self._drop(temp)
+            if self._whole is not None:
+                os.close(self._whole)
 
     def add_file(self, path: Path) -> tuple[Digest, int]:
+        """Adds a file; returns its sha256 and size."""
         source = files.open_source(path)
         try:
             with files.reporting(path, "read"):
-                size = os.fstat(source).st_size
-                if size <= _SMALL:
+                if os.fstat(source).st_size <= _SMALL:
                     data = _read_all(source, _SMALL)
                     if len(data) <= _SMALL:
                         return self.add_bytes(data)
@@ -239,95 +258,122 @@ class _Batch:
             os.close(source)
 
     def add_bytes(self, data: bytes) -> tuple[Digest, int]:
+        """Adds bytes; returns their sha256 and size.  They are hashed first: what is known is not written."""
         digest, size = Digest(hashlib.sha256(data).hexdigest()), len(data)
-        if not self._known(digest, size):
+        target = self._store.path(digest)
+        if not self._known(digest, size, target):
             fd, temp = self._create()
-            try:
-                with files.reporting(self._store.path(digest)):
-                    files.write_all(fd, data)
-            except BaseException:
-                os.close(fd)
-                files.discard(temp)
-                raise
-            self._stage(digest, size, fd, temp)
+            with files.reporting(target):
+                files.write_all(fd, data)
+            self._stage(digest, size, temp, target)
         return digest, size
 
     def _add_large(self, path: Path, source: int) -> tuple[Digest, int]:
+        """Adds what is too large to read twice: it is copied while it is hashed, and the copy dropped if known.
+
+        What does not fit is only hashed, to see if it is known; and not even that if nothing known is as large.
+        """
+        store = self._store
         fd, temp = self._create()
-        try:
-            with files.reporting(path, "read"):
-                copied = files.copy_hashing(source, fd)
-            digest = Digest(copied.digest)
-            known = self._known(digest, copied.size)
-            if copied.failed and not known:
-                raise files.failure(copied.failed, self._store.path(digest)) from copied.failed
-        except BaseException:
-            os.close(fd)
-            files.discard(temp)
-            raise
-        if known:
-            os.close(fd)
-            files.discard(temp)
+        size = os.fstat(source).st_size
+        full = None
+        if not files.fits(fd, size):
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if all(size != other for _, other in store.iter_digests()):
+                raise files.failure(full, store.root)
+        with files.reporting(path, "read"):
+            copied = files.copy_hashing(source, None if full else fd)
+        digest = Digest(copied.digest)
+        target = store.path(digest)
+        failed = full or copied.failed
+        if self._known(digest, copied.size, target):
+            self._drop(temp)
+        elif failed:
+            raise files.failure(failed, target) from failed
         else:
-            self._stage(digest, copied.size, fd, temp)
+            self._stage(digest, copied.size, temp, target)
         return digest, copied.size
 
     def _create(self) -> tuple[int, Path]:
+        folder = self._store._temp
         try:
-            return files.create_temp(self._store._temp, _MODE)
+            fd, temp = files.create_temp(folder, _MODE)
         except StorageError:
-            files.make_dirs(self._store._temp)
-            return files.create_temp(self._store._temp, _MODE)
+            files.make_dirs(folder)  # the store may be new; any other trouble shows again
+            fd, temp = files.create_temp(folder, _MODE)
+        self._temps[temp] = fd
+        return fd, temp
 
-    def _known(self, digest: Digest, size: int) -> bool:
+    def _close(self, temp: Path) -> None:
+        fd, self._temps[temp] = self._temps[temp], -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _drop(self, temp: Path) -> None:
+        self._close(temp)
+        del self._temps[temp]
+        files.discard(temp)
+
+    def _known(self, digest: Digest, size: int, target: Path) -> bool:
+        """True if the object is staged, or stored already; then it is made young, for a collection under way."""
         if digest in self._staged:
             return True
-        if not self._store.has(digest, size):
+        shard = digest[:4]
+        if shard in self._store._doubtful or not _is_object(target, size):
             return False
-        self._shards.add(digest[:4])  # another process may have named it and not synced the folder yet
         try:
-            os.utime(self._store.path(digest))  # young again, so that a collection under way leaves it
+            os.utime(target)
         except FileNotFoundError:
-            return False
+            return False  # collected just now
         except OSError:
-            pass
+            pass  # another user's object, or a read-only store: it is there all the same
+        self._shards.add(shard)  # another process may have named it and not synced the folder yet
         return True
 
-    def _stage(self, digest: Digest, size: int, fd: int, temp: Path) -> None:
-        self._staged[digest] = fd, temp
+    def _stage(self, digest: Digest, size: int, temp: Path, target: Path) -> None:
+        self._staged[digest] = temp, target
         self._staged_bytes += size
-        if len(self._staged) >= _GROUP or self._staged_bytes >= _GROUP_BYTES:
+        if self._whole is not None:
+            self._close(temp)
+        elif len(self._staged) >= _GROUP or self._staged_bytes >= _GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         """Syncs what is staged and gives it its names."""
+        if not self._staged:
+            return
         with files.reporting(self._store.root):
-            _each(files.sync_file, [fd for fd, _ in self._staged.values()])
-        for digest in list(self._staged):
-            fd, temp = self._staged.pop(digest)
-            os.close(fd)
-            target = self._store.path(digest)
-            try:
-                try:
-                    temp.replace(target)
-                except FileNotFoundError:
-                    files.make_dirs(target.parent, durable=False)  # synced with the shards
-                    temp.replace(target)
-            except OSError as error:
-                files.discard(temp)
-                raise files.failure(error, target) from error
+            if self._whole is not None:
+                files.sync_whole(self._whole)
+            else:
+                _each(files.sync_file, [self._temps[temp] for temp, _ in self._staged.values()])
+        for digest, (temp, target) in self._staged.items():
             self._shards.add(digest[:4])
+            self._close(temp)  # before the rename, for Windows
+            with files.reporting(target):
+                _rename(temp, target)
+            del self._temps[temp]
+        self._staged.clear()
         self._staged_bytes = 0
 
     def _sync_shards(self) -> None:
-        root = self._store.root
-        new = self._shards - self._store._settled
-        folders = [root / shard[:2] / shard[2:] for shard in sorted(self._shards)]
-        folders += [root / first for first in sorted({shard[:2] for shard in new})]
+        """Syncs the folders that got names, and those above them that this process has not synced yet."""
+        store = self._store
+        new = self._shards - store._settled
+        folders = [f"{store._root}/{shard[:2]}/{shard[2:]}" for shard in self._shards]
+        folders += {f"{store._root}/{shard[:2]}" for shard in new}
         if new:
-            folders.append(root)
-        _each(files.sync_dir, folders)
-        self._store._settled |= new
+            folders.append(store._root)
+        try:
+            if self._whole is not None and self._shards:
+                with files.reporting(store.root):
+                    files.sync_whole(self._whole)
+            else:
+                _each(files.sync_dir, folders)
+        except GittrackError:
+            store._doubtful |= self._shards  # a second sync would say "done": its objects must be written anew
+            raise
+        store._settled |= new
 
 
 class _Verified(io.RawIOBase):
@@ -367,6 +413,26 @@ class _Verified(io.RawIOBase):
             raise _corrupt(self._digest)
 
 
+def _rename(temp: Path, target: Path) -> None:
+    """Gives ``temp`` its name; the folder may have to be made, and is synced later with the other shards."""
+    try:
+        temp.replace(target)
+    except FileNotFoundError:
+        files.make_dirs(target.parent, durable=False)
+        temp.replace(target)
+
+
+def _is_object(path: Path, size: int | None) -> bool:
+    """True for a regular file of ``size`` bytes (of any size if None)."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise files.failure(error, path, "read") from error
+    return stat.S_ISREG(found.st_mode) and size in (None, found.st_size)
+
+
 def _corrupt(digest: Digest) -> CorruptError:
     return CorruptError(
         f"artifact object `{digest}` has other bytes than its name says",
@@ -385,16 +451,19 @@ def _read_all(fd: int, limit: int) -> bytes:
 
 
 def _each(sync: Callable[[T], None], items: Sequence[T]) -> None:
-    """``sync`` for each item, several at a time; all are done, or were tried, on return.  Raises the first error."""
+    """``sync`` for each item, several at a time; all are done on return.  Raises one of the errors if any failed."""
     if len(items) < 2:
         for item in items:
             sync(item)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(min(_SYNCERS, len(items))) as pool:
-        for _ in pool.map(sync, items):
-            pass
+    def sync_some(some: Sequence[T]) -> None:
+        for item in some:
+            sync(item)
+
+    with ThreadPoolExecutor(_SYNCERS) as pool:
+        list(pool.map(sync_some, [items[start::_SYNCERS] for start in range(_SYNCERS)]))
 
 
 def _scan(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -66,8 +66,7 @@ class Batch:
         Raises:
             InvalidValueError: A name is there twice, or git forbids it.
         """
-        from dulwich.objects import ObjectID as DulwichId
-        from dulwich.objects import serialize_tree, sorted_tree_items
+        from dulwich.objects import ObjectID as DulwichId, serialize_tree, sorted_tree_items
 
         table: dict[bytes, tuple[int, DulwichId]] = {}
         for name, mode, oid in entries:
@@ -79,7 +78,7 @@ class Batch:
         ordered = sorted_tree_items(table, False)
         return self.add_raw(TREE_TYPE, b"".join(serialize_tree((e.path, e.mode, e.sha) for e in ordered)))
 
-    def add_commit(  # noqa: PLR0917 - an agreed signature
+    def add_commit(
         self,
         tree: ObjectId,
         parents: Iterable[ObjectId],
@@ -98,8 +97,7 @@ class Batch:
             time_s: Seconds since the epoch; negative counts as 0.
             tz: Seconds east of UTC, a multiple of 60.
         """
-        from dulwich.objects import Commit
-        from dulwich.objects import ObjectID as DulwichId
+        from dulwich.objects import Commit, ObjectID as DulwichId
 
         commit = Commit()
         commit.object_format = self._format

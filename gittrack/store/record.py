@@ -167,7 +167,7 @@ class RunState:
         self.segments: list[str] = []  #: metric segments of the base revision, oldest first
         self.created = False
         self.refused: list[str] = []  #: params that a second process wrote with another value
-        self.absorbed: list[str] = []  #: journals already folded in, so that one left by a crash is not folded twice
+        self.absorbed: dict[str, int] = {}  #: how far each journal is folded in already, so that nothing counts twice
         self.base: ObjectId | None = None  #: the revision this state continues
         self._points: dict[str, Columns] = {}  #: points since the base revision
         self._unknown: dict[str, Any] = {}  #: keys a later gittrack wrote; kept as they are
@@ -272,7 +272,8 @@ class RunState:
         for mine_list, their_list in ((self.inputs, other.inputs), (self.outputs, other.outputs)):
             mine_list.extend(item for item in their_list if item not in mine_list)
         self.links.extend(item for item in other.links if item not in self.links)
-        self.absorbed = sorted({*self.absorbed, *other.absorbed})
+        for name, end in other.absorbed.items():
+            self.absorbed[name] = max(end, self.absorbed.get(name, 0))
         self.code = self.code or other.code
         self.environment = self.environment or other.environment
 
@@ -387,7 +388,7 @@ class RunState:
             "outputs": self.outputs,
             "links": self.links,
             "refused": self.refused,
-            "absorbed": self.absorbed,
+            "absorbed": dict(sorted(self.absorbed.items())),
             "code": dict(sorted(self.code.items())),
             "environment": dict(sorted(self.environment.items())),
             "segments": self.segments,
@@ -430,12 +431,14 @@ class RunState:
             state.start_time = _typed(raw, "start_time", int)
             state.end_time = _typed(raw, "end_time", int, type(None))
             state.parent_run_id = _typed(raw, "parent_run_id", str, type(None))
-            for name in ("params", "code", "environment"):
+            for name in ("params", "code", "environment", "absorbed"):
                 setattr(state, name, _typed(raw, name, dict))
-            for name in ("inputs", "outputs", "links", "refused", "segments", "absorbed"):
+            for name in ("inputs", "outputs", "links", "refused", "segments"):
                 setattr(state, name, _typed(raw, name, list))
             if not all(isinstance(v, str) for v in (*state.params.values(), *state.segments)):
                 raise FormatError("run record has a value that is not text where text is due")
+            if not all(isinstance(v, int) for v in state.absorbed.values()):
+                raise FormatError("run record has a journal without its length")
             state.summaries = {
                 key: MetricSummary(float(s[0]), int(s[1]), int(s[2]), float(s[3]), float(s[4]), int(s[5]))
                 for key, s in _typed(raw, "metrics", dict).items()

@@ -13,6 +13,7 @@ import re
 import secrets
 import socket
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +23,13 @@ from gittrack.store import codec, files, gateway, journal, layout
 from gittrack.store.experiments import ExperimentState
 from gittrack.store.git import GitStore
 from gittrack.store.objects import ObjectStore
-from gittrack.store.record import OPEN, RunState, merge_histories
+from gittrack.store.record import CLOSE, OPEN, RunState, merge_histories
+from gittrack.store.refs import RefUpdate
 from gittrack.types import Artifact, MetricHistory, ObjectId, Run
 
 if TYPE_CHECKING:
     from gittrack.store.index import Index
+    from gittrack.store.pack import Batch
 
 #: How long a command waits for another process that is sealing.
 LOCK_TIMEOUT: Final = 60.0
@@ -200,7 +203,7 @@ class Repo:
 
     def journals(self, run_id: str) -> list[Path]:
         """The journals of a run, oldest first."""
-        return sorted((self.live / run_id).glob("*.journal"), key=opened)
+        return sorted(journal.list_run(self.live / run_id), key=opened)
 
     def state(self, run_id: str) -> RunState:
         """The run as it is now: its revisions and its journals folded.
@@ -312,15 +315,12 @@ class Repo:
             changes: ``name``, ``lifecycle``, ``artifact_location`` or ``tags.<key>`` to the new value; None removes.
             now: Milliseconds since the epoch.
         """
-        from gittrack.store.seal import write_ledger
-
         self.require_writable()
         with self.seal_lock():
             state = self.experiment_states().get(experiment_id) or ExperimentState(experiment_id, now)
             state.edit(self.writer, changes, now)
             batch = self.git.batch()
-            update = write_ledger(
-                self,
+            update = self.ledger_update(
                 batch,
                 experiment_id,
                 {},
@@ -329,6 +329,31 @@ class Repo:
                 time=now // 1000,
             )
             self.git.publish(batch, [update])
+
+    def ledger_update(
+        self,
+        batch: Batch,
+        experiment_id: str,
+        changes: Mapping[str, ObjectId | None],
+        *,
+        message: str,
+        time: int,
+        files: Mapping[str, bytes | None] | None = None,
+    ) -> RefUpdate:
+        """Add the next commit of this clone's ledger to a batch, under the seal lock; the ref update that publishes it.
+
+        Args:
+            batch: Gets the commit and its trees.
+            experiment_id: Which ledger.
+            changes: Run ids and their new revisions; None takes a run out.
+            message: The commit's message.
+            time: Seconds since the epoch.
+            files: Files at the ledger's root to write, or to remove if None.
+        """
+        ref = layout.ledger_ref(experiment_id, self.writer)
+        old = self.git.ref(ref)
+        new = self.git.ledger_build(batch, old, changes, files or {}, message, author=self.git.identity(), time_s=time)
+        return RefUpdate(ref, old, new)
 
     def seal_lock(self) -> files.FileLock:
         """The lock that whoever moves this clone's ledgers holds."""
@@ -409,8 +434,11 @@ class Repo:
         paths = self.journals(run_id)
         if not paths:
             index.meta_set(f"live:{run_id}", None)
-            if not self.revisions(run_id):
+            stored = self.stored_state(run_id, self.revisions(run_id))
+            if stored is None:
                 index.drop_runs([run_id])
+            else:  # sealed since the refs were looked at
+                index.put_runs([stored.to_run(self.artifact_uri(run_id))])
             return
         cached = index.meta_get(f"live:{run_id}")
         offsets: dict[str, int] = {} if cached is None else cached["offsets"]
@@ -446,7 +474,7 @@ class JournalEvents:
     """
 
     def __init__(self) -> None:
-        self._events: list[tuple[str, list[Any]]] = []
+        self._events: list[tuple[str, list[int], list[Any]]] = []
         self.ends: dict[str, int] = {}
 
     @classmethod
@@ -454,16 +482,25 @@ class JournalEvents:
         """Read the journals, oldest first, from the given offsets on.  Raises FormatError."""
         self = cls()
         for path in paths:
-            payloads, self.ends[path.name] = journal.read_journal(path, (offsets or {}).get(path.name, 0))
-            self._events.append((path.name, [codec.unpack(payload) for payload in payloads]))
+            start = (offsets or {}).get(path.name, 0)
+            frames = list(journal.iter_journal(path, start))
+            ends = [end for end, _ in frames]
+            self._events.append((path.name, ends, [codec.unpack(payload) for _, payload in frames]))
+            self.ends[path.name] = ends[-1] if ends else start
         return self
 
+    @property
+    def empty(self) -> bool:
+        """True if nothing happened but the opening and the closing of journals."""
+        return all(event[0] in (OPEN, CLOSE) for _, _, events in self._events for event in events)
+
     def fold(self, run_id: str, state: RunState | None) -> RunState | None:
-        """``state`` continued by the journals that it has not absorbed already."""
-        absorbed = set(state.absorbed) if state is not None else set()
-        for name, events in self._events:
-            if name not in absorbed:
-                state = RunState.fold(run_id, events, state)
+        """``state`` continued by what it has not absorbed already of the journals."""
+        absorbed = dict(state.absorbed) if state is not None else {}
+        for name, ends, events in self._events:
+            start = bisect_right(ends, absorbed.get(name, 0))
+            if start < len(events):
+                state = RunState.fold(run_id, events[start:], state)
         return state
 
 

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 #: Runs per pack and ledger commit: bounds memory and the parents of one commit.
 GROUP: Final = 500
 
+#: Names of journals that a record remembers to have absorbed.
+MAX_ABSORBED: Final = 256
+#: A journal that is being opened for that long never will be.
+STALE_SECONDS: Final = 60.0
+
 _CLOSING = codec.frame(codec.pack([CLOSE]))
 _FILE, _FOLDER = 0o100644, 0o040000
 _log = logging.getLogger("gittrack")
@@ -122,44 +127,49 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
     ledgers = repo.ledgers()
     names = {key: state.name for key, state in repo.experiment_states().items()}
     roots: dict[str, list[tuple[str, int, ObjectId]]] = {}
-    spent: list[_Ready] = []
+    spent: list[tuple[_Ready, dict[str, int]]] = []
     for item in group:
         try:
-            state = _final_state(repo, item, repo.revisions(item.run_id, ledgers))
+            events = JournalEvents.read(item.paths)
+            stored = repo.stored_state(item.run_id, repo.revisions(item.run_id, ledgers))
+            known = {} if stored is None else dict(stored.absorbed)
+            if events.empty or all(known.get(name, 0) >= end for name, end in events.ends.items()):
+                spent.append((item, events.ends))  # it died before it said anything, or right after it was committed
+                continue
+            state = _final_state(item, events.fold(item.run_id, stored))
         except (FormatError, CorruptError) as error:
             _set_aside(repo, item, str(error))
             continue
         if state is None:
             continue
-        spent.append(item)
-        if set(state.absorbed) >= {p.name for p in item.paths}:  # committed before a crash; only the clean-up is left
-            continue
-        state.absorbed = sorted({p.name for p in item.paths})
+        spent.append((item, events.ends))
+        # The names of long ago need not be kept: a reader is never that far behind.
+        state.absorbed = dict(list({**known, **events.ends}.items())[-MAX_ABSORBED:])
         commit = _add_run(repo, batch, state, names.get(state.experiment_id, state.experiment_id), roots)
         states[item.run_id] = state
         commits.setdefault(state.experiment_id, {})[item.run_id] = commit
         state.base = commit
     now = int(clock.time())
     updates = [
-        write_ledger(repo, batch, experiment_id, changes, message=f"{len(changes)} run(s)\n", time=now)
+        repo.ledger_update(batch, experiment_id, changes, message=f"{len(changes)} run(s)\n", time=now)
         for experiment_id, changes in commits.items()
     ]
     if updates:
         before = repo.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
         repo.git.publish(batch, updates)
         _index(repo, states, updates, before)
-    for item in spent:
+    for item, ends in spent:
         for path in item.paths:
-            path.unlink(missing_ok=True)
+            if path.stat().st_size == ends[path.name]:  # else somebody wrote behind its end: that is the next seal's
+                path.unlink()
         _remove_folder(repo.live / item.run_id)
     if spent:
         files.sync_dir(repo.live)
     return list(states)
 
 
-def _final_state(repo: Repo, item: _Ready, revisions: list[ObjectId]) -> RunState | None:
+def _final_state(item: _Ready, state: RunState | None) -> RunState | None:
     """The run as it will be committed; None if it is not over and its process ended properly."""
-    state = JournalEvents.read(item.paths).fold(item.run_id, repo.stored_state(item.run_id, revisions))
     if state is None or not state.created:
         raise FormatError("its first record is missing")
     if not state.terminated:
@@ -182,10 +192,14 @@ def _set_aside(repo: Repo, item: _Ready, why: str) -> None:
 
 
 def _remove_folder(folder: Path) -> None:
+    """Remove a run's folder, unless a journal was opened in it meanwhile; that one is the next seal's work."""
     try:
+        for path in folder.glob(f"*{journal.OPENING}"):
+            if path.stat().st_mtime < clock.time() - STALE_SECONDS:  # left by a process that died while it opened it
+                path.unlink()
         folder.rmdir()
-    except OSError:  # another process opened a new journal in it meanwhile: that is the next seal's work
-        _log.debug("`%s` is in use again", folder)
+    except OSError as error:
+        _log.debug("`%s` stays: %s", folder, error)
 
 
 def _add_run(
@@ -284,23 +298,6 @@ def message(state: RunState, experiment: str) -> str:
     return "\n\n".join(part for part in (subject, body, "\n".join(trailers)) if part) + "\n"
 
 
-def write_ledger(
-    repo: Repo,
-    batch: Batch,
-    experiment_id: str,
-    changes: Mapping[str, ObjectId | None],
-    *,
-    message: str,
-    time: int,
-    files: Mapping[str, bytes | None] | None = None,
-) -> RefUpdate:
-    """Add a ledger commit with these entries to the batch; the ref update that publishes it."""
-    ref = layout.ledger_ref(experiment_id, repo.writer)
-    old = repo.git.ref(ref)
-    new = repo.git.ledger_build(batch, old, changes, files or {}, message, author=repo.git.identity(), time_s=time)
-    return RefUpdate(ref, old, new)
-
-
 def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate], before: str) -> None:
     """Tell the index what was just committed, so that the next reader need not find it out from git.
 
@@ -313,7 +310,9 @@ def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate],
         if index.meta_get("fingerprint") != before or any(ledgers.get(u.name) != u.old for u in updates):
             return
         with index.transaction():
-            for state in states.values():
+            for run_id, state in states.items():
+                # What was logged since, another reader may have indexed already: it must not disappear again.
+                JournalEvents.read(p for p in repo.journals(run_id) if p.name not in state.absorbed).fold(run_id, state)
                 state.settle()
             index.put_runs([state.to_run(repo.artifact_uri(run_id)) for run_id, state in states.items()])
             index.meta_set("ledgers", {**ledgers, **{u.name: u.new for u in updates}})

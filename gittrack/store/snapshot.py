@@ -32,6 +32,9 @@ _LINK: Final = 0o120000
 _SUBMODULE: Final = 0o160000
 
 _MIB: Final = 1 << 20
+_SNIFF: Final = 8192  #: bytes that tell text from data, as git judges by
+#: What a run's record lists one by one.
+MAX_LISTED: Final = 200
 #: Author of the commit that holds a changed tree; fixed, like its time, so that equal trees give one commit.
 _AUTHOR: Final = "gittrack <gittrack@localhost>"
 _MESSAGE: Final = "Working tree at the start of a run\n"
@@ -52,7 +55,7 @@ class Policy:
         full: Take uncommitted changes; False records only the commit and whether there were any.
         max_untracked_bytes: Largest new file taken.
         max_untracked_total: All new files together, in bytes.
-        max_untracked_files: How many new files are taken.
+        max_untracked_files: How many new files are taken; ten times as many are looked at.
         max_tracked_bytes: Largest blob taken from a changed file that git tracks; git hosts refuse larger ones.
         looks_secret: Judges every file that HEAD does not have.
         timeout_s: Seconds after which a git that does not come back is given up.
@@ -79,7 +82,8 @@ class CodeState:
         detached: HEAD named a commit, not a branch.
         remote_url: Where the code comes from, without credentials; None if the clone has no remote.
         untracked_taken: New files that are in ``tree`` though git does not track them.
-        left_out: (path, why) of changed and new files that are not in ``tree`` as they were.
+        left_out: (path, why) of changed and new files that are not in ``tree`` as they were; of very many only the
+            first, and under ``.`` how many more.
         submodules: (path, commit) of submodules that are at another commit than HEAD says.
         pin: The ref that keeps commit and tree alive until ``GitStore.unpin``; None if there is nothing to keep.
         shallow: History was cut off.
@@ -193,7 +197,7 @@ class _Capture:
         tree = None if base is None else base.tree
         if self._policy.full and (status.entries or status.untracked):
             files = self._sort_entries(status.entries)
-            taken = list(self._select(status.untracked))
+            taken = self._select(status.untracked)
             self._add_files({**files, **{path: self._mode(path) for path in taken}})
             tree = self._build(tree, self._changes)
         dirty = bool(status.entries) or (base.tree if base else None) != tree
@@ -205,7 +209,7 @@ class _Capture:
             detached=status.branch is None,
             remote_url=gateway.remote_url(self._paths, status.branch),
             untracked_taken=tuple(_shown(path) for path in taken),
-            left_out=tuple(sorted(self._left_out)),
+            left_out=_listed(self._left_out),
             submodules=tuple(self._submodules),
             pin=self._pin(status.commit, None if base is None else base.tree, tree, 0 if base is None else base.time),
             shallow=self._paths.shallow,
@@ -298,24 +302,29 @@ class _Capture:
 
     # -- new files ---------------------------------------------------------------------------------------------------
 
-    def _select(self, untracked: Iterable[bytes]) -> Iterator[bytes]:
-        """The new files that the policy takes; the others are noted with the reason."""
-        total = count = 0
-        for path in sorted(untracked):
-            reason, size = self._judge(path)
-            if reason is None and count >= self._policy.max_untracked_files:
-                reason = f"more than {self._policy.max_untracked_files} new files"
-            if reason is None and total + size > self._policy.max_untracked_total:
-                reason = f"new files larger than {_amount(self._policy.max_untracked_total)} together"
+    def _select(self, untracked: Iterable[bytes]) -> list[bytes]:
+        """The new files that the policy takes, shallow ones first if not all fit; the others are noted with the reason.
+
+        A folder full of data must not cost its reading: there is an end to how many files are looked at.
+        """
+        taken: list[bytes] = []
+        room = self._policy.max_untracked_total
+        most = self._policy.max_untracked_files
+        for number, path in enumerate(sorted(untracked, key=lambda path: (path.count(b"/"), path))):
+            if len(taken) < most and number < 10 * most:
+                reason, size = self._judge(path, room)
+            else:
+                reason, size = "too many new files", 0
             if reason is None:
-                total += size
-                count += 1
-                yield path
+                taken.append(path)
+                room -= size
             else:
                 self._left_out.append((_shown(path), reason))
+        return sorted(taken)
 
-    def _judge(self, path: bytes) -> tuple[str | None, int]:
+    def _judge(self, path: bytes, room: int) -> tuple[str | None, int]:
         """(why a new file is not taken, its size)."""
+        limit = self._policy.max_untracked_bytes
         if path.endswith(b"/"):
             return "a repository of its own", 0
         try:
@@ -324,20 +333,24 @@ class _Capture:
                 return self._policy.looks_secret(_shown(path), b""), found.st_size
             if not stat.S_ISREG(found.st_mode):
                 return "not a regular file", 0
-            if found.st_size > self._policy.max_untracked_bytes:
-                return f"larger than {_amount(self._policy.max_untracked_bytes)}", found.st_size
-            content = self._content(path)
+            if found.st_size > limit:
+                return f"larger than {_amount(limit)}", 0
+            if found.st_size > room:
+                return f"new files larger than {_amount(self._policy.max_untracked_total)} together", 0
+            content = self._content(path, _SNIFF)
+            if b"\0" not in content and len(content) == _SNIFF:
+                content = self._content(path, limit)
         except OSError as error:
             return f"cannot be read: {error.strerror}", 0
         if b"\0" in content:
-            return "not text", len(content)
+            return "not text", 0
         return self._policy.looks_secret(_shown(path), content), len(content)
 
     def _is_secret(self, entry: _Entry) -> bool:
         """Whether a file that was added to the index, but never committed, must stay out; noted if so."""
         path = entry.path
         try:
-            content = b"" if entry.mode == _LINK else self._content(path)
+            content = b"" if entry.mode == _LINK else self._content(path, self._policy.max_untracked_bytes)
         except OSError:  # it is not there to be taken either
             content = b""
         reason = self._policy.looks_secret(_shown(path), content)
@@ -345,11 +358,11 @@ class _Capture:
             self._left_out.append((_shown(path), reason))
         return reason is not None
 
-    def _content(self, path: bytes) -> bytes:
-        """The beginning of a file, as much as a new one may have; never through a symlink, never waiting."""
+    def _content(self, path: bytes, limit: int) -> bytes:
+        """The first ``limit`` bytes of a file; never through a symlink, never waiting for a pipe."""
         fd = os.open(self._full(path), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(fd, "rb") as file:
-            return file.read(self._policy.max_untracked_bytes)
+            return file.read(limit)
 
     def _full(self, path: bytes) -> Path:
         return self._root / os.fsdecode(path)
@@ -364,7 +377,7 @@ class _Capture:
     def _link(self, path: bytes) -> bytes:
         """What a symlink says; where the file system has none, git keeps it as a file."""
         full = self._full(path)
-        return os.fsencode(full.readlink()) if full.is_symlink() else self._content(path)
+        return os.fsencode(full.readlink()) if full.is_symlink() else self._content(path, _SNIFF)
 
     # -- blobs and trees ---------------------------------------------------------------------------------------------
 
@@ -464,6 +477,13 @@ def _quoted_path(path: Path) -> str:
     """A path for a list that is separated by colons."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"' if os.pathsep in text or '"' in text else str(path)
+
+
+def _listed(left_out: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """What was left out, sorted; of very many, the first and how many more there are."""
+    ordered = sorted(left_out)
+    more = len(ordered) - MAX_LISTED
+    return tuple(ordered) if more <= 0 else (*ordered[:MAX_LISTED], (".", f"and {more} more files"))
 
 
 def _shown(path: bytes) -> str:

@@ -386,9 +386,7 @@ class ActiveRun:
             if writer is None:
                 return
             try:
-                writer.append(codec.pack([record.CLOSE]))
-                writer.sync()
-                writer.close()
+                writer.finish(codec.pack([record.CLOSE]))
             except GittrackError as error:
                 self._trouble(error, "the run stays in its journal; `gittrack fsck` commits it later")
 
@@ -459,7 +457,6 @@ class ActiveRun:
 
     def _open(self) -> journal.JournalWriter:
         folder = self._tracker.repo.live / self.run_id
-        files.make_dirs(folder, durable=False)  # the first sync of the journal puts the folder on disk too
         identity = files.process_identity()
         opening = {
             "version": record.VERSION,
@@ -467,8 +464,17 @@ class ActiveRun:
             "process": identity.to_list(),
             "opened": time.time_ns(),
         }
-        name = f"{identity.host}-{identity.pid}-{secrets.token_hex(4)}.journal"
-        writer = journal.JournalWriter(folder / name, codec.pack([record.OPEN, opening]))
+        path = folder / f"{identity.host}-{identity.pid}-{secrets.token_hex(4)}{journal.SUFFIX}"
+        for attempt in range(10):
+            files.make_dirs(folder, durable=False)  # the first sync of the journal puts the folder on disk too
+            try:
+                writer = journal.JournalWriter(path, codec.pack([record.OPEN, opening]))
+            except GittrackError as error:
+                # Whoever sealed the run's earlier journals removed the folder at this moment.
+                if attempt == 9 or not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            else:
+                break
         self._tracker.opened(self)
         return writer
 

@@ -31,6 +31,7 @@ from gittrack.types import Experiment, MetricSummary, Run
 
 MAX_LENGTH: Final = 262_144  #: characters of a filter
 MAX_DEPTH: Final = 50  #: parentheses and NOTs inside each other
+MAX_LEVELS: Final = 24  #: ANDs, ORs and NOTs inside each other, where parentheses make a difference
 MAX_COMPARISONS: Final = 200  #: of a filter
 MAX_PATTERN: Final = 5_000  #: characters of a pattern for LIKE
 MAX_VALUES: Final = 10_000  #: in all lists of a filter together
@@ -374,6 +375,8 @@ class _Reader:
         node = self.disjunction(0)
         if self.peek():
             raise self.unexpected()
+        if _levels(node) > MAX_LEVELS:
+            raise self.error(f"more than {MAX_LEVELS} levels of AND, OR and NOT", at=0)
         return node
 
     def unexpected(self) -> QuerySyntaxError:
@@ -390,7 +393,7 @@ class _Reader:
         parts = [self.conjunction(depth)]
         while self.keyword("OR"):
             parts.append(self.conjunction(depth))
-        return parts[0] if len(parts) == 1 else Junction("OR", tuple(parts))
+        return _join("OR", parts)
 
     def conjunction(self, depth: int) -> Node:
         parts = [self.factor(depth)]
@@ -398,7 +401,7 @@ class _Reader:
             if not self.peek() and depth == 0:
                 break  # MLflow takes a trailing AND
             parts.append(self.factor(depth))
-        return parts[0] if len(parts) == 1 else Junction("AND", tuple(parts))
+        return _join("AND", parts)
 
     def factor(self, depth: int) -> Node:
         self.space()
@@ -620,6 +623,20 @@ class _Reader:
             raise self.error(f"invalid experiment id `{value!s:.40}`", hint="a decimal number", at=at)
 
 
+def _join(sign: str, parts: list[Node]) -> Node:
+    """All or any of ``parts``; parts of the same kind are dissolved, as parentheses in ``a AND (b AND c)`` say nothing."""
+    flat: list[Node] = []
+    for part in parts:
+        flat.extend(part.parts if isinstance(part, Junction) and part.operator == sign else (part,))
+    return flat[0] if len(flat) == 1 else Junction(sign, tuple(flat))
+
+
+def _levels(node: Node) -> int:
+    if isinstance(node, Comparison):
+        return 0
+    return 1 + (_levels(node.part) if isinstance(node, Negation) else max(map(_levels, node.parts)))
+
+
 def _described(left: Field) -> str:
     return {METRIC: "a metric", PARAM: "a param", TAG: "a tag", DATASET: "a dataset's field"}.get(
         left.kind, f"`{left.key}`"
@@ -740,10 +757,12 @@ class _Writer:
 
     def sql(self, node: Node) -> str:
         """A condition over the entity's row ``r``."""
-        if isinstance(node, Junction):
-            return "(" + f" {node.operator} ".join(self.sql(part) for part in node.parts) + ")"
+        if isinstance(node, Junction):  # without needless parentheses: SQLite takes a hundred of anything open at most
+            parts = ((self.sql(part), isinstance(part, Junction) and part.operator == "OR") for part in node.parts)
+            return f" {node.operator} ".join(f"({sql})" if is_or else sql for sql, is_or in parts)
         if isinstance(node, Negation):
-            return f"NOT ({self.sql(node.part)})"
+            inner = self.sql(node.part)
+            return f"NOT ({inner})" if isinstance(node.part, Junction) else f"NOT {inner}"
         table = _place(node, self.entity).table
         if table == self.entity.table:
             return self.row(node, "r")

@@ -1,9 +1,11 @@
 """Objects and refs: the same as git's own, all or nothing, on disk, and safe beside git's housekeeping."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from gittrack.errors import ConflictError, CorruptError, InvalidValueError, LockedError, NotFoundError
+from gittrack.errors import ConflictError, CorruptError, InvalidValueError, LockedError, NotFoundError, ReadOnlyError
 from gittrack.store import files, refs
 from gittrack.store.gateway import discover
 from gittrack.store.git import PIN_PREFIX, Batch, GitStore, RefUpdate
@@ -129,6 +131,16 @@ def test_damaged_objects_are_reported_as_such(git_repo: Sandbox) -> None:
     assert any(oid in line for line in git_repo.store.fsck())
 
 
+def test_a_failure_that_does_not_come_again_is_none(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dulwich raises when a file is replaced under it is anybody's guess."""
+    store, oid = git_repo.store, ObjectId(git_repo.git("rev-parse", "HEAD"))
+    store.exists(oid)
+    opened = store._store
+    monkeypatch.setattr(opened, "get_raw", lambda _: (_ for _ in ()).throw(ValueError("mmap closed or invalid")))
+    assert store.read_commit(oid).message == "second\n"
+    assert store._store is not opened
+
+
 def test_objects_of_alternates_are_read(git_repo: Sandbox, tmp_path: Path) -> None:
     git_repo.git("clone", "--quiet", "--shared", ".", str(tmp_path / "shared"))
     found = discover(tmp_path / "shared")
@@ -148,7 +160,7 @@ def test_new_packs_of_others_are_found(git_repo: Sandbox) -> None:
 
 
 def test_reading_in_a_forked_child(git_repo: Sandbox) -> None:
-    """A child must not share the parent's open packs: their file positions would move under each other's feet."""
+    """Also if another thread of the parent was reading, and so held the lock, at the moment of the fork."""
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
     store = git_repo.store
@@ -156,15 +168,28 @@ def test_reading_in_a_forked_child(git_repo: Sandbox) -> None:
     git_repo.git("repack", "-adq")
     store.read_commit(oids[0])
     children = []
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._mutex:
+            held.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
     for _ in range(4):
         pid = os.fork()
         if pid == 0:
+            signal.alarm(20)
             try:
                 ok = all(GitStore.read_commit(store, oid).author == ME for oid in oids * 3)
             except BaseException:  # noqa: BLE001 - a child must not go on into pytest
                 ok = False
             os._exit(0 if ok else 1)
         children.append(pid)
+    done.set()
+    holder.join()
     assert all(store.read_commit(oid).author == ME for oid in oids * 3)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
 
@@ -275,6 +300,17 @@ def test_publish_in_a_private_store(make_repo: MakeRepo) -> None:
     assert store.fsck() == []
 
 
+def test_a_read_only_repository_says_so(make_repo: MakeRepo) -> None:
+    store = make_repo("read-only").store
+    with pytest.raises(ReadOnlyError):
+        publish_one(store)
+    head = store.head()
+    assert head is not None
+    with pytest.raises(ReadOnlyError):
+        store.publish(store.batch(), [RefUpdate(REF, None, head)])
+    assert store.fsck() == []
+
+
 def test_create_only_and_compare_and_swap(git_repo: Sandbox) -> None:
     store = git_repo.store
     one = publish_one(store, text="one")
@@ -321,11 +357,13 @@ def test_deleting_refs(git_repo: Sandbox, state: str) -> None:
     git_repo.git("config", "core.logAllRefUpdates", "always")
     git_repo.git("tag", "-a", "-m", "kept", "v1")
     oid = publish_one(store)
+    git_repo.git("update-ref", "--create-reflog", REF, "HEAD", oid)
+    git_repo.git("update-ref", REF, oid, "HEAD")
+    assert (git_repo.path / ".git" / "logs" / REF).exists()
     if state != "loose":
         git_repo.git("pack-refs", "--all")
     if state == "both":
         oid = publish_one(store, text="newer")
-    git_repo.git("update-ref", REF, oid)
     with pytest.raises(ConflictError):
         store.publish(store.batch(), [RefUpdate(REF, ObjectId("3" * 40), None)])
     tags = git_repo.git("show-ref", "--dereference", "--tags")

@@ -417,7 +417,45 @@ def test_new_files_have_limits_together(git_repo: Sandbox) -> None:
     assert look(git_repo, Policy(max_untracked_total=35)).untracked_taken == ("0.py", "1.py", "2.py")
     state = look(git_repo, Policy(max_untracked_files=2))
     assert state.untracked_taken == ("0.py", "1.py")
-    assert dict(state.left_out)["2.py"] == "more than 2 new files"
+    assert dict(state.left_out)["2.py"] == "too many new files"
+    git_repo.write("a/deep.py", "x")
+    assert look(git_repo, Policy(max_untracked_files=5)).untracked_taken == tuple(f"{n}.py" for n in range(5))
+
+
+def test_a_folder_full_of_data_is_not_read(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(300):
+        git_repo.write(f"data/{number:03}.csv", "1,2\n" * 5000)
+    git_repo.write("new.py", "x\n")
+    read: list[int] = []
+    real = snapshot._Capture._content
+
+    def content(self: snapshot._Capture, path: bytes, limit: int) -> bytes:
+        data = real(self, path, limit)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(snapshot._Capture, "_content", content)
+    state = look(git_repo, Policy(max_untracked_files=10, max_untracked_total=50_000))
+    assert state.untracked_taken == ("data/000.csv", "data/001.csv", "new.py")
+    assert sum(read) < 100_000
+    assert len(state.left_out) == snapshot.MAX_LISTED + 1
+    assert state.left_out[-1] == (".", f"and {298 - snapshot.MAX_LISTED} more files")
+
+
+def test_a_submodule_cannot_run_programs(make_repo: MakeRepo, tmp_path: Path) -> None:
+    """`git status` goes into submodules, whose config came from somewhere else."""
+    marker, evil = tmp_path / "PWNED", tmp_path / "evil"
+    evil.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    evil.chmod(0o755)
+    repo, other = make_repo("ordinary"), make_repo("ordinary")
+    repo.git("submodule", "--quiet", "add", str(other.path), "sub")
+    repo.commit("with a submodule")
+    run_git(repo.path / "sub", "config", "core.fsmonitor", str(evil))
+    (repo.path / "sub" / "train.py").write_text("changed\n")
+    assert look(repo).left_out
+    assert not marker.exists()
+    repo.git("status")
+    assert marker.exists(), "the trap itself works"
 
 
 def test_what_looks_secret_never_enters_the_repository(git_repo: Sandbox) -> None:
