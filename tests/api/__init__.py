@@ -1,0 +1,1 @@
+"""The Python API, through its public names, in real git repositories."""
