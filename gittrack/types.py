@@ -268,6 +268,10 @@ class RunInfo:
     artifact_uri: str
     run_name: str
 
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of each fact, so that ``dict(run.info)`` works as with MLflow's."""
+        return ((name, getattr(self, name)) for name in RunInfo.__slots__)
+
     @property
     def run_uuid(self) -> str:
         """MLflow's old name of ``run_id``."""

@@ -163,13 +163,17 @@ class PackOnDisk:
         return self._stem.with_name(self._stem.name + suffix)
 
     def keep(self) -> None:
-        """Tell git's housekeeping to leave the pack alone.  Need not outlive a crash: nothing names the pack then."""
+        """Tell git's housekeeping to leave the pack alone.
+
+        On disk with what it says: after a power cut an empty one would never be recognised as ours and never go.
+        """
         import json
 
         fd = files.create_append(self.path(".keep"))
         with files.reporting(self.path(".keep")):
             try:
                 files.write_all(fd, (_KEEP + json.dumps(files.process_identity().to_list())).encode())
+                files.sync_file(fd)
             finally:
                 os.close(fd)
 

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,7 +55,13 @@ class Repo:
         self.git = GitStore(paths)
         self.objects = ObjectStore(self.root / "objects")
         self._index: Index | None = None
+        self.after_fork_in_child()
+        files.tell_after_fork(self)
         self._writer: str | None = None
+
+    def after_fork_in_child(self) -> None:
+        """A forked child gets its lock anew: another thread of the parent may have held it."""
+        self._opening = threading.Lock()
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -132,7 +139,9 @@ class Repo:
         if self._index is None:
             from gittrack.store.index import Index
 
-            self._index = Index(self.root / "index.db", read_only=self.read_only or not self.exists)
+            with self._opening:  # two threads must not get two: a transaction of one would wait for the other's
+                if self._index is None:
+                    self._index = Index(self.root / "index.db", read_only=self.read_only or not self.exists)
         return self._index
 
     def close(self) -> None:

@@ -382,6 +382,8 @@ class ActiveRun:
                 return
             self._close_wanted = False
             self._flush_backlog()
+            if self._backlog:  # a journal that is closed says that there is nothing more to come
+                return
             writer, self._journal = self._journal, None
             if writer is None:
                 return

@@ -17,8 +17,6 @@ of ``loss``.  ``metrics."loss.min"`` is always the first, ``metrics."loss".min``
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import operator
 import re
@@ -996,7 +994,9 @@ def sort_key(order: Sequence[OrderKey], entity: Entity = RUNS) -> Callable[[Any]
 
 def page_token(offset: int) -> str:
     """The token for the page that starts at ``offset``, as MLflow writes it."""
-    return base64.b64encode(json.dumps({"offset": offset}).encode()).decode()
+    import base64
+
+    return base64.b64encode(b'{"offset": %d}' % offset).decode()
 
 
 def page_offset(token: str | bytes | None) -> int:
@@ -1007,6 +1007,9 @@ def page_offset(token: str | bytes | None) -> int:
     """
     if not token:
         return 0
+    import base64
+    import json
+
     try:
         found = json.loads(base64.b64decode(token))
         offset = int(found["offset"])

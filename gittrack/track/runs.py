@@ -524,6 +524,10 @@ class Tracker:
             seal.seal(self.repo)
         except GittrackError as error:
             self.trouble(error, "finished runs stay in their journals; `gittrack fsck` commits them later")
+        except Exception:  # a bug of ours must not end the thread that puts the journals on disk
+            if self._strict:
+                raise
+            _log.warning("gittrack: finished runs stay in their journals", exc_info=True)
 
     def _capture_for(self, runs: list[ActiveRun]) -> None:
         if self._capture is not None:
@@ -541,7 +545,7 @@ class Tracker:
         """
         if self._strict:
             raise error
-        kind = f"{type(error).__name__}:{consequence.split(':', maxsplit=1)[0]}"
+        kind = type(error).__name__
         if kind not in self._warned:
             self._warned.add(kind)
             _log.warning("gittrack: %s; %s", error, consequence)

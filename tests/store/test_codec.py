@@ -6,14 +6,14 @@ import math
 import struct
 import tracemalloc
 from array import array
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
 import msgpack
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from gittrack.errors import FormatError, InvalidValueError
 from gittrack.store import codec
@@ -173,8 +173,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_bytes_are_refused_cheaply(name: str) -> None:
+def test_hostile_bytes_are_refused_cheaply(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = HOSTILE[name]
+    monkeypatch.setattr(codec, "MAX_ENTRIES", 100_000)  # tracing memory is slow; the real limit is tested above
     tracemalloc.start()
     try:
         with pytest.raises(FormatError):
@@ -185,7 +186,8 @@ def test_hostile_bytes_are_refused_cheaply(name: str) -> None:
     assert peak < 4 << 20
 
 
-def test_the_most_expensive_document_within_the_limits_is_bounded() -> None:
+def test_the_most_expensive_document_within_the_limits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MAX_ENTRIES", 100_000)
     data = msgpack.packb([{}] * (codec.MAX_ENTRIES - 1))
     tracemalloc.start()
     try:
@@ -193,15 +195,13 @@ def test_the_most_expensive_document_within_the_limits_is_bounded() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 128 << 20
+    assert peak < 128 * codec.MAX_ENTRIES
 
 
 @given(st.binary(max_size=200))
 def test_only_format_errors_come_out_of_random_bytes(data: bytes) -> None:
-    try:
+    with suppress(FormatError):
         codec.unpack(data)
-    except FormatError:
-        pass
 
 
 @settings(max_examples=300)
@@ -211,10 +211,8 @@ def test_only_format_errors_come_out_of_damaged_documents(value: Any, draw: st.D
     for _ in range(draw.draw(st.integers(1, 3))):
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
     for limit in (codec.MAX_DEPTH, 0):  # 0: measured even if short
-        try:
+        with suppress(FormatError):
             codec.unpack(data, max_depth=limit)
-        except FormatError:
-            pass
 
 
 @settings(max_examples=300)
@@ -222,13 +220,10 @@ def test_only_format_errors_come_out_of_damaged_documents(value: Any, draw: st.D
 def test_measuring_and_building_agree_about_what_is_well_formed(data: bytes) -> None:
     """The measure that runs first on large input refuses no document that msgpack reads within the limits."""
     try:
-        msgpack.unpackb(data, strict_map_key=False, ext_hook=None, object_pairs_hook=lambda pairs: None)
+        msgpack.unpackb(data, strict_map_key=False, ext_hook=codec._refuse, max_ext_len=0, object_pairs_hook=list)
     except (ValueError, TypeError, msgpack.UnpackException):
         return  # msgpack refuses it itself; so does `unpack`
-    try:
-        codec._measure(data, codec.MAX_DEPTH)
-    except FormatError as error:
-        assert "extension" in str(error)
+    codec._measure(data, codec.MAX_DEPTH)
 
 
 # ---------------------------------------------------------------- frames
@@ -365,7 +360,5 @@ def test_a_malformed_segment_is_a_format_error(document: Any) -> None:
 def test_only_format_errors_come_out_of_a_damaged_segment(points: dict[str, Any], draw: st.DataObject) -> None:
     data = bytearray(codec.pack_points({key: columns(some) for key, some in points.items()}))
     data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
-    try:
+    with suppress(FormatError):
         codec.unpack_points(bytes(data[: draw.draw(st.integers(0, len(data)))]))
-    except FormatError:
-        pass

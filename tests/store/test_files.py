@@ -307,7 +307,13 @@ def test_threads_exclude_each_other(tmp_path: Path, shared: bool) -> None:
     assert worst == [1] * 80
 
 
-_HOLD = "import sys,time\nfrom gittrack.store.files import FileLock\nwith FileLock(sys.argv[1],timeout=5):\n print(1,flush=True)\n time.sleep(60)"
+_HOLD = """
+import sys, time
+from gittrack.store.files import FileLock
+with FileLock(sys.argv[1], timeout=5):
+    print(1, flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
