@@ -8,6 +8,7 @@ configuration, nearest file first), the team (`pyproject.toml` at the top of the
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -62,18 +63,20 @@ def _flag(text: str) -> bool:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0.01 <= value <= 86400:
-        raise ValueError("it must be from 0.01 to 86400 seconds")
+        raise ValueError("it must be a number of seconds from 0.01 to 86400")
     return value
 
 
 def _bytes(text: str) -> int:
-    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text.strip().lower()[-1:], 1)
-    value = int(text.strip().rstrip("kKmMgG")) * factor
-    if value < 0:
-        raise ValueError("it must not be negative")
-    return value
+    match = re.fullmatch(r"([0-9]{1,15})([kmg]?)", text.strip().lower())
+    if match is None:
+        raise ValueError("it must be a number of bytes, with k, m or g behind it for multiples of 1024")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
 
 
 def _code(text: str) -> str:

@@ -75,6 +75,8 @@ def parse_uri(uri: str | None) -> Path:
 def open_tracker(uri: str | None = None) -> Tracker:
     """The tracker to record with; makes `.gittrack` where there is none.  One per repo and process.
 
+    Commits what dead processes left behind.
+
     Raises:
         UnsupportedError, InvalidValueError: An address that cannot be used, or a setting that cannot be read.
         ReadOnlyError, StorageError: The store cannot be made.
@@ -90,6 +92,8 @@ def open_tracker(uri: str | None = None) -> Tracker:
                 _trackers[start] = known
                 return known
         settings = config.current(repo.paths.work_tree or repo.paths.main_root)
+        if not repo.read_only:
+            seal.heal(repo)
         tracker = Tracker(
             repo,
             capture=Capturer(

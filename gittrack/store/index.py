@@ -188,8 +188,9 @@ class Index:
 
     Args:
         path: The file; made if it is missing.  None keeps everything in memory.
-        read_only: Never touches the file.  It is read if that is possible; the first write copies it to memory and
-            goes on there.  If it cannot be read the index starts empty in memory, and the caller fills it.
+        read_only: Never changes the file (SQLite may put its two helper files beside it).  It is read if that is
+            possible; the first write copies it to memory and goes on there.  If it cannot be read the index starts
+            empty in memory, and the caller fills it.
         timeout: Seconds to wait for another process that writes.
 
     Raises:
@@ -633,15 +634,14 @@ class Index:
         for key, value in run.data.metrics.items():
             s = summaries.get(key)
             metrics[key] = [value] if s is None else [s.value, s.timestamp, s.step, s.minimum, s.maximum, s.count]
-        small: dict[str, Any] = {}
+        environment = dict(run.environment)
         large: dict[str, int] = {}
-        for key, value in run.environment.items():
+        for key, value in environment.items():
             if (isinstance(value, str) and len(value) > _SHARE_CHARS) or (
                 isinstance(value, (list, tuple, dict)) and len(value) > _SHARE_ITEMS
             ):
                 large[key] = self._share(value)
-            else:
-                small[key] = value
+                environment[key] = None
         doc = [
             [getattr(run.info, field) for field in RunInfo.__slots__],
             metrics,
@@ -657,7 +657,7 @@ class Index:
             [model.model_id for model in run.inputs.model_inputs],
             [[model.model_id, model.step] for model in run.outputs.model_outputs],
             dict(run.code),
-            small,
+            environment,
             large,
             run.commit,
         ]
@@ -947,7 +947,7 @@ def _input_rows(owner: int, uses: Iterable[DatasetInput]) -> Iterator[dict[str, 
 
 
 def _run(doc: list[Any], shared: Mapping[int, Any]) -> Run:
-    info, metrics, params, tags, uses, models, outputs, code, small, large, commit = doc
+    info, metrics, params, tags, uses, models, outputs, code, environment, large, commit = doc
     return Run(
         RunInfo(*info),
         RunData(
@@ -965,7 +965,7 @@ def _run(doc: list[Any], shared: Mapping[int, Any]) -> Run:
         ),
         RunOutputs([ModelOutput(model_id, step) for model_id, step in outputs]),
         code,
-        {**small, **{key: shared[number] for key, number in large.items()}},
+        {**environment, **{key: shared[number] for key, number in large.items()}},
         commit,
     )
 

@@ -179,7 +179,7 @@ class JournalWriter:
                 self._park()
                 with files.reporting(self._path):
                     self._cut_partial()
-                    files.write_all(self._file, frame(payload))
+                    self._write_whole(frame(payload))
                 self.sync()
             finally:
                 self.close()
@@ -221,16 +221,23 @@ class JournalWriter:
             try:
                 with files.reporting(self._path):
                     self._cut_partial()
-                    written = _write(self._file, data)
-                    if written != len(data):
-                        self._partial = data[:written]
-                        self._cut_partial()
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    self._write_whole(data)
             finally:
                 if self._partial:
                     self._state = _TORN  # cutting failed: the next append tries again before it adds anything
                 else:
                     self._unpark()
+
+    def _write_whole(self, data: bytes) -> None:
+        """Writes ``data``, or nothing of it; while appends are kept out.  Raises OSError."""
+        written = 0
+        try:
+            while written < len(data):
+                written += _write(self._file, data[written:])
+        except OSError:
+            self._partial = data[:written]
+            self._cut_partial()
+            raise
 
     def _cut_partial(self) -> None:
         """Takes back what a write that was cut off left; keeps what other threads had added behind it.  OSError."""

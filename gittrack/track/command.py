@@ -134,13 +134,14 @@ class _Stream:
         self.thread.start()
 
     def _pump(self) -> None:
-        while data := os.read(self._pipe.fileno(), 65536):
-            self._transcript.add(data)
-            if self._pass_on is not None:
-                try:
-                    self._pass_on(data)
-                except OSError:  # nobody reads our output any more; the program's work goes on
-                    self._pass_on = None
+        with self._pipe as pipe:
+            while data := os.read(pipe.fileno(), 65536):
+                self._transcript.add(data)
+                if self._pass_on is not None:
+                    try:
+                        self._pass_on(data)
+                    except OSError:  # nobody reads our output any more; the program's work goes on
+                        self._pass_on = None
 
     def publish(self, run: ActiveRun, *, final: bool = False) -> None:
         """Make what was said so far the run's artifact, if there is enough that is new."""

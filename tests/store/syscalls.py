@@ -24,7 +24,7 @@ class Syscalls:
     """Records the calls that concern ``folder``; the ``fail_at``-th of them (counted from 1) fails with ``error``.
 
     Attributes:
-        events: (call, path) in order; for a rename (call, old path, new path).
+        events: (call, path) of what succeeded, in order; for a rename (call, old path, new path).
         failed: True once the fault has been injected.
     """
 
@@ -33,11 +33,17 @@ class Syscalls:
     error: int = errno.EIO
     events: list[tuple[str, ...]] = field(default_factory=list)
     failed: bool = False
+    _calls: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arm(self, fail_at: int, error: int) -> None:
         """Forget what was seen and fail the ``fail_at``-th call from now on."""
         self.fail_at, self.error, self.failed = fail_at, error, False
+        self.forget()
+
+    def forget(self) -> None:
+        """Count and record from here on."""
+        self._calls = 0
         self.events.clear()
 
     def wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,13 +51,16 @@ class Syscalls:
 
         def watched(*args: Any, **options: Any) -> Any:
             names = _names(name, args, options)
-            if names and all(text.startswith(str(self.folder)) for text in names):
-                with self._lock:
-                    self.events.append((name, *names))
-                    if len(self.events) == self.fail_at:
-                        self.failed = True
-                        raise OSError(self.error, os.strerror(self.error))
-            return call(*args, **options)
+            if not all(text.startswith(str(self.folder)) for text in names):
+                return call(*args, **options)
+            with self._lock:
+                self._calls += 1
+                if self._calls == self.fail_at:
+                    self.failed = True
+                    raise OSError(self.error, os.strerror(self.error))
+            result = call(*args, **options)
+            self.events.append((name, *names))
+            return result
 
         return watched
 

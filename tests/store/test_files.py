@@ -81,7 +81,7 @@ def test_any_failing_call_leaves_the_old_content_or_the_new_and_no_temporary_fil
             target.write_bytes(old)
         else:
             target.unlink(missing_ok=True)
-        seen.events.clear()
+        seen.forget()
         files.write_atomic(target, b"new")
 
     for number, raised in sweep(seen, work, ERRORS):
@@ -98,7 +98,7 @@ def test_make_dirs_syncs_each_new_folder_into_its_parent(tmp_path: Path, monkeyp
     assert (tmp_path / "a" / "b" / "c").is_dir()
     seen.assert_durable()
     assert len([event for event in seen.events if event[0] == "fsync"]) == 3
-    seen.events.clear()
+    seen.forget()
     files.make_dirs(tmp_path / "a" / "b" / "c")
     assert seen.events == []
 
