@@ -1,0 +1,83 @@
+"""``gittrack gc``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from gittrack.cli import common, output, text
+from gittrack.errors import UsageError
+
+if TYPE_CHECKING:
+    from gittrack.store.check import GcReport
+
+_DAY = 24 * 3600
+
+
+@common.verb()
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--older-than",
+    "days",
+    type=common.NUMBER,
+    default=14.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Keep artifacts younger than this.",
+)
+@click.option(
+    "--purge",
+    "purged",
+    multiple=True,
+    metavar="RUN",
+    shell_complete=common.complete_runs,
+    help="Also forget this deleted run for good.",
+)
+def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...]) -> None:
+    """Remove artifacts that no run refers to.
+
+    Says what would go, and asks, before anything goes. Runs are never removed, unless a deleted one is named with
+    `--purge`; that cannot be undone.
+    """
+    from gittrack.store import check
+
+    with common.tracker() as opened:
+        ids = [opened.resolve(run) for run in purged]
+        with output.Progress("looking for what nothing refers to") as progress:
+            report = check.gc(opened.repo, dry_run=True, grace_s=days * _DAY, progress=progress.update)
+        if not (report.objects or ids):
+            output.message("nothing to remove" + _young(report))
+            return
+        if report.objects:
+            output.message(_sentence(report, "would remove"))
+        for run_id in ids:
+            output.message(f"would forget run `{run_id[: common.SHORT]}` for good")
+        if dry_run:
+            return
+        if not yes:
+            if not output.is_terminal(sys.stdin):
+                raise UsageError(
+                    "nothing removed: there is no terminal to ask on", hint="`gittrack gc --yes` does not ask"
+                )
+            if not output.confirm("Remove this?"):
+                return
+        with output.Progress("removing") as progress:
+            for run_id in ids:
+                freed = check.purge(opened.repo, run_id)
+                output.message(f"forgot run `{run_id[: common.SHORT]}` and {text.size(freed)} of artifacts")
+            report = check.gc(opened.repo, grace_s=days * _DAY, progress=progress.update)
+        if report.objects:
+            output.message(_sentence(report, "removed"))
+
+
+def _sentence(report: GcReport, verb: str) -> str:
+    return f"{verb} {text.count(len(report.objects), 'artifact')}, {text.size(report.size)}{_young(report)}"
+
+
+def _young(report: GcReport) -> str:
+    if not report.kept_young:
+        return ""
+    return f"; {text.count(report.kept_young, 'artifact is', 'artifacts are')} too young (see `--older-than`)"
