@@ -1,0 +1,177 @@
+"""The same work done by MLflow's sqlite store; runs in the peer's interpreter, which has no gittrack.
+
+``python mlflow_side.py ROW '{"json": "arguments"}'`` in an empty folder prints a JSON object of lists of seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import random
+import sqlite3
+import sys
+import time
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+warnings.filterwarnings("ignore")
+logging.disable(logging.WARNING)
+
+
+def _store() -> Any:  # noqa: ANN401  # a module that may be missing where this file is checked
+    import mlflow  # noqa: PLC0415
+
+    mlflow.set_tracking_uri(f"sqlite:///{os.getcwd()}/mlflow.db")  # noqa: PTH109
+    mlflow.set_experiment("benchmark")
+    return mlflow
+
+
+def log_metric(calls: int, rounds: int) -> dict[str, list[float]]:
+    """One call at a time, per call."""
+    mlflow = _store()
+    seconds = []
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 0.0)
+        for _ in range(rounds):
+            start = time.perf_counter()
+            for step in range(calls):
+                mlflow.log_metric("loss", step / 3, step=step)
+            seconds.append((time.perf_counter() - start) / calls)
+    return {"call": seconds}
+
+
+def small_runs(runs: list[list[dict[str, Any]]]) -> dict[str, list[float]]:
+    """A run with params, metrics and tags, from start to end."""
+    mlflow = _store()
+    seconds = []
+    for params, metrics, tags in runs:
+        start = time.perf_counter()
+        with mlflow.start_run():
+            mlflow.log_params(params)
+            mlflow.log_metrics(metrics)
+            mlflow.set_tags(tags)
+        seconds.append(time.perf_counter() - start)
+    return {"run": seconds[1:]}
+
+
+def points(count: int, chunk: int, back: int, rounds: int) -> dict[str, list[float]]:
+    """A batch of points, and one history read back."""
+    mlflow = _store()
+    from mlflow.entities import Metric  # noqa: PLC0415
+
+    client = mlflow.MlflowClient()
+    written, read = [], []
+    for _ in range(rounds):
+        with mlflow.start_run() as run:
+            metrics = [Metric("loss", step / 3, 1_750_000_000_000 + step, step) for step in range(count)]
+            start = time.perf_counter()
+            for first in range(0, count, chunk):
+                client.log_batch(run.info.run_id, metrics[first : first + chunk])
+            written.append((time.perf_counter() - start) / count)
+            start = time.perf_counter()
+            assert len(client.get_metric_history(run.info.run_id, "loss")) == count
+            read.append((time.perf_counter() - start) * back / count)
+    return {"point": written, "history": read}
+
+
+def artifact(path: str, rounds: int) -> dict[str, list[float]]:
+    """One big file, and the same one again."""
+    mlflow = _store()
+    first, again = [], []
+    for _ in range(rounds):
+        with mlflow.start_run():
+            start = time.perf_counter()
+            mlflow.log_artifact(path)
+            first.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            mlflow.log_artifact(path)
+            again.append(time.perf_counter() - start)
+    return {"first": first, "again": again}
+
+
+def search(runs: int, filter_string: str, order_by: list[str], rounds: int) -> dict[str, list[float]]:
+    """Search among many runs, which are put straight into MLflow's tables: through its API they would take hours."""
+    mlflow = _store()
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("benchmark").experiment_id
+    _fill(Path("mlflow.db"), int(experiment), runs)
+    seconds = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        found = client.search_runs([experiment], filter_string, max_results=50, order_by=order_by)
+        seconds.append(time.perf_counter() - start)
+        assert len(found) == min(50, runs // 20), len(found)
+    return {"search": seconds[1:]}
+
+
+def _fill(path: Path, experiment: int, runs: int) -> None:
+    rows: dict[str, list[tuple[Any, ...]]] = {"runs": [], "params": [], "metrics": [], "latest_metrics": [], "tags": []}
+    for number in range(runs):
+        chance = random.Random(number)
+        run_id, now = uuid.uuid4().hex, 1_750_000_000_000 + number * 1000
+        rows["runs"].append((run_id, f"run-{number}", "ana", "FINISHED", now, now + 900, "active", experiment))
+        rows["params"].append((run_id, "optimizer", f"adam-{number % 10}"))
+        rows["params"] += [(run_id, f"param_{i}", f"{chance.random():.6f}") for i in range(9)]
+        for key in ("acc", *(f"metric_{i}" for i in range(9))):
+            value = chance.random()
+            rows["metrics"].append((run_id, key, value, now, 0, 0))
+            rows["latest_metrics"].append((run_id, key, value, now, 0, 0))
+        rows["tags"] += [(run_id, "team", f"t{number % 7}"), (run_id, "mlflow.runName", f"run-{number}")]
+    columns = {
+        "runs": "run_uuid, name, user_id, status, start_time, end_time, lifecycle_stage, experiment_id",
+        "params": "run_uuid, key, value",
+        "metrics": "run_uuid, key, value, timestamp, step, is_nan",
+        "latest_metrics": "run_uuid, key, value, timestamp, step, is_nan",
+        "tags": "run_uuid, key, value",
+    }
+    database = sqlite3.connect(path)
+    for table, names in columns.items():
+        marks = ", ".join("?" * len(names.split(",")))
+        database.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows[table])  # noqa: S608
+    database.commit()
+    database.close()
+
+
+def _crowd_member(run_id: str, calls: int, gate: Any) -> None:  # noqa: ANN401
+    mlflow = _store()
+    client = mlflow.MlflowClient()
+    client.get_run(run_id)
+    gate.wait()
+    for step in range(calls):
+        client.log_metric(run_id, "loss", step / 3, step=step)
+
+
+def crowd(processes: int, calls: int, rounds: int) -> dict[str, list[float]]:
+    """Several processes log into one store; seconds of all of them."""
+    mlflow = _store()
+    context = multiprocessing.get_context("spawn")
+    seconds = []
+    for _ in range(rounds):
+        ids = [mlflow.MlflowClient().create_run("0").info.run_id for _ in range(processes)]
+        gate = context.Barrier(processes + 1)
+        members = [context.Process(target=_crowd_member, args=(run_id, calls, gate)) for run_id in ids]
+        for member in members:
+            member.start()
+        gate.wait()
+        start = time.perf_counter()
+        for member in members:
+            member.join()
+        seconds.append((time.perf_counter() - start) / (processes * calls))
+        assert all(member.exitcode == 0 for member in members)
+    return {"call": seconds}
+
+
+def many_runs(runs: int) -> dict[str, list[float]]:
+    """Only fill the store in this folder, for a command line to list."""
+    mlflow = _store()
+    experiment = mlflow.MlflowClient().get_experiment_by_name("benchmark").experiment_id
+    _fill(Path("mlflow.db"), int(experiment), runs)
+    return {"experiment": [float(experiment)]}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))) + "\n")

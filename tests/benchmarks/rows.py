@@ -1,0 +1,27 @@
+"""Every row of the table by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.benchmarks import artifact_rows, logging_rows, reading_rows, run_rows
+from tests.benchmarks.measure import Row, Settings
+
+ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
+    "log_metric": logging_rows.log_metric,
+    "start-up": reading_rows.start_up,
+    "small-runs": run_rows.small_runs,
+    "batches": run_rows.batches,
+    "search": reading_rows.search,
+    "artifact": artifact_rows.one_file,
+    "folder": artifact_rows.folder_of_files,
+    "points": logging_rows.points,
+    "crowd": logging_rows.crowd,
+}
+
+
+def measure_alone(name: str, settings: Settings) -> tuple[list[Row], list[str]]:
+    """One group of rows, and what it said meanwhile; for a process that does nothing else."""
+    settings.log.clear()
+    return ROWS[name](settings), settings.log
