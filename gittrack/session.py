@@ -139,9 +139,9 @@ def command_line() -> list[str]:
     return list(getattr(sys, "orig_argv", [sys.executable, *sys.argv]))
 
 
-def _at_end(status: str) -> None:
+def _at_end(status: str, hurry: bool) -> None:
     for tracker in {id(t): t for t in _trackers.values()}.values():
-        tracker.shutdown(status)
+        tracker.shutdown(status, hurry=hurry)
 
 
 _lifecycle = Lifecycle(_at_end)

@@ -364,9 +364,9 @@ class Repo:
         new = self.git.ledger_build(batch, old, changes, files or {}, message, author=self.git.identity(), time_s=time)
         return RefUpdate(ref, old, new)
 
-    def seal_lock(self) -> files.FileLock:
+    def seal_lock(self, timeout: float = LOCK_TIMEOUT) -> files.FileLock:
         """The lock that whoever moves this clone's ledgers holds."""
-        return files.FileLock(self.root / "locks" / "seal", timeout=LOCK_TIMEOUT)
+        return files.FileLock(self.root / "locks" / "seal", timeout=timeout)
 
     # -- index -------------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gittrack.errors import CorruptError, FormatError, LockedError, ReadOnlyError, StorageError
+from gittrack.errors import CorruptError, FormatError, GittrackError, LockedError, ReadOnlyError, StorageError
 from gittrack.store import codec, files, journal, layout
 from gittrack.store.git import RefUpdate
 from gittrack.store.record import CLOSE, CREATE, STATUS, RunState
-from gittrack.store.repo import JournalEvents, journal_opening, opened
+from gittrack.store.repo import LOCK_TIMEOUT, JournalEvents, journal_opening, opened
 from gittrack.types import ObjectId
 
 if TYPE_CHECKING:
@@ -53,24 +53,26 @@ def heal(repo: Repo) -> list[str]:
     try:
         for paths in journal.list_journals(repo.live).values():
             if not any(owner_alive(path) for path in paths):
-                return seal(repo)
+                return seal(repo, timeout=1.0)
     except (LockedError, ReadOnlyError) as error:
         _log.debug("left to whoever is sealing: %s", error)
+    except GittrackError as error:
+        _log.warning("gittrack: what dead processes left could not be committed: %s", error)
     return []
 
 
-def seal(repo: Repo) -> list[str]:
+def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT) -> list[str]:
     """Commit every run that is ready; the ids of the runs committed.
 
     Raises:
-        LockedError: Another process has been sealing for a minute.
+        LockedError: Another process was sealing for ``timeout`` seconds.
         StorageError, GitError: Nothing was lost; the journals are still there.
     """
     repo.require_writable()
     done: list[str] = []
     if not journal.list_journals(repo.live):
         return done
-    with repo.seal_lock():
+    with repo.seal_lock(timeout):
         repo.git.heal_locks()
         ready = [r for run_id, paths in journal.list_journals(repo.live).items() if (r := _ready(repo, run_id, paths))]
         for start in range(0, len(ready), GROUP):

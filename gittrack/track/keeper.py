@@ -1,8 +1,8 @@
 """Keeper: the background work of one process, so that none of it is on the training's path.
 
-Two daemon threads.  One puts the journals on disk every second and seals finished runs.  The other captures code and
-environment of runs that have just started; it may take as long as git needs.  Both can be drained from the thread that
-ends the process, when threads can no longer be started.
+Three daemon threads, so that none waits for another: one puts the journals on disk every second, one commits finished
+runs, one captures code and environment of runs that have just started.  What they have left to do can be done from the
+thread that ends the process, when threads can no longer be started.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Keeper:
 
     Args:
         handles: The runs that have a journal open in this process.
-        seal: Commits what is ready.
+        seal: Commits what is ready; False if somebody else is at it and it should be tried again.
         capture: Captures code and environment once, for all the runs given.
         sync_interval: Seconds between putting the journals on disk.
     """
@@ -40,7 +40,7 @@ class Keeper:
         self,
         *,
         handles: Callable[[], list[ActiveRun]],
-        seal: Callable[[], None],
+        seal: Callable[[], bool],
         capture: Callable[[list[ActiveRun]], None],
         sync_interval: float,
     ) -> None:
@@ -54,10 +54,10 @@ class Keeper:
         """Forget the threads: at the start, and in a forked child, where they do not exist."""
         self._wake = threading.Condition()
         self._seal_wanted = False
+        self._sealing = False
         self._stopping = False
         self._pending: list[ActiveRun] = []
         self._threads: dict[str, threading.Thread] = {}
-        self._work = threading.Lock()
 
     def _start(self, name: str, target: Callable[[], None]) -> None:
         thread = self._threads.get(name)
@@ -87,32 +87,38 @@ class Keeper:
         """Some run is over."""
         with self._wake:
             self._seal_wanted = True
-            self._start("sync", self._sync_loop)
+            self._start("seal", self._seal_loop)
             self._wake.notify_all()
 
+    def wait_sealed(self, timeout: float) -> None:
+        """Wait until nothing is left to commit, ``timeout`` seconds at most."""
+        with self._wake:
+            self._wake.wait_for(lambda: not (self._seal_wanted or self._sealing), timeout)
+
     def _sync_loop(self) -> None:
-        due = time.monotonic() + self._interval
         while True:
             with self._wake:
-                if not self._seal_wanted and not self._stopping:
-                    self._wake.wait(max(0.0, due - time.monotonic()))
+                if self._wake.wait_for(lambda: self._stopping, self._interval):
+                    return
+            for run in self._handles():
+                if run.terminated and run.idle > IDLE:
+                    run.release()  # edits of a finished run: commit them
+                    self.seal_soon()
+                else:
+                    run.sync()
+
+    def _seal_loop(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._seal_wanted or self._stopping)
                 if self._stopping:
                     return
-                wanted, self._seal_wanted = self._seal_wanted, False
-            if time.monotonic() >= due:
-                self._sync_all()
-                due = time.monotonic() + self._interval
-            if wanted:
-                with self._work:
-                    self._seal()
-
-    def _sync_all(self) -> None:
-        for run in self._handles():
-            if run.terminated and run.idle > IDLE:
-                run.release()  # edits of a finished run: seal them
-                self._seal_wanted = True
-            else:
-                run.sync()
+                self._seal_wanted, self._sealing = False, True
+            done = self._seal()
+            with self._wake:
+                self._sealing = False
+                self._seal_wanted = self._seal_wanted or not done
+                self._wake.notify_all()
 
     def _capture_loop(self) -> None:
         while True:
@@ -163,10 +169,9 @@ class Keeper:
                 run.release()
             else:
                 run.sync()
-        with self._work:
-            self._seal()
+        self._seal()  # if another process is at it, the next command does what it leaves
         with self._wake:
-            self._stopping = False
+            self._stopping = self._seal_wanted = False
             self._threads.clear()
             if not release and self._handles():
                 self._start("sync", self._sync_loop)

@@ -17,13 +17,14 @@ from typing import Any
 
 
 class Lifecycle:
-    """Calls ``on_end(status)`` once, when the process ends.
+    """Calls ``on_end(status, hurry)`` once, when the process ends.
 
     Args:
-        on_end: Gets FINISHED, FAILED (an exception ended the program) or KILLED (^C, SIGTERM).
+        on_end: Gets FINISHED, FAILED (an exception ended the program) or KILLED (^C, SIGTERM), and whether whoever ends
+            the process (a supervisor, which kills it if it takes too long) waits for it.
     """
 
-    def __init__(self, on_end: Callable[[str], None]) -> None:
+    def __init__(self, on_end: Callable[[str, bool], None]) -> None:
         self._on_end = on_end
         self._status = "FINISHED"
         self._pid = os.getpid()
@@ -54,20 +55,20 @@ class Lifecycle:
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
-            self._end("KILLED")
+            self._end("KILLED", hurry=True)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _at_exit(self) -> None:
-        self._end(self._status)
+        self._end(self._status, hurry=False)
         if self._status == "KILLED":
             # CPython ends by SIGINT, so that shells see the ^C, if the last text it executed was interrupted; what we
             # imported meanwhile made it forget.
             with contextlib.suppress(KeyboardInterrupt):
                 exec("raise KeyboardInterrupt", {})  # noqa: S102 - a constant
 
-    def _end(self, status: str) -> None:
+    def _end(self, status: str, *, hurry: bool) -> None:
         # A forked child's exit is not the end of its parent's runs; and a signal during the exit must not start again.
         if self._pid == os.getpid() and not self._ended:
             self._ended = True
-            self._on_end(status)
+            self._on_end(status, hurry)

@@ -622,7 +622,7 @@ class _Reader:
 
 
 def _join(sign: str, parts: list[Node]) -> Node:
-    """All or any of ``parts``; parts of the same kind are dissolved, as parentheses in ``a AND (b AND c)`` say nothing."""
+    """All or any of ``parts``; parts of the same kind are dissolved: ``a AND (b AND c)`` is ``a AND b AND c``."""
     flat: list[Node] = []
     for part in parts:
         flat.extend(part.parts if isinstance(part, Junction) and part.operator == sign else (part,))

@@ -23,6 +23,7 @@ from gittrack.errors import (
     AlreadyExistsError,
     GittrackError,
     InvalidValueError,
+    LockedError,
     NotFoundError,
     StateError,
 )
@@ -44,6 +45,8 @@ from gittrack.types import (
     check_run_id,
 )
 
+#: Seconds that this process waits while another one commits; what is left then, the next command does.
+SEAL_TIMEOUT: Final = 5.0
 #: MLflow's greatest page.
 MAX_RESULTS: Final = 50_000
 
@@ -510,24 +513,37 @@ class Tracker:
         self._at_exit = [known for known in self._at_exit if not known.terminated]
         self._at_exit.append(run)
 
-    def shutdown(self, status: str) -> None:
-        """The process ends: so do its runs, with ``status``, and everything is written."""
+    def shutdown(self, status: str, *, hurry: bool) -> None:
+        """The process ends: so do its runs, with ``status``.
+
+        Args:
+            status: What becomes of the runs.
+            hurry: Somebody waits with a SIGKILL: the runs' end is put on disk, but if committing takes more than two
+                seconds, that is left to the next command.
+        """
         for run in reversed(self._at_exit):
             if not run.terminated:
                 run.end(status)
         self._at_exit.clear()
-        self.close()
+        if hurry:
+            self._keeper.wait_sealed(2.0)
+        else:
+            self.close()
 
-    def _seal_quietly(self) -> None:
+    def _seal_quietly(self) -> bool:
+        """Commit what is ready; False if another process is at it.  Trouble is reported, not raised."""
         self._open = {run for run in self._open if run.open}
         try:
-            seal.seal(self.repo)
+            seal.seal(self.repo, timeout=SEAL_TIMEOUT)
+        except LockedError:
+            return False
         except GittrackError as error:
             self.trouble(error, "finished runs stay in their journals; `gittrack fsck` commits them later")
-        except Exception:  # a bug of ours must not end the thread that puts the journals on disk
+        except Exception:  # a bug of ours must not end the thread
             if self._strict:
                 raise
             _log.warning("gittrack: finished runs stay in their journals", exc_info=True)
+        return True
 
     def _capture_for(self, runs: list[ActiveRun]) -> None:
         if self._capture is not None:
