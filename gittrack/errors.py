@@ -48,7 +48,8 @@ class QuerySyntaxError(InvalidValueError):
     """A filter or an order cannot be read.  ``column`` is 1-based and points at the first character at fault."""
 
     def __init__(self, message: str, *, text: str, column: int, hint: str | None = None) -> None:
-        super().__init__(f"cannot read `{text}` at column {column}: {message}", hint=hint)
+        shown = text if len(text) <= 200 else f"…{text[max(0, column - 60) : column + 60]}…"
+        super().__init__(f"cannot read `{shown}` at column {column}: {message}", hint=hint)
         self.text = text
         self.column = column
 

@@ -138,7 +138,8 @@ def _check_words(words: list[str]) -> str | None:
         return None
     command, context = COMMANDS[path]
     if isinstance(command, common.VerbGroup):
-        command, context = COMMANDS[(*path, command.default)]
+        default = (*path, command.default)
+        command, context = COMMANDS[default]
     options = {name for one in command.get_params(context) for name in (*one.opts, *one.secondary_opts)}
     for word in words[len(path) :]:
         if word == "--":

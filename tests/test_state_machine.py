@@ -44,7 +44,9 @@ FLOATS = st.one_of(
 )
 STEPS = st.one_of(st.integers(-3, 3), st.sampled_from([2**63 - 1, -(2**63)]))
 TIMES = st.integers(START, START + 5)
-TEXTS = st.sampled_from(["", "x", "X", "0.5", "1", "1e3", "nan", "100%", "a_b", "it's", 'say "so"', "ünïcödé", "two\nlines"])
+TEXTS = st.sampled_from(
+    ["", "x", "X", "0.5", "1", "1e3", "nan", "100%", "a_b", "it's", 'say "so"', "ünïcödé", "two\nlines"]
+)
 NAMES = st.sampled_from(["first", "second", "First", "50%", "ünï"])
 PATHS = st.sampled_from(["a.txt", "dir/a.txt", "dir/b.txt", "dir/sub/ü.txt"])
 STATUSES = st.sampled_from(["FINISHED", "FAILED", "KILLED"])
@@ -128,10 +130,15 @@ _NULLNESS = st.builds(
     st.sampled_from(["IS NULL", "IS NOT NULL"]),
 )
 _ATTRIBUTE = st.one_of(
-    st.builds(lambda sign, name: f"attributes.run_name {sign} {_text(name)}", st.sampled_from(["=", "!=", "LIKE"]), NAMES),
+    st.builds(
+        lambda sign, name: f"attributes.run_name {sign} {_text(name)}", st.sampled_from(["=", "!=", "LIKE"]), NAMES
+    ),
     st.builds(lambda sign, status: f"status {sign} '{status}'", st.sampled_from(["=", "!="]), STATUSES),
     st.builds(
-        lambda name, sign, time: f"attributes.{name} {sign} {time}", st.sampled_from(["start_time", "end_time"]), _SIGNS, TIMES
+        lambda name, sign, time: f"attributes.{name} {sign} {time}",
+        st.sampled_from(["start_time", "end_time"]),
+        _SIGNS,
+        TIMES,
     ),
 )
 COMPARISONS = st.one_of(_METRIC, _PARAM_NUMBER, _TEXTUAL, _LISTED, _NULLNESS, _ATTRIBUTE)

@@ -68,8 +68,8 @@ def get(run: str, path: str, target: str | None) -> None:
                 raise InvalidValueError(
                     f"`{folder / one}` exists already", hint="choose another folder with `--output`"
                 )
-        with output.Progress(f"copying {text.count(len(found), 'file')}"):
-            opened.download_artifacts(run_id, path.strip("/"), folder)
+        with output.Progress("copying") as progress:
+            opened.download_artifacts(run_id, path.strip("/"), folder, progress=progress.update)
     total = sum(one.size for one in found.values())
     output.message(f"copied {text.count(len(found), 'file')}, {text.size(total)}, into `{folder}`")
 

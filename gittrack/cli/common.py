@@ -145,10 +145,11 @@ def context_of(command: click.Command, name: str, parent: click.Context | None =
 
 
 @contextlib.contextmanager
-def tracker(*, write: bool = False, create: bool = False) -> Iterator[Tracker]:
+def tracker(*, write: bool = False, create: bool = False, fresh: bool = True) -> Iterator[Tracker]:
     """The tracker of the store that the current folder belongs to.
 
     Args:
+        fresh: Bring the index up to date first, which shows progress; a verb that takes care of that itself says false.
         write: What is changed is committed before this ends.
         create: Make a store where there is none; implies ``write``.
 
@@ -159,6 +160,9 @@ def tracker(*, write: bool = False, create: bool = False) -> Iterator[Tracker]:
 
     opened = session.open_tracker() if create else session.open_reader()
     try:
+        if fresh:
+            with output.Progress("reading new runs") as progress:
+                opened.repo.refresh(progress.update)
         yield opened
     finally:
         if write or create:

@@ -21,7 +21,7 @@ def command(full: bool, as_json: bool) -> None:
     """
     from gittrack.store import check
 
-    with common.tracker() as opened, output.Progress("checking") as progress:
+    with common.tracker(fresh=False) as opened, output.Progress("checking") as progress:
         problems = check.fsck(opened.repo, full=full, progress=progress.update)
         runs = opened.repo.index.count_runs()
     if as_json:

@@ -44,7 +44,7 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...]) -> N
     """
     from gittrack.store import check
 
-    with common.tracker() as opened:
+    with common.tracker(fresh=False) as opened:
         ids = [opened.resolve(run) for run in purged]
         with output.Progress("looking for what nothing refers to") as progress:
             report = check.gc(opened.repo, dry_run=True, grace_s=days * _DAY, progress=progress.update)

@@ -7,11 +7,9 @@ no name, parameter or tag that a run carries can command the terminal.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,9 +67,16 @@ def is_terminal(stream: TextIO | None = None) -> bool:
     return (sys.stdout if stream is None else stream).isatty()
 
 
+def terminal_size() -> os.terminal_size:
+    """Columns and lines of the terminal, or of one as it usually is."""
+    import shutil
+
+    return shutil.get_terminal_size()
+
+
 def columns() -> int | None:
     """Width to lay out for; None when standard output is no terminal and lines may be any length."""
-    return shutil.get_terminal_size().columns if is_terminal() else None
+    return terminal_size().columns if is_terminal() else None
 
 
 def _colored(stream: TextIO) -> bool:
@@ -115,8 +120,8 @@ def lines(items: Iterable[str], *, cleaned: bool = False) -> None:
     if not (settings.pager and is_terminal() and is_terminal(sys.stdin)):
         sys.stdout.writelines(finished)
         return
-    screen = list(islice(finished, shutil.get_terminal_size().lines))
-    if len(screen) < shutil.get_terminal_size().lines:
+    screen = list(islice(finished, terminal_size().lines))
+    if len(screen) < terminal_size().lines:
         sys.stdout.writelines(screen)
         return
     command = _pager()
@@ -147,11 +152,15 @@ def passing_on(stream: TextIO) -> Callable[[bytes], None]:
 
 def document(value: Any) -> None:
     """Print ``value`` as one JSON document, indented."""
+    import json
+
     sys.stdout.write(json.dumps(_jsonable(value), indent=2, ensure_ascii=True) + "\n")
 
 
 def array(values: Iterable[Any]) -> None:
     """Print ``values`` as one JSON array with an element on each line, as they come."""
+    import json
+
     opening = "["
     for value in values:
         sys.stdout.write(opening + "\n" + json.dumps(_jsonable(value), ensure_ascii=True))
@@ -208,12 +217,18 @@ def _fit(headers: Sequence[str], widths: list[int], limit: int | None) -> int:
     shown = len(widths)
     if limit is None or sum(widths) + 2 * (shown - 1) <= limit:
         return shown
+    wanted = list(widths)
     widths[:] = [min(one, _CELL) for one in widths]
     while shown > 2 and sum(widths[:shown]) + 2 * (shown - 1) > limit:
         shown -= 1
     if shown < len(widths):
         missing = text.count(len(widths) - shown, "column")
         message(f"{missing} not shown for lack of room: {text.quoted(headers[shown:])}")
+    spare = limit - sum(widths[:shown]) - 2 * (shown - 1)
+    for position in reversed(range(shown)):
+        more = min(wanted[position] - widths[position], max(spare, 0))
+        widths[position] += more
+        spare -= more
     return shown
 
 
@@ -297,12 +312,12 @@ class Progress:
         started = time.monotonic()
         wait, drawn = 1.0, False
         while not self._stop.wait(wait):
-            room = shutil.get_terminal_size().columns - 1
+            room = terminal_size().columns - 1
             sys.stderr.write("\r" + text.fit(self._line(time.monotonic() - started), room))
             sys.stderr.flush()
             wait, drawn = 0.1, True
         if drawn:
-            sys.stderr.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
+            sys.stderr.write("\r" + " " * (terminal_size().columns - 1) + "\r")
             sys.stderr.flush()
 
     def _line(self, elapsed: float) -> str:
@@ -320,6 +335,8 @@ class Progress:
 def _pager() -> str | None:
     """The command to page with, chosen as git does; None for none."""
     from gittrack.cli.common import core_pager
+
+    import shutil
 
     command = os.environ.get("GIT_PAGER")
     if command is None:

@@ -14,6 +14,6 @@ def command() -> None:
     The index is derived: deleting it or rebuilding it loses nothing. `gittrack fsck` says when it is needed.
     """
     started = time.monotonic()
-    with common.tracker() as opened, output.Progress("rebuilding the index") as progress:
+    with common.tracker(fresh=False) as opened, output.Progress("rebuilding the index") as progress:
         runs = opened.repo.reindex(progress.update)
     output.message(f"indexed {text.count(runs, 'run')} in {text.duration((time.monotonic() - started) * 1000)}")

@@ -213,8 +213,6 @@ def _measure(data: bytes, max_depth: int) -> None:
             entries += count
             if entries > MAX_ENTRIES:
                 raise FormatError(f"more than {MAX_ENTRIES} entries")
-            if count > size - at:
-                raise FormatError("not valid msgpack: a length says more than there is")
             open_.append(left)
             if len(open_) > max_depth:
                 raise FormatError(f"nested more than {max_depth} deep")

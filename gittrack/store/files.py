@@ -129,13 +129,13 @@ def sync_dir(path: str | Path) -> None:
             os.close(fd)
 
 
-_WHOLE: Final = {"ext4", "xfs", "btrfs"}  # one call puts all on disk, names too, and reports what failed (Linux 5.8)
+_WHOLE: Final = {"ext4", "xfs"}  # one call puts all on disk, names too, and reports failures: seen by cutting power
 
 
 def open_for_whole_sync(folder: str | Path) -> int | None:
     """A descriptor for ``sync_whole`` of the file system of ``folder``; None where that cannot be relied on.
 
-    Failures are reported if they happen after this call, so it comes before the first write.
+    Failures are reported (since Linux 5.8) if they happen after this call, so it comes before the first write.
 
     Raises:
         StorageError: The folder cannot be opened.

@@ -15,7 +15,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -394,10 +394,18 @@ class Index:
 
     def get_experiments(self, experiment_ids: Iterable[str] | None = None) -> list[Experiment]:
         """The experiments of these ids that are known, deleted or not, in the order asked for; None: all, by id."""
+        sql = "SELECT e.doc FROM experiments AS e"
         with self._reading():
-            rows = self._all("SELECT e.doc FROM experiments AS e ORDER BY LENGTH(e.experiment_id), e.experiment_id")
-        known = {experiment.experiment_id: experiment for experiment in map(_experiment, rows)}
-        return [known[i] for i in (known if experiment_ids is None else experiment_ids) if i in known]
+            if experiment_ids is None:
+                rows = self._all(f"{sql} ORDER BY LENGTH(e.experiment_id), e.experiment_id")
+                return [_experiment(row) for row in rows]
+            wanted = [experiment_id for experiment_id in experiment_ids if _is_text(experiment_id)]
+            known: dict[str, Experiment] = {}
+            for chunk in _chunks(wanted):
+                marks, params = _expand("i", chunk)
+                rows = self._all(f"{sql} WHERE e.experiment_id IN ({marks})", params)
+                known.update((found.experiment_id, found) for found in map(_experiment, rows))
+        return [known[experiment_id] for experiment_id in wanted if experiment_id in known]
 
     def search_experiments(
         self, query: CompiledQuery, view: int = ViewType.ACTIVE_ONLY, limit: int = 1000, offset: int = 0
@@ -577,13 +585,12 @@ class Index:
             f"SELECT r.run_id, r.id, d.doc FROM runs AS r JOIN docs AS d ON d.id = r.id WHERE r.run_id IN ({marks})",
             params,
         )
-        for _, row_id, data in rows:
-            doc = unpack(data)
-            for table, keys in (("metrics", doc[_METRICS]), ("params", doc[_PARAMS]), ("tags", doc[_TAGS])):
-                self._many(
-                    f"DELETE FROM {table} WHERE key = :key AND owner = :owner",
-                    [{"key": self._name(key), "owner": row_id} for key in keys],
-                )
+        docs = [(row_id, unpack(data)) for _, row_id, data in rows]
+        for table, place in (("metrics", _METRICS), ("params", _PARAMS), ("tags", _TAGS)):
+            self._many(
+                f"DELETE FROM {table} WHERE key = :key AND owner = :owner",
+                [{"key": self._name(key), "owner": row_id} for row_id, doc in docs for key in doc[place]],
+            )
         for sql in (
             "DELETE FROM inputs WHERE owner = :id",
             "DELETE FROM docs WHERE id = :id",
@@ -758,12 +765,10 @@ class Index:
             connection = self._connect(f"{path.absolute().as_uri()}?{options}", uri=True)
         except GittrackError:
             return None
-        try:
+        with suppress(connection.Error):
             if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
                 connection.execute("SELECT COUNT(*) FROM meta").fetchone()
                 return connection
-        except connection.Error:
-            pass  # the next way to open it, or memory
         connection.close()
         return None
 
@@ -787,6 +792,7 @@ class Index:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -65536")  # KiB
+            connection.execute("PRAGMA journal_size_limit = 67108864")  # bytes that stay in the log after a large fill
             if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
                 connection.execute("BEGIN IMMEDIATE")
                 if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:

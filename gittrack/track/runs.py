@@ -6,16 +6,13 @@ folds what is committed with what is still in journals; searches go through the 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import logging
 import os
 import re
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -257,15 +254,11 @@ class Tracker:
         """
         from gittrack.track import query
 
-        offset = _offset(page_token)
+        offset = query.page_offset(page_token)
         _check_page(max_results)
         self.repo.refresh()
         index = self.repo.index
-        compiled = query.compile_query(
-            query.parse_filter(filter_string, query.RUNS, index.has_metric),
-            query.parse_order(order_by, query.RUNS, index.has_metric),
-            query.RUNS,
-        )
+        compiled = query.compile_search(filter_string, order_by, query.RUNS, index.has_metric)
         if experiment_ids is not None and not experiment_ids:
             return PagedList()
         found = index.search_runs(compiled, experiment_ids, view=view, limit=max_results + 1, offset=offset)
@@ -428,13 +421,9 @@ class Tracker:
         """One page of the experiments that match.  Raises QuerySyntaxError, InvalidValueError."""
         from gittrack.track import query
 
-        offset = _offset(page_token)
+        offset = query.page_offset(page_token)
         _check_page(max_results)
-        compiled = query.compile_query(
-            query.parse_filter(filter_string, query.EXPERIMENTS),
-            query.parse_order(order_by, query.EXPERIMENTS),
-            query.EXPERIMENTS,
-        )
+        compiled = query.compile_search(filter_string, order_by, query.EXPERIMENTS)
         self.repo.refresh()
         found = self.repo.index.search_experiments(compiled, view=view, limit=max_results + 1, offset=offset)
         return _page(found, offset, max_results)
@@ -586,26 +575,11 @@ def _check_page(max_results: int) -> None:
         raise InvalidValueError(f"max_results is `{max_results}`, it must be a number from 1 to {MAX_RESULTS}")
 
 
-def _offset(token: str | None) -> int:
-    """The offset in a page token.  Raises InvalidValueError for anything that is no token."""
-    if not token:
-        return 0
-    try:
-        raw = json.loads(base64.b64decode(token, validate=True))
-        offset = raw["offset"]
-    except (ValueError, binascii.Error, TypeError, KeyError, RecursionError):
-        offset = None
-    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < 2**63:
-        raise InvalidValueError(f"`{token!s:.80}` is no page token", hint="pass the token of the page before as it is")
-    return offset
+def _page(found: list[T], offset: int, size: int) -> PagedList[T]:
+    """The page of ``found``, which has one more than a page holds if there is another page."""
+    from gittrack.track import query
 
-
-def _page(found: Iterable[T], offset: int, size: int) -> PagedList[T]:
-    items = list(found)
-    if len(items) <= size:
-        return PagedList(items)
-    token = base64.b64encode(json.dumps({"offset": offset + size}).encode()).decode()
-    return PagedList(items[:size], token)
+    return PagedList(found[:size], query.page_token(offset + size) if len(found) > size else None)
 
 
 _ADJECTIVES: Final = (

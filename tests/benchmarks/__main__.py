@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.benchmarks.measure import Row, Settings, table
 from tests.benchmarks.rows import ROWS, measure_alone
 
+
 def main() -> int:
     """Measure the rows that were asked for; 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
@@ -76,7 +77,9 @@ def _settings(options: argparse.Namespace, home: Path) -> Settings:
     for name in list(os.environ):
         if name.startswith(("GIT", "MLFLOW")):
             del os.environ[name]
-    os.environ.update({key: settings.environment()[key] for key in ("HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM")})
+    os.environ.update(
+        {key: settings.environment()[key] for key in ("HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM")}
+    )
     return settings
 
 

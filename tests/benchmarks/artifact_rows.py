@@ -140,4 +140,3 @@ def _rate(seconds: list[float], megabytes: int) -> Figures:
 
 def _rate_or_none(theirs: dict[str, list[float]] | None, name: str, megabytes: int) -> Figures | None:
     return None if theirs is None else _rate(theirs[name], megabytes)
-

@@ -53,7 +53,9 @@ def log_metric(settings: Settings) -> list[Row]:
     single.sort()
     os.close(bare)
     theirs = peer.ask(settings, "log_metric", calls=settings.size(300, 30), rounds=3)
-    note = f"single calls: p50 {single[len(single) // 2] * 1e6:.1f} µs, p99 {single[len(single) * 99 // 100] * 1e6:.1f} µs"
+    note = (
+        f"single calls: p50 {single[len(single) // 2] * 1e6:.1f} µs, p99 {single[len(single) * 99 // 100] * 1e6:.1f} µs"
+    )
     return [
         Row(
             "`log_metric`, one call",

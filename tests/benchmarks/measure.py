@@ -153,7 +153,9 @@ def process(
 
     def one() -> float:
         start = time.perf_counter()
-        done = subprocess.run(arguments, cwd=folder or settings.scratch, env=environment, capture_output=True, check=False)
+        done = subprocess.run(
+            arguments, cwd=folder or settings.scratch, env=environment, capture_output=True, check=False
+        )
         took = time.perf_counter() - start
         if done.returncode != 0:
             raise RuntimeError(f"{list(arguments)}: {done.stderr.decode(errors='replace')[-2000:]}")

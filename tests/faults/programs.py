@@ -442,7 +442,9 @@ def dump(folder: str) -> dict[str, str]:
     experiments = client.search_experiments(view_type=ViewType.ALL)
     found = client.search_runs([e.experiment_id for e in experiments], run_view_type=ViewType.ALL)
     rows = {}
-    for kind, key, entity in [("experiment", "experiment_id", e) for e in experiments] + [("run", "run_id", r) for r in found]:
+    for kind, key, entity in [("experiment", "experiment_id", e) for e in experiments] + [
+        ("run", "run_id", r) for r in found
+    ]:
         facts = _plain(entity)
         name = facts.get(key) or facts["info"][key]
         for field, value in facts.items():

@@ -14,11 +14,11 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(600 if FULL else 120)]
 
 _KIB = 1024
 #: Room left on the disk when the training starts, in KiB: for nothing, for the run, for half of it, for all but the end.
-ROOM = (0, 4, 16, 40, 80, 120, 160, 240, 320, 480, 640, 960) if FULL else (0, 160, 640)
+ROOM = (0, 4, 16, 40, 80, 120, 160, 240, 320, 480, 640, 960)
+CASES = [(room, freed) for room in ROOM for freed in (False, True)] if FULL else [(0, False), (160, False), (160, True)]
 
 
-@pytest.mark.parametrize("room", ROOM)
-@pytest.mark.parametrize("freed", [False, True], ids=["stays-full", "freed-in-time"])
+@pytest.mark.parametrize(("room", "freed"), CASES)
 def test_training_on_a_full_disk(template: Project, disk: Disk, zygote: Zygote, room: int, freed: bool) -> None:
     project = template.copy(disk.mount / "project")
     ballast = disk.mount / "ballast"

@@ -26,8 +26,9 @@ def test_every_byte(project: Project, zygote: Zygote) -> None:
         kept = [payload for end, payload in frames if end <= length]
         end = max((end for end, _ in frames if end <= length), default=0)
         assert journal.read_journal(path) == (kept, end)
-        assert journal.repair(path) == length - end
-        assert path.stat().st_size == end
+        if FULL or length % 8 == 0:  # it waits for the disk
+            assert journal.repair(path) == length - end
+            assert path.stat().st_size == end
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "flipped"])
@@ -40,7 +41,7 @@ def test_store_heals(template: Project, zygote: Zygote, tmp_path_factory: pytest
     whole, run_id = path.read_bytes(), path.parent.name
     frames = [(end, codec.unpack(payload)) for end, payload in journal.iter_journal(path)]
     created = frames[1][0]
-    step = 1 if FULL else math.ceil(len(whole) / 6)
+    step = 1 if FULL else math.ceil(len(whole) / 4)
     for at in range(len(whole) - 1, -1, -step):
         project = model.copy(folder / "project")
         torn = project.folder / path.relative_to(model.folder)

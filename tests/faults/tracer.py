@@ -248,12 +248,10 @@ def _decode(pid: int, number: int, main: bool) -> Syscall | None:
         return None
     if where == -9:
         return Syscall(number, name, "", pid, main)
-    if where < 0 and arguments[-1 - where] <= 2:
-        return None  # standard output and error go to a file of the tester's
     if where < 0:
         path = _link(pid, arguments[-1 - where])
-        if not path.startswith("/") or path.startswith(("/dev/", "/memfd:", "/proc/")):
-            return None  # a pipe, a socket, a terminal
+        if not path.startswith("/") or path.startswith(("/dev/", "/proc/")) or path.endswith(" (deleted)"):
+            return None  # a pipe, a socket, a terminal; the nameless file that takes what the program says
         return Syscall(number, name, path, pid, main)
     return Syscall(number, name, _string(pid, arguments[where]), pid, main)
 

@@ -20,7 +20,8 @@ from typing import Any, Final
 from tests.faults import programs, tracer
 from tests.faults.power import cut_power
 
-_WARM: Final = ("gittrack.fluent", 
+_WARM: Final = (
+    "gittrack.fluent",
     "dulwich.repo",
     "dulwich.object_store",
     "dulwich.pack",

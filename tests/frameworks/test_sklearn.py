@@ -37,7 +37,7 @@ import gittrack.sklearn
 from gittrack import frameworks
 from gittrack.errors import InvalidValueError
 from gittrack.frameworks import models
-from gittrack.frameworks.patch import Patched
+from gittrack.frameworks.patch import Patched, quiet
 
 if TYPE_CHECKING:
     from tests.frameworks.fakes import FakeRecorder
@@ -227,13 +227,17 @@ def test_frames_keyword_arguments_and_names_of_columns(recorded: FakeRecorder) -
 
 
 def test_data_that_the_training_changes_is_measured_as_it_was(recorded: FakeRecorder) -> None:
-    gittrack.sklearn.autolog()
+    gittrack.sklearn.autolog(max_tuning_runs=0)
     scrambled = NUMBERS_X * 10 + 5
-    model = make_pipeline(StandardScaler(copy=False), LinearRegression())
-    expected = clone(model).fit(scrambled.copy(), NUMBERS_Y).score(scrambled.copy(), NUMBERS_Y)
-    model.fit(scrambled, NUMBERS_Y)
-    assert not np.array_equal(scrambled, NUMBERS_X * 10 + 5)  # it did change
-    assert recorded.runs[-1].metrics["training_score"] == pytest.approx(expected)
+    pipeline = make_pipeline(StandardScaler(copy=False), LinearRegression())
+    search = GridSearchCV(pipeline, {"linearregression__positive": [False]}, cv=2)
+    with quiet():
+        expected = clone(pipeline).fit(scrambled.copy(), NUMBERS_Y).score(scrambled.copy(), NUMBERS_Y)
+    for model in (pipeline, search):
+        data = scrambled.copy()
+        model.fit(data, NUMBERS_Y)
+        assert not np.array_equal(data, scrambled)  # it did change
+    assert [run.metrics["training_score"] for run in recorded.runs] == [pytest.approx(expected)] * 2
 
 
 def test_long_and_odd_parameters(recorded: FakeRecorder) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import example, given, settings, strategies as st
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -345,6 +346,21 @@ def test_a_forked_child_neither_keeps_nor_frees_the_lock_of_its_parent(tmp_path:
     with files.FileLock(path, timeout=0):  # although the child still lives
         os.write(wake[1], b"x")
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_that_was_forked_behind_pythons_back_does_not_keep_the_lock(tmp_path: Path) -> None:
+    libc = ctypes.PyDLL(None)
+    with files.FileLock(tmp_path / "lock", timeout=1):
+        child = libc.fork()
+        if not child:
+            libc.pause()
+            os._exit(0)
+    try:
+        with files.FileLock(tmp_path / "lock", timeout=0):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_lock_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:

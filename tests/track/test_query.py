@@ -5,11 +5,12 @@ import json
 import math
 import re
 import time
-from functools import cmp_to_key
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cmp_to_key, partial
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gittrack.errors import InvalidValueError, QuerySyntaxError
 from gittrack.store.index import Index, number_of
@@ -126,13 +127,7 @@ def test_like_minds_the_case_and_ilike_does_not_in_any_script(index: Index) -> N
 
 def test_run_name_is_looked_for_in_its_tag(index: Index) -> None:
     index.put_runs([make("a", run_name="x", **{"t_mlflow.runName": "y"})])
-    for name in (
-        "run_name",
-        "attributes.run_name",
-        '"Run name"',
-        "attributes.`Run Name`",
-        "attr.'run name'"[:0] or "run.run_name",
-    ):
+    for name in ("run_name", "attributes.run_name", '"Run name"', "attributes.`Run Name`", "run.`run name`"):
         assert found(index, f"{name} = 'y'") == "a"
         assert found(index, f"{name} = 'x'") == ""
 
@@ -285,6 +280,14 @@ def test_errors_say_where_and_what_to_do(text: str, column: int | None, hint: st
         assert hint in (caught.value.hint or "")
 
 
+def test_an_error_in_a_long_filter_is_no_long_message() -> None:
+    text = f"run_id IN ({', '.join(repr(f'run{n}') for n in range(2000))}) and nope.x = 1"
+    with pytest.raises(QuerySyntaxError, match="`nope`") as caught:
+        parse_filter(text)
+    assert len(str(caught.value)) < 500
+    assert caught.value.text == text
+
+
 @pytest.mark.parametrize(
     ("text", "column"),
     [
@@ -304,8 +307,8 @@ def test_experiments_have_other_fields(text: str, column: int) -> None:
 
 @pytest.mark.parametrize(
     "order",
-    ["", "metrics.a DSC", "metrics.a DESC, metrics.b", "metrics.a; DROP TABLE runs", "datasets.name", "nope", "1", "metrics.a b",
-     "(SELECT 1)", "metrics.a DESC NULLS LAST", "status DESC --"],
+    ["", "metrics.a DSC", "metrics.a DESC, metrics.b", "metrics.a; DROP TABLE runs", "datasets.name", "nope", "1",
+     "metrics.a b", "(SELECT 1)", "metrics.a DESC NULLS LAST", "status DESC --"],
 )  # fmt: skip
 def test_orders_that_cannot_be_read(order: str) -> None:
     with pytest.raises(QuerySyntaxError):
@@ -380,15 +383,21 @@ def test_hostile_patterns_take_little_time(index: Index) -> None:
     assert time.process_time() - start < 5
 
 
+def column_at_fault(read: Callable[[], object]) -> int | None:
+    """Where ``read`` finds a mistake; None if it finds none.  Any other failure goes through."""
+    try:
+        read()
+    except QuerySyntaxError as error:
+        return error.column
+    return None
+
+
 @given(st.text(max_size=60) | st.text(alphabet="metrics.pa()'\"`<>=!;, \t\n10eANDORNTILKUS%_-", max_size=60))
 @settings(max_examples=500)
 def test_any_text_is_read_or_refused(text: str) -> None:
     for entity in (RUNS, EXPERIMENTS):
-        for read in (lambda: parse_filter(text, entity), lambda: parse_order([text], entity)):  # noqa: B023 — called here
-            try:
-                read()
-            except QuerySyntaxError as error:
-                assert 1 <= error.column <= len(text) + 1
+        assert 1 <= (column_at_fault(partial(parse_filter, text, entity)) or 1) <= len(text) + 1
+        assert 1 <= (column_at_fault(partial(parse_order, [text], entity)) or 1) <= len(text) + 1
 
 
 @given(records.filters(records.run_comparisons), st.data())
@@ -397,10 +406,7 @@ def test_damaged_filters_are_read_or_refused(text: str, data: st.DataObject) -> 
     at = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(at, min(len(text), at + 5)))
     damaged = text[:at] + data.draw(st.text(alphabet="()'\"`<>=!;, .AND\x00\ud800", max_size=3)) + text[end:]
-    try:
-        parse_filter(damaged)
-    except QuerySyntaxError as error:
-        assert 1 <= error.column <= len(damaged) + 1
+    assert 1 <= (column_at_fault(partial(parse_filter, damaged)) or 1) <= len(damaged) + 1
 
 
 # ---------------------------------------------------------------- SQL and Python
@@ -442,9 +448,8 @@ def test_sql_and_python_find_the_same_runs(
             compiled = compile_search(text, order, has_metric=index.has_metric)
         except QuerySyntaxError:
             raise
-        except InvalidValueError as error:
-            assert "twice" in str(error)
-            continue
+        except InvalidValueError:
+            continue  # the order has a key twice
         wanted = [run.info.run_id for run in expected(visible, text, order, RUNS, index.has_metric)]
         assert index.search_run_ids(compiled, experiments, view, 100) == wanted
         assert index.search_run_ids(compiled, experiments, view, limit, offset) == wanted[offset : offset + limit]
@@ -472,9 +477,8 @@ def test_sql_and_python_find_the_same_experiments(
             compiled = compile_search(text, order, EXPERIMENTS)
         except QuerySyntaxError:
             raise
-        except InvalidValueError as error:
-            assert "twice" in str(error)
-            continue
+        except InvalidValueError:
+            continue  # the order has a key twice
         wanted = expected(visible, text, order, EXPERIMENTS, lambda _: False)
         assert index.search_experiments(compiled, view, 100) == wanted
         assert index.search_experiments(compiled, view, limit, offset) == wanted[offset : offset + limit]
@@ -598,9 +602,23 @@ def test_page_tokens_are_mlflows() -> None:
 
 
 @pytest.mark.parametrize(
-    "inside", [b"", b"x", b"{}", b"[]", b"5", b'{"offset": 0}', b'{"offset": -1}', b'{"offset": "x"}', b'{"offset": null}',
-               b'{"offset": [1]}', b'{"offset": 1e400}', b'{"offset": 9223372036854775808}', b"[" * 100_000, b"\xff"],
-)  # fmt: skip
+    "inside",
+    [
+        *(
+            b"",
+            b"x",
+            b"{}",
+            b"[]",
+            b"5",
+            b"[" * 100_000,
+            b"\xff",
+            b'{"offset": 0}',
+            b'{"offset": -1}',
+            b'{"offset": "x"}',
+        ),
+        *(b'{"offset": null}', b'{"offset": [1]}', b'{"offset": 1e400}', b'{"offset": 9223372036854775808}'),
+    ],
+)
 def test_other_page_tokens_are_refused(inside: bytes) -> None:
     token = base64.b64encode(inside).decode() or "!"
     with pytest.raises(InvalidValueError):
@@ -609,7 +627,5 @@ def test_other_page_tokens_are_refused(inside: bytes) -> None:
 
 @given(st.text(min_size=1))
 def test_any_page_token_is_read_or_refused(token: str) -> None:
-    try:
-        page_offset(token)
-    except InvalidValueError:
-        pass
+    with suppress(InvalidValueError):
+        assert page_offset(token) > 0

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gittrack.errors import InvalidValueError
 from gittrack.store.index import Index
@@ -64,7 +63,7 @@ def run_of(entity: Any) -> Run:
 
 def fill(store: Any) -> list[str]:
     """Experiments and runs of every kind; the ids of the experiments."""
-    from mlflow import entities  # noqa: PLC0415 — only where it is installed
+    from mlflow import entities
 
     names = ("one", "Two", "THREE", "x' OR 1=1 --")
     ids = ["0"] + [
@@ -106,7 +105,7 @@ def fill(store: Any) -> list[str]:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     """Both stores, filled once."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 — only where it is installed
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     root: Path = tmp_path_factory.mktemp("mlflow")
     store = SqlAlchemyStore(f"sqlite:///{root / 'mlflow.db'}", str(root / "artifacts"))
@@ -329,7 +328,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_mlflow_refuses_and_gittrack_too(both: Both, text: str) -> None:
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 — only where it is installed
+    from mlflow.exceptions import MlflowException
 
     with pytest.raises(MlflowException):
         theirs(both, text, [])
@@ -342,7 +341,7 @@ def test_what_mlflow_refuses_and_gittrack_too(both: Both, text: str) -> None:
     [["acc"], ["metrics.acc DSC"], ["metrics.acc, metrics.b"], ["metrics.acc", "metric.acc"], ["datasets.name"]],
 )
 def test_orders_that_mlflow_refuses_and_gittrack_too(both: Both, order: list[str]) -> None:
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 — only where it is installed
+    from mlflow.exceptions import MlflowException
 
     with pytest.raises(MlflowException):
         theirs(both, "", order)

@@ -67,17 +67,19 @@ def around(
     if _is_preparation(estimator):
         with quiet():  # some train a model for it
             return original(estimator, *args, **kwargs)
-    if not (hasattr(estimator, "get_params") and _predicts(estimator)):
+    if not _is_worth_a_run(type(estimator)):
         return original(estimator, *args, **kwargs)
     with integration.training() as run:
         if run is None or options is None:
             return original(estimator, *args, **kwargs)
-        training = _Training(integration, options, estimator, run)
+        training = None
         with integration.attempt("log the parameters and the data of a training"):
+            training = _Training(integration, options, estimator, run)
             training.before(args, kwargs)
         result = original(estimator, *args, **kwargs)
-        with integration.attempt("log the results of a training"):
-            training.after()
+        if training is not None:
+            with integration.attempt("log the results of a training"):
+                training.after()
         return result
 
 
@@ -94,20 +96,21 @@ class _Training:
         self._run = run
         self._run_id = run.info.run_id
         self._client = client()
+        self._params: dict[str, Any] = {}
         self._data: TrainingData | None = None
         self._sample: Any = None
         self._dataset: DatasetInput | None = None
 
     def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Log what is known before the training, so that a failed one has it too."""
-        # The parameters of the seed of a search would look like those of the result: they are logged by its children.
-        self._params = self._estimator.get_params(deep=not search.is_search(self._estimator))
         with self._attempt("log parameters"):
+            # The parameters of a search's seed would look like those of its result: its children have them.
+            self._params = self._estimator.get_params(deep=not search.is_search(self._estimator))
             self._client.log_batch(self._run_id, params=as_params(self._params))
         with self._attempt("log tags"):
             tags = [RunTag(key, value) for key, value in class_tags(self._estimator).items()]
             self._client.log_batch(self._run_id, tags=tags)
-        self._data = _training_data(self._estimator.fit, args, kwargs, changes=_changes_its_input(self._params))
+        self._data = _training_data(self._estimator, args, kwargs)
         if models.wanted("sklearn") and self._options.log_models:
             with self._attempt("copy a sample of the training data"):
                 self._sample = copy.deepcopy(self._data.x[:SAMPLE_ROWS])
@@ -212,22 +215,19 @@ def _is_preparation(estimator: Any) -> bool:
     return type(estimator).__module__.startswith(_PREPARATION)
 
 
-def _predicts(estimator: Any) -> bool:
-    """True for what is worth a run: all of scikit-learn's other estimators; of those from elsewhere, what predicts."""
-    cls = type(estimator)
-    return cls.__module__.startswith("sklearn.") or hasattr(cls, "predict")
+def _is_worth_a_run(cls: type) -> bool:
+    """True for scikit-learn's other estimators, and of those from elsewhere for what predicts."""
+    return hasattr(cls, "get_params") and (cls.__module__.startswith("sklearn.") or hasattr(cls, "predict"))
 
 
-def _training_data(
-    fit: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, changes: bool
-) -> TrainingData:
+def _training_data(estimator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TrainingData:
     """What the arguments of a training mean."""
-    names = list(inspect.signature(fit).parameters)
+    names = list(inspect.signature(estimator.fit).parameters)
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     x = given.get(names[0]) if names else None
     y = given.get(names[1]) if len(names) > 1 and names[1] != "sample_weight" else None
     weight = given.get("sample_weight") if "sample_weight" in names else None
-    return TrainingData(x, y, weight, changes=changes)
+    return TrainingData(x, y, weight, changes=_changes_its_input(estimator.get_params(deep=True)))
 
 
 def _changes_its_input(params: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from numbers import Number
@@ -30,7 +31,8 @@ class Setting:
 
 def is_search(estimator: Any) -> bool:
     """True for grid, randomized and halving searches."""
-    return isinstance(estimator, import_module("sklearn.model_selection")._search.BaseSearchCV)
+    module = sys.modules.get("sklearn.model_selection._search")  # what nobody imported, nobody has
+    return module is not None and isinstance(estimator, module.BaseSearchCV)
 
 
 def best_settings(estimator: Any, most: int | None) -> Iterator[Setting]:
