@@ -239,7 +239,7 @@ def _usage(error: click.ClickException, path: str) -> tuple[str, str | None]:
         close = text.suggest(error.option_name, error.possibilities or [])
         return f"no option `{error.option_name}`", f"{close} {hint}" if close else hint
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"`{path}` needs {error.param.make_metavar(context) if context else error.param.name}", hint
+        return f"`{path}` needs {error.param.metavar or (error.param.name or '').upper()}", hint
     message = error.format_message().strip().rstrip(".").replace("'", "`")
     extra = re.fullmatch(r"Got unexpected extra arguments? \((.*)\)", message)
     if extra and context is not None:

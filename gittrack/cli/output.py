@@ -334,9 +334,9 @@ class Progress:
 
 def _pager() -> str | None:
     """The command to page with, chosen as git does; None for none."""
-    from gittrack.cli.common import core_pager
-
     import shutil
+
+    from gittrack.cli.common import core_pager
 
     command = os.environ.get("GIT_PAGER")
     if command is None:

@@ -1,4 +1,4 @@
-"""Stock git-lfs reads what we write: it lists, pushes and fetches a run's artifacts, and fetched bytes are our objects."""
+"""Stock git-lfs lists, pushes and fetches a run's artifacts, and what it fetched are our objects."""
 
 import shutil
 from pathlib import Path
@@ -13,8 +13,11 @@ pytestmark = pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs
 
 
 def use_our_objects(folder: Path) -> None:
-    """Let git-lfs keep its objects where gittrack does.  By configuration and not with `-c`, which the program that plays
-    the remote would inherit; and only in a test, since `git lfs prune` would delete run artifacts."""
+    """Let git-lfs keep its objects where gittrack does.
+
+    By configuration and not with `-c`, which the program that plays the remote would inherit; and only in a test, since
+    `git lfs prune` would delete run artifacts.
+    """
     run_git(folder, "config", "lfs.storage", "../.gittrack")
 
 

@@ -126,9 +126,11 @@ def test_the_same_bytes_are_stored_once(store: ObjectStore, tmp_path: Path, size
 def test_put_many_keeps_the_order(store: ObjectStore, tmp_path: Path, many: str) -> None:
     datas = [os.urandom(LARGE if n == 7 else n % 50) for n in range(300)]
     paths = [write(tmp_path / "src" / str(n), data) for n, data in enumerate(datas)]
+    descriptors = len(os.listdir("/proc/self/fd"))
     assert store.put_many(iter(paths)) == [(digest_of(data), len(data)) for data in datas]
     assert {name: len(data) for name, data in contents(store).items()} == {digest_of(d): len(d) for d in datas}
     assert store.put_many([]) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     assert_sound(store)
 
 
