@@ -215,7 +215,7 @@ class Client:
 
         Args:
             experiment_ids: Experiments to search; a single id is taken, too.
-            filter_string: As in ``gittrack help query``; everything if empty.
+            filter_string: As in ``gittrack help search``; everything if empty.
             run_view_type: ``ViewType.ACTIVE_ONLY``, ``DELETED_ONLY`` or ``ALL``.
             max_results: Most runs on the page, 1 to 50000.
             order_by: Such as ``["metrics.loss ASC"]``; then by start time, newest first, and run id.

@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     multiple,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -480,7 +477,7 @@ def _template() -> Path:
 @pytest.mark.timeout(900)
 def test_random_operations() -> None:
     full = os.environ.get("GITTRACK_FAULTS") == "full"
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Store,
         settings=settings(
             max_examples=300 if full else 15,

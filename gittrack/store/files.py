@@ -99,10 +99,14 @@ def reporting(path: str | Path, verb: str = "write") -> Iterator[None]:
 def sync_file(fd: int) -> None:
     """Waits until the bytes and the attributes of an open file are on disk.  Raises OSError as ``os.fsync`` does."""
     if sys.platform == "darwin":  # plain fsync leaves the bytes in the drive's cache there
-        with suppress(OSError):  # network file systems do not know the request
+        try:
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+        else:
             return
-    os.fsync(fd)
+    os.fsync(fd)  # on macOS: for file systems that do not know the request
 
 
 def sync_data(fd: int) -> None:

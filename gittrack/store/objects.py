@@ -23,7 +23,7 @@ from gittrack.types import Digest
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _MODE: Final = 0o444
@@ -71,7 +71,7 @@ class ObjectStore:
             sha256 and size of each, in order.
 
         Raises:
-            InvalidValueError, NotFoundError, StorageError: As ``put_file``, for the first file at
+            InvalidValueError, NotFoundError, ReadOnlyError, StorageError: As ``put_file``, for the first file at
                 fault; some of the others may be stored then.
         """
         paths = list(paths)
@@ -126,8 +126,11 @@ class ObjectStore:
 
     def read(self, digest: Digest) -> bytes:
         """All bytes of the object, checked.  Raises as ``open``."""
-        with self.open(digest) as stream, files.reporting(self.path(digest), "read"):
-            return stream.read()
+        with files.reporting(self.path(digest), "read"), io.FileIO(self._open(digest)) as file:
+            data = file.readall()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise _corrupt(digest)
+        return data
 
     def verify(self, digest: Digest) -> None:
         """Reads the whole object and checks it.  Raises as ``open``."""
@@ -208,7 +211,7 @@ class ObjectStore:
             return files.open_source(path)
         except NotFoundError as error:
             raise NotFoundError(
-                f"artifact object `{digest}` is not in this clone", hint="fetch it with `gittrack pull`"
+                f"artifact object `{digest}` is not in this clone", hint="fetch it from where the run came from: `gittrack help artifacts`"
             ) from error
 
 
@@ -275,13 +278,13 @@ class _Batch:
         """
         store = self._store
         fd, temp = self._create()
-        size = os.fstat(source).st_size
         full = None
-        if not files.fits(fd, size):
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if all(size != other for _, other in store.iter_digests()):
-                raise files.failure(full, store.root)
         with files.reporting(path, "read"):
+            size = os.fstat(source).st_size
+            if not files.fits(fd, size):
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if all(size != other for _, other in store.iter_digests()):
+                    raise files.failure(full, store.root)
             copied = files.copy_hashing(source, None if full else fd)
         digest = Digest(copied.digest)
         target = store.path(digest)
@@ -349,8 +352,8 @@ class _Batch:
                 _each(files.sync_file, [self._temps[temp] for temp, _ in self._staged.values()])
         for digest, (temp, target) in self._staged.items():
             self._shards.add(digest[:4])
-            self._close(temp)  # before the rename, for Windows
             with files.reporting(target):
+                self._close(temp)  # before the rename, for Windows
                 _rename(temp, target)
             del self._temps[temp]
         self._staged.clear()
@@ -436,7 +439,7 @@ def _is_object(path: Path, size: int | None) -> bool:
 def _corrupt(digest: Digest) -> CorruptError:
     return CorruptError(
         f"artifact object `{digest}` has other bytes than its name says",
-        hint="`gittrack fsck --full` lists all such objects; remove it and fetch it again with `gittrack pull`",
+        hint="`gittrack fsck --full` lists all such objects; remove it and fetch it again: `gittrack help artifacts`",
     )
 
 
@@ -450,7 +453,7 @@ def _read_all(fd: int, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _each(sync: Callable[[T], None], items: Sequence[T]) -> None:
+def _each(sync: Callable[[_T], None], items: Sequence[_T]) -> None:
     """``sync`` for each item, several at a time; all are done on return.  Raises one of the errors if any failed."""
     if len(items) < 2:
         for item in items:
@@ -458,7 +461,7 @@ def _each(sync: Callable[[T], None], items: Sequence[T]) -> None:
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    def sync_some(some: Sequence[T]) -> None:
+    def sync_some(some: Sequence[_T]) -> None:
         for item in some:
             sync(item)
 

@@ -265,7 +265,7 @@ class Tracker:
         return _page(found, offset, max_results)
 
     def resolve(self, text: str) -> RunId:
-        """The run that a person means: an id or its beginning, a name, ``latest``, ``@{-N}`` (the N-th newest).
+        """The run that a person means: an id or a name or its beginning, ``latest``, ``@{-N}`` (the N-th newest).
 
         Raises:
             NotFoundError: Nothing fits; the hint names what comes near.
@@ -279,10 +279,7 @@ class Tracker:
                 raise NotFoundError(f"no run `{text}`: there are {len(found)} runs", hint="`gittrack log` lists them")
             return RunId(found[nth - 1].info.run_id)
         self.repo.refresh()
-        rows = self.repo.index.find_run_prefix(text) if re.fullmatch(r"[\w\-]{1,256}", text, re.ASCII) else []
-        rows = [row for row in rows if row[0] == text] or rows
-        if not rows:
-            rows = self.repo.index.find_run_name(text)
+        rows = self._meant_by(text)
         if len(rows) == 1:
             return RunId(rows[0][0])
         if rows:
@@ -295,6 +292,15 @@ class Tracker:
         raise NotFoundError(
             f"no run `{text}`", hint=f"did you mean `{near[0]}`?" if near else "`gittrack log` lists the runs"
         )
+
+    def _meant_by(self, text: str) -> list[tuple[str, str]]:
+        """(Run id, name) of the runs that ``text`` fits best: a whole id, a name, the beginning of an id, of a name."""
+        index = self.repo.index
+        by_id = index.find_run_prefix(text) if re.fullmatch(r"[\w\-]{1,256}", text, re.ASCII) else []
+        if any(run_id == text for run_id, _ in by_id):
+            return [row for row in by_id if row[0] == text]
+        begun = [name for name in index.run_names() if text and name.startswith(text)]
+        return index.find_run_name(text) or by_id or [row for name in begun for row in index.find_run_name(name)]
 
     # -- artifacts ---------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def main() -> int:
         for name in options.rows or ROWS:
             try:
                 results += _alone(name, settings)
-            except Exception:  # one row that fails must not cost the figures of the others
+            except Exception:  # noqa: BLE001 - one row that fails must not cost the figures of the others
                 traceback.print_exc()
                 failed.append(name)
         print(table(results))
@@ -87,8 +87,8 @@ def _machine() -> str:
     git = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     cpu = platform.processor() or platform.machine()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    when = time.strftime("%Y-%m-%d %H:%M")
-    return f"{when}, {os.cpu_count()} × {cpu}, {platform.system()}, Python {platform.python_version()}, {git}, load {load}\n"
+    python = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} × {cpu}, {python}, {git}, load {load}\n"
 
 
 if __name__ == "__main__":

@@ -31,8 +31,10 @@ def one_file(settings: Settings) -> list[Row]:
     copy = source.with_name("copy.bin")
 
     def digest() -> None:
-        with source.open("rb") as file:
-            hashlib.file_digest(file, "sha256")
+        sha256, buffer = hashlib.sha256(), bytearray(1 << 20)
+        with source.open("rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                sha256.update(memoryview(buffer)[:size])
 
     def cp() -> None:
         subprocess.run(["cp", "--reflink=never", str(source), str(copy)], check=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import array
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 import gittrack
 from gittrack import stores
@@ -170,7 +168,7 @@ if kind == "ours":
     time.sleep(0.5)  # the capture of code and environment is not what is measured
     def one(step): gittrack.log_metric("loss", step / 3, step=step)
 else:
-    import msgpack
+    import msgpack  # type: ignore[import-untyped]  # it ships no types
     fd = os.open(f"{bare}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     pack = msgpack.Packer().pack
     def one(step): os.write(fd, pack((1, "loss", step / 3, 1750000000000 + step, step)))

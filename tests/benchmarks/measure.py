@@ -187,4 +187,4 @@ def _times(one: Figures, other: Figures) -> str:
 
 
 def _round(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

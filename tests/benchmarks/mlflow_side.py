@@ -22,10 +22,10 @@ warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
 
-def _store() -> Any:  # noqa: ANN401  # a module that may be missing where this file is checked
-    import mlflow  # noqa: PLC0415
+def _store() -> Any:  # a module that may be missing where this file is checked
+    import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{os.getcwd()}/mlflow.db")  # noqa: PTH109
+    mlflow.set_tracking_uri(f"sqlite:///{os.getcwd()}/mlflow.db")
     mlflow.set_experiment("benchmark")
     return mlflow
 
@@ -61,7 +61,7 @@ def small_runs(runs: list[list[dict[str, Any]]]) -> dict[str, list[float]]:
 def points(count: int, chunk: int, back: int, rounds: int) -> dict[str, list[float]]:
     """A batch of points, and one history read back."""
     mlflow = _store()
-    from mlflow.entities import Metric  # noqa: PLC0415
+    from mlflow.entities import Metric
 
     client = mlflow.MlflowClient()
     written, read = [], []
@@ -131,18 +131,19 @@ def _fill(path: Path, experiment: int, runs: int) -> None:
     database = sqlite3.connect(path)
     for table, names in columns.items():
         marks = ", ".join("?" * len(names.split(",")))
-        database.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows[table])  # noqa: S608
+        database.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows[table])
     database.commit()
     database.close()
 
 
-def _crowd_member(run_id: str, calls: int, gate: Any) -> None:  # noqa: ANN401
+def _crowd_member(run_id: str, calls: int, gate: Any) -> None:
     mlflow = _store()
     client = mlflow.MlflowClient()
     client.get_run(run_id)
     gate.wait()
     for step in range(calls):
         client.log_metric(run_id, "loss", step / 3, step=step)
+    gate.wait()
 
 
 def crowd(processes: int, calls: int, rounds: int) -> dict[str, list[float]]:
@@ -158,9 +159,10 @@ def crowd(processes: int, calls: int, rounds: int) -> dict[str, list[float]]:
             member.start()
         gate.wait()
         start = time.perf_counter()
+        gate.wait()
+        seconds.append((time.perf_counter() - start) / (processes * calls))
         for member in members:
             member.join()
-        seconds.append((time.perf_counter() - start) / (processes * calls))
         assert all(member.exitcode == 0 for member in members)
     return {"call": seconds}
 

@@ -124,7 +124,7 @@ class Project:
             if path.name != "gittrack.lock"  # held by flock, never removed
         ]
         found += [path for path in (store / "objects").rglob("*") if path.is_file() and len(path.name) != 64]
-        found += [path for path in store.glob("live/*/*")]
+        found += list(store.glob("live/*/*"))
         found += [path for path in store.rglob("*") if "tmp" in path.suffix and path not in found]
         return [str(path.relative_to(self.folder)) for path in found]
 
@@ -148,8 +148,9 @@ class Project:
         folder = str(self.folder)
         self.age(".gittrack/objects/**/.tmp-*", ".git/objects/**/.tmp-*", ".git/objects/**/*tmp_*")
         for number, step in enumerate(("check", "go_on", "check", "tidy", "problems", "compare_index")):
-            promises = {"promises": list(self.promises.values()), "sealed": number > 0}
-            arguments = promises if step == "check" else {}
+            arguments: dict[str, Any] = {}
+            if step == "check":
+                arguments = {"promises": list(self.promises.values()), "sealed": number > 0}
             outcome = self.zygote.run(step, folder=folder, **arguments)
             if outcome.status != 0:
                 wrong.append(f"{step}: exit status {outcome.status}\n{outcome.stderr}")

@@ -22,14 +22,13 @@ from typing import Any
 import gittrack
 from gittrack import stores
 from gittrack.errors import GittrackError, NotFoundError
-from gittrack.store.check import fsck, gc
-from gittrack.store.check import purge as forget
+from gittrack.store.check import fsck, gc, purge as forget
 from gittrack.store.repo import Repo
 from gittrack.types import ViewType
 from tests.faults.power import cut_power
 from tests.faults.tracer import Tracee
 
-#: Bytes of the artifact that the programs log: more than one block of any copying loop is not needed to find a torn file.
+#: Bytes of the artifact that the programs log.
 ARTIFACT = bytes(range(256)) * 1024
 
 
@@ -41,7 +40,7 @@ class _Warnings(logging.Handler):
 
     def emit(self, entry: logging.LogRecord) -> None:
         self.count += 1
-        print(f"warning: {entry.getMessage()}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"warning: {entry.getMessage()}", file=sys.stderr, flush=True)
 
 
 _warnings = _Warnings(logging.WARNING)
@@ -380,7 +379,7 @@ def describe(tracee: Tracee, folder: str, name: str) -> None:
     """Acknowledge the runs of that name, as JSON."""
     os.chdir(folder)
     client = gittrack.Client()
-    experiment_id = client.get_experiment_by_name("swept").experiment_id
+    experiment_id = _swept(client)
     for run in client.search_runs([experiment_id], f"attributes.run_name = '{name}'"):
         run_id = run.info.run_id
         facts = {
@@ -392,6 +391,11 @@ def describe(tracee: Tracee, folder: str, name: str) -> None:
             "artifacts": [found.path for found in client.list_artifacts(run_id)],
         }
         tracee.ack(json.dumps(facts))
+
+
+def _swept(client: Any) -> str:
+    """The id of the experiment that everything here is in."""
+    return str(client.get_experiment_by_name("swept").experiment_id)
 
 
 def _missing_code(run: Any) -> list[Any]:
@@ -418,7 +422,7 @@ def go_on(tracee: Tracee, folder: str) -> None:
     promise(tracee, "status", run.info.run_id, "FINISHED")
     promise(tracee, "code", run.info.run_id)
     client = gittrack.Client()
-    experiment_id = client.get_experiment_by_name("swept").experiment_id
+    experiment_id = _swept(client)
     found = client.search_runs([experiment_id], "metrics.loss = 0.25 and attributes.run_name = 'next'")
     assert [r.info.run_id for r in found] == [run.info.run_id], found
 

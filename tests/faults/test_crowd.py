@@ -87,7 +87,7 @@ def _loop(project: Project, *commands: str) -> Iterator[None]:
 
 
 def _crowd(project: Project, home: Path, runs: int) -> None:
-    """``PROCESSES`` writers of ``runs`` each, and one reader; all runs must be there, and the reader never missed one."""
+    """``PROCESSES`` writers of ``runs`` each, and a reader; all runs must be there, and it never missed one."""
     reader = _python(project, home, _READER)
     writers = [_python(project, home, _WRITER, str(runs)) for _ in range(PROCESSES)]
     assert reader.stdin is not None

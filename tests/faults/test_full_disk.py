@@ -13,7 +13,7 @@ from tests.faults.zygote import Zygote
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600 if FULL else 120)]
 
 _KIB = 1024
-#: Room left on the disk when the training starts, in KiB: for nothing, for the run, for half of it, for all but the end.
+#: KiB left on the disk when the training starts: enough for nothing, for the run, for half of it, for all but its end.
 ROOM = (0, 4, 16, 40, 80, 120, 160, 240, 320, 480, 640, 960)
 CASES = [(room, freed) for room in ROOM for freed in (False, True)] if FULL else [(0, False), (160, False), (160, True)]
 

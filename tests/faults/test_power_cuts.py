@@ -30,14 +30,14 @@ def on_disk(template: Project, disk: Disk) -> Project:
     ("operation", "wait"), [("end_at_once", 0.0), ("end", 0.0), ("experiment", 0.0), ("artifact", AT_RISK)]
 )
 def test_cut_after_a_promise(on_disk: Project, disk: Disk, zygote: Zygote, operation: str, wait: float) -> None:
-    where = {"mount": str(disk.mount), "folder": str(on_disk.folder)}
+    where: dict[str, Any] = {"mount": str(disk.mount), "folder": str(on_disk.folder)}
     on_disk.learn(zygote.run("cut_after", operation=operation, wait=wait, **where))
     disk.restore()
     on_disk.verify(f"a power cut {wait:g} s after `{operation}`")
 
 
 def test_cut_right_after_log_artifact_damages_nothing(on_disk: Project, disk: Disk, zygote: Zygote) -> None:
-    """The name of the artifact is in the journal, which is synced every second: the run may lose it, never half of it."""
+    """Its name is in the journal, which is synced every second: the run may lose it, never half of it."""
     zygote.run("cut_after", operation="artifact", wait=0.0, mount=str(disk.mount), folder=str(on_disk.folder))
     disk.restore()
     on_disk.verify("a power cut right after `log_artifact`")

@@ -2,7 +2,7 @@
 
 ``strace -e inject=…:when=N`` counts separately in every thread, so that points in helper threads and in child
 processes hide behind the main thread's, and it reports every system call.  Here a seccomp filter, installed by the
-program at the moment the operation starts, hands only mutating calls to a ptrace loop, which counts over the whole tree.
+program when the operation starts, hands only mutating calls to a ptrace loop, which counts over the whole tree.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Tracee:
             _install_filter()
 
 
-#: What to do at a call: None lets it pass, "kill" ends the whole tree, "kill-one" the calling process, an errno fails it.
+#: What to do at a call: None lets it pass, "kill" ends the whole tree, "kill-one" the caller, an errno fails it.
 Fault = Callable[[Syscall], "str | int | None"]
 
 
@@ -187,7 +187,7 @@ def _run_child(program: Callable[[Tracee], None], tracee: Tracee, stderr: int) -
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
-    except BaseException:  # the boundary of the forked process: nothing may unwind into the tester's own stack
+    except BaseException:  # noqa: BLE001 - the boundary of the forked process: nothing may unwind into the tester's own stack
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -319,14 +319,10 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.ptrace.restype = ctypes.c_long
-    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    return libc
-
-
-_LIBC: Final = _libc() if sys.platform == "linux" else None
+_LIBC: Final[Any] = ctypes.CDLL(None, use_errno=True)
+if sys.platform == "linux":
+    _LIBC.ptrace.restype = ctypes.c_long
+    _LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
 
 def _ptrace(request: int, pid: int, address: int, data: Any) -> None:
@@ -354,7 +350,7 @@ def _fail(pid: int, number: int) -> None:
 
 
 def _install_filter() -> None:
-    """Seccomp: hand the calls in ``_CALLS`` to the tracer (opens only when they create or empty a file), allow the rest."""
+    """Seccomp: the calls in ``_CALLS`` go to the tracer (opens only if they create or empty a file)."""
     load, equal, any_of, give = 0x20, 0x15, 0x45, 0x06
     allow, hand_over = 0x7FFF0000, 0x7FF00000
     creating = os.O_CREAT | os.O_TRUNC

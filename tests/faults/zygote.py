@@ -111,7 +111,8 @@ class Zygote:
         return self._ask({"program": None})["reason"]  # type: ignore[no-any-return]
 
     def _ask(self, request: dict[str, Any]) -> Any:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -120,7 +121,8 @@ class Zygote:
 
     def close(self) -> None:
         """End the warm process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(timeout=30)
         self._process.stdout.close()

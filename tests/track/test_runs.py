@@ -301,6 +301,7 @@ def test_runs_are_found_by_what_people_type(tracker: Tracker) -> None:
     assert tracker.resolve(first.run_id) == first.run_id
     assert tracker.resolve(first.run_id[:12]) == first.run_id
     assert tracker.resolve("alpha") == first.run_id
+    assert tracker.resolve("alp") == first.run_id
     assert tracker.resolve("latest") == second.run_id
     assert tracker.resolve("@{-2}") == first.run_id
     with pytest.raises(NotFoundError) as info:
