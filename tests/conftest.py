@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +15,14 @@ import pytest
 from gittrack.store import gateway
 from gittrack.store.gateway import RepoPaths
 from gittrack.store.git import GitStore
+
+# Whoever started the tests in the background has these signals ignored, and a program that is started with a signal
+# ignored keeps it so.  Our own children are to get them as from a terminal.
+if threading.current_thread() is threading.main_thread():
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 NAME = "Ana Test"
 MAIL = "ana@example.org"

@@ -370,15 +370,22 @@ def list_journals(live_dir: Path) -> dict[RunId, list[Path]]:
     Raises:
         StorageError: A folder cannot be read.
     """
-    found: dict[RunId, list[Path]] = {}
+    return {run_id: paths for run_id, paths in _runs(live_dir) if paths}
+
+
+def empty_runs(live_dir: Path) -> list[RunId]:
+    """The runs that have a folder below ``live_dir`` and no journal in it.  Raises StorageError."""
+    return [run_id for run_id, paths in _runs(live_dir) if not paths]
+
+
+def _runs(live_dir: Path) -> Iterator[tuple[RunId, list[Path]]]:
     for folder in _entries(live_dir):
         try:
             run_id = check_run_id(folder.name)
         except InvalidValueError:
             continue  # not ours
-        if folder.is_dir(follow_symlinks=False) and (paths := list_run(folder.path)):
-            found[run_id] = paths
-    return found
+        if folder.is_dir(follow_symlinks=False):
+            yield run_id, list_run(folder.path)
 
 
 def list_run(folder: str | Path) -> list[Path]:

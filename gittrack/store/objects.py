@@ -211,7 +211,8 @@ class ObjectStore:
             return files.open_source(path)
         except NotFoundError as error:
             raise NotFoundError(
-                f"artifact object `{digest}` is not in this clone", hint="fetch it from where the run came from: `gittrack help artifacts`"
+                f"artifact object `{digest}` is not in this clone",
+                hint="fetch it from where the run came from: `gittrack help artifacts`",
             ) from error
 
 

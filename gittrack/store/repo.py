@@ -375,23 +375,33 @@ class Repo:
 
         ``progress`` is told (runs done, runs in all).
         """
-        index = self.index
-        # The journals first: a run that is sealed in between is then found in the refs, never missed in both.
-        live = self._live_stamps()
-        fingerprint = self.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
-        seen = index.meta_get("live") or {}
-        refs_changed = index.meta_get("fingerprint") != fingerprint
-        if not refs_changed and live == seen:
+        if not self._is_stale():
             return
+        index = self.index
         with index.transaction():
+            # Looked at again inside, where only one process is at a time: what another has indexed since must not be
+            # replaced by what this one saw before.
+            live, fingerprint = self._stamps()
+            seen = index.meta_get("live") or {}
             settled: set[str] = set()
-            if refs_changed:
+            if index.meta_get("fingerprint") != fingerprint:
                 settled = self._refresh_ledgers(progress)
                 index.meta_set("fingerprint", fingerprint)
             for run_id in {*live, *seen}:
                 if run_id in settled or live.get(run_id) != seen.get(run_id):
                     self._refresh_live(run_id, from_start=run_id in settled)
             index.meta_set("live", live)
+
+    def _is_stale(self) -> bool:
+        live, fingerprint = self._stamps()
+        return self.index.meta_get("fingerprint") != fingerprint or (self.index.meta_get("live") or {}) != live
+
+    def _stamps(self) -> tuple[dict[str, list[list[Any]]], str]:
+        """What the index compares with what it has seen: the journals, and the ledgers' fingerprint.
+
+        The journals first: a run that is sealed in between is then found in the refs, never missed in both.
+        """
+        return self._live_stamps(), self.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
 
     def _live_stamps(self) -> dict[str, list[list[Any]]]:
         """Per run in `live/`, its journals with size and modification time."""
@@ -455,14 +465,15 @@ class Repo:
             offsets = {}
         events = JournalEvents.read(paths, offsets)
         if offsets and cached is not None:
-            state: RunState | None = RunState.decode(cached["record"])
+            state: RunState | None = RunState.decode(cached["record"], base=cached["base"])
         else:
             state = self.stored_state(run_id, self.revisions(run_id))
         state = events.fold(run_id, state)
         if state is not None and state.created:
             state.settle()
             index.put_runs([state.to_run(self.artifact_uri(run_id))])
-            index.meta_set(f"live:{run_id}", {"offsets": events.ends, "record": state.record()})
+            known = {"offsets": events.ends, "record": state.record(), "base": state.base}
+            index.meta_set(f"live:{run_id}", known)
 
     def reindex(self, progress: Callable[[int, int | None], None] | None = None) -> int:
         """Throw the index away and build it again from refs and journals; the number of runs in it.

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gittrack.errors import CorruptError, FormatError, GittrackError, LockedError, ReadOnlyError, StorageError
+from gittrack.errors import CorruptError, FormatError, GittrackError, LockedError, ReadOnlyError
 from gittrack.store import codec, files, journal, layout
 from gittrack.store.git import RefUpdate
 from gittrack.store.record import CLOSE, CREATE, STATUS, RunState
@@ -70,6 +70,8 @@ def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT) -> list[str]:
     """
     repo.require_writable()
     done: list[str] = []
+    for run_id in journal.empty_runs(repo.live):
+        _remove_folder(repo.live / run_id)
     if not journal.list_journals(repo.live):
         return done
     with repo.seal_lock(timeout):
@@ -197,7 +199,12 @@ def _remove_folder(folder: Path) -> None:
     """Remove a run's folder, unless a journal was opened in it meanwhile; that one is the next seal's work."""
     try:
         for path in folder.glob(f"*{journal.OPENING}"):
-            if path.stat().st_mtime < clock.time() - STALE_SECONDS:  # left by a process that died while it opened it
+            opening = journal_opening(path)
+            if opening is None:
+                dead = path.stat().st_mtime < clock.time() - STALE_SECONDS
+            else:
+                dead = files.is_alive(files.ProcessId.from_list(opening["process"])) is False
+            if dead:  # it never got its name, so nothing in it was acknowledged
                 path.unlink()
         folder.rmdir()
     except OSError as error:
@@ -308,20 +315,24 @@ def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate],
     """
     try:
         index = repo.index
-        ledgers = index.meta_get("ledgers") or {}
-        if index.meta_get("fingerprint") != before or any(ledgers.get(u.name) != u.old for u in updates):
-            return
         with index.transaction():
+            ledgers = index.meta_get("ledgers") or {}
+            if index.meta_get("fingerprint") != before or any(ledgers.get(u.name) != u.old for u in updates):
+                return
             for run_id, state in states.items():
                 # What was logged since, another reader may have indexed already: it must not disappear again.
                 JournalEvents.read(p for p in repo.journals(run_id) if p.name not in state.absorbed).fold(run_id, state)
                 state.settle()
+            after = repo.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
+            expected = {**ledgers, **{u.name: u.new for u in updates}}
+            if repo.ledgers() != expected:  # a fetch brought others at this moment
+                return
             index.put_runs([state.to_run(repo.artifact_uri(run_id)) for run_id, state in states.items()])
-            index.meta_set("ledgers", {**ledgers, **{u.name: u.new for u in updates}})
-            index.meta_set("fingerprint", repo.git.refs_fingerprint(layout.LEDGER_PREFIX).hex())
+            index.meta_set("ledgers", expected)
+            index.meta_set("fingerprint", after)
             live = index.meta_get("live") or {}
             index.meta_set("live", {run_id: stamp for run_id, stamp in live.items() if run_id not in states})
             for run_id in states:
                 index.meta_set(f"live:{run_id}", None)
-    except StorageError as error:
+    except GittrackError as error:
         _log.warning("gittrack: the index could not be brought up to date: %s", error)

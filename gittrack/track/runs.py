@@ -348,9 +348,9 @@ class Tracker:
                 f"run `{run_id}` has no artifact `{wanted}`",
                 hint=f"did you mean `{near[0]}`?" if near else f"`gittrack artifacts ls {run_id[:8]}` lists them",
             )
+        target.mkdir(parents=True, exist_ok=True)
         for done, artifact in enumerate(chosen, 1):
-            _make_parents(target, artifact.path)
-            self.repo.objects.copy_out(artifact.digest, target / artifact.path)
+            self.repo.objects.copy_out(artifact.digest, target / artifact.path, root=target)
             if progress is not None:
                 progress(done, len(chosen))
         return target / wanted if wanted else target
@@ -563,17 +563,6 @@ class Tracker:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def _make_parents(target: Path, path: str) -> None:
-    """The folders that ``path`` needs below ``target``; a symbolic link among them is refused, not followed."""
-    target.mkdir(parents=True, exist_ok=True)
-    folder = target
-    for part in path.split("/")[:-1]:
-        folder /= part
-        if folder.is_symlink():
-            raise InvalidValueError(f"`{folder}` is a symbolic link", hint="download into an empty folder")
-        folder.mkdir(exist_ok=True)
 
 
 def _check_page(max_results: int) -> None:

@@ -128,11 +128,12 @@ class Project:
         found += [path for path in store.rglob("*") if "tmp" in path.suffix and path not in found]
         return [str(path.relative_to(self.folder)) for path in found]
 
-    def age(self, *patterns: str) -> None:
-        """Make files look two days old, so that they do not count as somebody's who is still at work."""
-        for pattern in patterns:
-            for path in self.folder.glob(pattern):
-                os.utime(path, (time.time() - 2 * 24 * 3600,) * 2)
+    def age(self, *patterns: str) -> int:
+        """Make files look two days old, so that nobody can be at work on them; how many there were."""
+        paths = [path for pattern in patterns for path in self.folder.glob(pattern)]
+        for path in paths:
+            os.utime(path, (time.time() - 2 * 24 * 3600,) * 2)
+        return len(paths)
 
     def verify(self, after: object, *, lost: bool = False) -> None:
         """Every invariant.
@@ -146,8 +147,14 @@ class Project:
         """
         wrong: list[str] = []
         folder = str(self.folder)
-        self.age(".gittrack/objects/**/.tmp-*", ".git/objects/**/.tmp-*", ".git/objects/**/*tmp_*")
-        for number, step in enumerate(("check", "go_on", "check", "tidy", "problems", "compare_index")):
+        self.age(
+            ".gittrack/live/**/*.opening",
+            ".gittrack/objects/**/.tmp-*",
+            ".git/objects/**/.tmp-*",
+            ".git/objects/**/*tmp_*",
+        )
+        steps = ["check", "go_on", "check", "tidy", "problems", "compare_index"]
+        for number, step in enumerate(steps):
             arguments: dict[str, Any] = {}
             if step == "check":
                 arguments = {"promises": list(self.promises.values()), "sealed": number > 0}
@@ -158,6 +165,8 @@ class Project:
                 self.learn(outcome)
             elif step != "problems" or not lost:
                 wrong += [f"{step}: {line}" for line in outcome.acks]
+        if self.age(".git/refs/**/*.lock"):  # of a ref that was not written since; young locks may be git's
+            self.learn(self.zygote.run("go_on", folder=folder))
         fsck = subprocess.run(
             ["git", "fsck", "--strict", "--no-dangling"], cwd=folder, capture_output=True, text=True, check=False
         )

@@ -82,7 +82,7 @@ def _loop(project: Project, *commands: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -110,7 +111,10 @@ def watch(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Syscalls:
     """Puts a Syscalls between gittrack and the system."""
     seen = Syscalls(folder)
     for name in WATCHED:
-        monkeypatch.setattr(os, name, seen.wrap(name, getattr(os, name)))
+        watched = seen.wrap(name, getattr(os, name))
+        monkeypatch.setattr(os, name, watched)
+        if name in ("mkdir", "replace", "rename") and hasattr(pathlib, "_normal_accessor"):  # Python 3.10
+            monkeypatch.setattr(pathlib._normal_accessor, name, watched)
     monkeypatch.setattr(journal, "_write", os.write)  # bound early there, for speed
     monkeypatch.setattr(files, "sync_whole", seen.wrap("whole", files.sync_whole))
     return seen

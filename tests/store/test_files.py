@@ -176,12 +176,12 @@ def test_a_folder_without_permission_is_read_only(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- reading what users hand in
 
 
-def test_a_source_is_a_regular_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_source_is_a_regular_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as unix:
-        os.chdir(tmp_path)  # socket names are short
+        monkeypatch.chdir(tmp_path)  # socket names are short
         unix.bind("socket")
     os.close(files.open_source(tmp_path / "file"))
     for name, word in {

@@ -193,12 +193,14 @@ def test_only_old_temporary_files_are_swept(store: ObjectStore, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "socket", "folder", "/dev/zero", "/dev/null"])
-def test_only_regular_files_are_put(store: ObjectStore, tmp_path: Path, kind: str) -> None:
+def test_only_regular_files_are_put(
+    store: ObjectStore, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "canary", b"secret")
     (tmp_path / "link").symlink_to(tmp_path / "canary")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("socket")
         with pytest.raises(InvalidValueError):

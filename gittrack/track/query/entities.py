@@ -1,0 +1,173 @@
+"""What can be asked of what: the keys and attributes of runs and experiments, in the index and in the Python records.
+
+It is the only place that knows both sides, and is data: nothing here reads text, writes SQL or compares.  It may assume
+the index's table and column names and the records of ``gittrack.types``.
+"""
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from gittrack.types import Experiment, MetricSummary, Run
+
+# Kinds of keys.
+METRIC: Final = "metric"
+PARAM: Final = "param"
+TAG: Final = "tag"
+ATTRIBUTE: Final = "attribute"
+DATASET: Final = "dataset"
+
+# Operators, by what they go with.
+ORDERED: Final = ("=", "!=", "<", "<=", ">", ">=")  #: numbers
+TEXTUAL: Final = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")  #: text
+NULLNESS: Final = ("IS NULL", "IS NOT NULL")  #: what can be missing
+
+SUMMARIES: Final = {"min": "minimum", "max": "maximum", "last": "value"}  #: of a metric: word after the dot, column
+DATASET_KEYS: Final = ("name", "digest", "context")
+
+
+class Attribute(NamedTuple):
+    """A fixed field of an entity.
+
+    Attributes:
+        column: Its name in the entity's table.
+        read: The same of the Python record.
+        number: It is an integer; otherwise text.
+        nullable: It can be missing.
+        indexed: The database finds rows by it quickly.
+        operators: The comparisons it takes, beside those with NULL.
+        tag: If not empty, a filter looks at this tag instead (and an order does not), as MLflow does it.
+        order: SQL over the entity's row ``r`` by which it is ordered; empty: by ``column``.
+        order_read: The same of the Python record.
+    """
+
+    column: str
+    read: Callable[[Any], Any]
+    number: bool = False
+    nullable: bool = False
+    indexed: bool = False
+    operators: tuple[str, ...] = TEXTUAL
+    tag: str = ""
+    order: tuple[str, ...] = ()
+    order_read: Callable[[Any], Any] | None = None
+
+
+class Entity(NamedTuple):
+    """A kind of thing that can be searched.
+
+    Attributes:
+        name: What a message calls one of them.
+        table: Its SQL table.
+        tables: SQL table for each kind of key it has beside attributes.
+        prefixes: The word before the dot, and the kind it stands for.
+        attributes: By name.
+        aliases: Other names of attributes.
+        default_order: Used if no order is given.
+        last_order: Appended to any order that does not have these keys already; the last one is unique.
+        lookup: Of a record, kind and key: the value (of a metric its summary), or None.
+    """
+
+    name: str
+    table: str
+    tables: Mapping[str, str]
+    prefixes: Mapping[str, str]
+    attributes: Mapping[str, Attribute]
+    aliases: Mapping[str, str]
+    default_order: tuple[str, ...]
+    last_order: tuple[str, ...]
+    lookup: Callable[[Any, str, str], Any]
+
+
+def _commit(run: Run) -> str | None:
+    return _text(run.code.get("commit"))
+
+
+def _branch(run: Run) -> str | None:
+    return _text(run.code.get("branch"))
+
+
+def _dirty(run: Run) -> str | None:
+    dirty = run.code.get("dirty")
+    return None if dirty is None else str(bool(dirty)).lower()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _of_run(run: Run, kind: str, key: str) -> MetricSummary | str | None:
+    if kind == PARAM:
+        return run.data.params.get(key)
+    if kind == TAG:
+        return run.data.tags.get(key)
+    value = run.data.metrics.get(key)
+    return None if value is None else run.data.summaries.get(key, MetricSummary(value, 0, 0, value, value, 1))
+
+
+def _of_experiment(experiment: Experiment, _kind: str, key: str) -> str | None:
+    return experiment.tags.get(key)
+
+
+RUNS: Final = Entity(
+    name="run",
+    table="runs",
+    tables={METRIC: "metrics", PARAM: "params", TAG: "tags", DATASET: "inputs"},
+    prefixes={
+        **dict.fromkeys(("metrics", "metric"), METRIC),
+        **dict.fromkeys(("params", "param", "parameters", "parameter"), PARAM),
+        **dict.fromkeys(("tags", "tag"), TAG),
+        **dict.fromkeys(("attributes", "attribute", "attr", "run"), ATTRIBUTE),
+        **dict.fromkeys(("datasets", "dataset"), DATASET),
+    },
+    attributes={
+        "run_id": Attribute("run_id", attrgetter("info.run_id"), indexed=True),
+        "run_name": Attribute("run_name", attrgetter("info.run_name"), tag="mlflow.runName"),
+        "status": Attribute("status", attrgetter("info.status"), indexed=True),
+        "user_id": Attribute("user_id", attrgetter("info.user_id")),
+        "artifact_uri": Attribute("artifact_uri", attrgetter("info.artifact_uri")),
+        "start_time": Attribute(
+            "start_time", attrgetter("info.start_time"), number=True, indexed=True, operators=ORDERED
+        ),
+        "end_time": Attribute("end_time", attrgetter("info.end_time"), number=True, nullable=True, operators=ORDERED),
+        "commit": Attribute("code_commit", _commit, nullable=True, indexed=True),
+        "branch": Attribute("code_branch", _branch, nullable=True),
+        "dirty": Attribute("code_dirty", _dirty, nullable=True),
+    },
+    aliases={
+        **dict.fromkeys(("created", "Created"), "start_time"),
+        **dict.fromkeys(("run name", "Run name", "Run Name"), "run_name"),
+    },
+    default_order=(),
+    last_order=("start_time DESC", "run_id ASC"),
+    lookup=_of_run,
+)
+
+EXPERIMENTS: Final = Entity(
+    name="experiment",
+    table="experiments",
+    tables={TAG: "experiment_tags"},
+    prefixes={
+        **dict.fromkeys(("tags", "tag"), TAG),
+        **dict.fromkeys(("attributes", "attribute", "attr"), ATTRIBUTE),
+    },
+    attributes={
+        "name": Attribute("name", attrgetter("name")),
+        "experiment_id": Attribute(
+            "experiment_id",
+            attrgetter("experiment_id"),
+            operators=("=", "!=", "IN", "NOT IN"),
+            order=("LENGTH(r.experiment_id)", "r.experiment_id"),  # as the numbers they are
+            order_read=lambda experiment: (len(experiment.experiment_id), experiment.experiment_id),
+        ),
+        "creation_time": Attribute(
+            "creation_time", attrgetter("creation_time"), number=True, nullable=True, operators=ORDERED
+        ),
+        "last_update_time": Attribute(
+            "last_update_time", attrgetter("last_update_time"), number=True, nullable=True, operators=ORDERED
+        ),
+    },
+    aliases={},
+    default_order=("creation_time DESC", "experiment_id ASC"),
+    last_order=("experiment_id DESC",),
+    lookup=_of_experiment,
+)

@@ -1,0 +1,121 @@
+"""A tree to a predicate, an order to a sort key: what SQL answers, said without SQL.
+
+The oracle that tests hold the index against.  So it says the rules as plainly as it can, shares none of the code of
+``sql``, and may assume what ``tree`` says of trees and that records are whole.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cmp_to_key
+from typing import Any, Final
+
+from gittrack.store.index import CONTEXT_TAG, number_of
+from gittrack.track.query.entities import ATTRIBUTE, DATASET, NULLNESS, PARAM, RUNS, TAG, Entity
+from gittrack.track.query.tree import Comparison, Field, Junction, Negation, Node, OrderKey
+from gittrack.types import MetricSummary, Run
+
+
+def predicate(where: Node | None, entity: Entity = RUNS) -> Callable[[Any], bool]:
+    """A function that says whether a record matches."""
+    return lambda record: where is None or _matches(where, record, entity)
+
+
+def _matches(node: Node, record: Any, entity: Entity) -> bool:
+    if isinstance(node, Negation):
+        return not _matches(node.part, record, entity)
+    if isinstance(node, Junction):
+        answers = (_matches(part, record, entity) for part in node.parts)
+        return all(answers) if node.operator == "AND" else any(answers)
+    if node.field.kind == DATASET:
+        return any(_compare(value, node) for value in _dataset_values(record, node.field.key))
+    value = _filter_value(record, node.field, entity)
+    if value is not None and node.field.kind == PARAM and isinstance(node.value, (int, float)):
+        value = number_of(value)
+        if value is None:
+            return node.operator == "!="
+    return _compare(value, node)
+
+
+def _filter_value(record: Any, field: Field, entity: Entity) -> Any:
+    if field.kind != ATTRIBUTE:
+        return _keyed_value(record, field, entity)
+    attribute = entity.attributes[field.key]
+    return entity.lookup(record, TAG, attribute.tag) if attribute.tag else attribute.read(record)
+
+
+def _order_value(record: Any, field: Field, entity: Entity) -> Any:
+    if field.kind != ATTRIBUTE:
+        return _keyed_value(record, field, entity)
+    attribute = entity.attributes[field.key]
+    return (attribute.order_read or attribute.read)(record)
+
+
+def _keyed_value(record: Any, field: Field, entity: Entity) -> Any:
+    found = entity.lookup(record, field.kind, field.key)
+    return getattr(found, field.summary) if isinstance(found, MetricSummary) else found
+
+
+def _dataset_values(run: Run, key: str) -> Iterable[str]:
+    for use in run.inputs.dataset_inputs:
+        if key == "context":
+            yield from (tag.value for tag in use.tags if tag.key == CONTEXT_TAG)
+        else:
+            yield getattr(use.dataset, key)
+
+
+def like(text: str, pattern: str) -> bool:
+    """Whether the whole text fits: ``%`` is any text, ``_`` any character, and there are no escapes."""
+    pieces = [re.escape(piece).replace("_", ".") for piece in pattern.split("%")]
+    pieces[0] = r"\A" + pieces[0]
+    pieces[-1] += r"\Z"
+    at = 0
+    for piece in pieces:  # the leftmost place of each leaves the most for the rest
+        found = re.compile(piece, re.DOTALL).search(text, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
+
+
+_COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "IN": lambda value, values: value in values,
+    "NOT IN": lambda value, values: value not in values,
+    "LIKE": like,
+    "ILIKE": lambda value, pattern: like(value.casefold(), pattern.casefold()),
+}
+
+
+def _compare(value: Any, node: Comparison) -> bool:
+    if node.operator in NULLNESS:
+        return (value is None) == (node.operator == "IS NULL")
+    return value is not None and _COMPARE[node.operator](value, node.value)
+
+
+def _backwards(one: Any, other: Any) -> int:
+    return int(one < other) - int(one > other)
+
+
+_descending = cmp_to_key(_backwards)  #: wraps a value, which then sorts the other way round
+
+
+def sort_key(order: Sequence[OrderKey], entity: Entity = RUNS) -> Callable[[Any], Any]:
+    """A key for ``sorted``: numbers, then NaN, then what is missing, whichever the direction."""
+
+    def rank(value: Any, ascending: bool) -> tuple[int, Any]:
+        if value is None:
+            return 2, 0
+        if isinstance(value, float) and math.isnan(value):
+            return 1, 0
+        return 0, value if ascending else _descending(value)
+
+    return lambda record: [rank(_order_value(record, part.field, entity), part.ascending) for part in order]
