@@ -55,6 +55,7 @@ class Keeper:
         self._wake = threading.Condition()
         self._seal_wanted = False
         self._sealing = False
+        self._capturing = False
         self._stopping = False
         self._pending: list[ActiveRun] = []
         self._threads: dict[str, threading.Thread] = {}
@@ -90,10 +91,12 @@ class Keeper:
             self._start("seal", self._seal_loop)
             self._wake.notify_all()
 
-    def wait_sealed(self, timeout: float) -> None:
-        """Wait until nothing is left to commit, ``timeout`` seconds at most."""
+    def wait_idle(self, timeout: float) -> None:
+        """Wait until nothing is left to capture or to commit, ``timeout`` seconds at most."""
         with self._wake:
-            self._wake.wait_for(lambda: not (self._seal_wanted or self._sealing), timeout)
+            self._wake.wait_for(
+                lambda: not (self._pending or self._capturing or self._seal_wanted or self._sealing), timeout
+            )
 
     def _sync_loop(self) -> None:
         while True:
@@ -137,8 +140,9 @@ class Keeper:
     def _capture_pending(self) -> None:
         with self._wake:
             runs, self._pending = self._pending, []
-        if not runs:
-            return
+            if not runs:
+                return
+            self._capturing = True
         try:
             self._capture(runs)
         except GittrackError as error:
@@ -150,6 +154,9 @@ class Keeper:
                 run.finish_capture()
             if any(run.terminated for run in runs):
                 self.seal_soon()
+            with self._wake:
+                self._capturing = False
+                self._wake.notify_all()
 
     def drain(self, *, release: bool) -> None:
         """Stop the threads and do what they had left, here and now.

@@ -521,7 +521,7 @@ class Tracker:
                 run.end(status)
         self._at_exit.clear()
         if hurry:
-            self._keeper.wait_sealed(2.0)
+            self._keeper.wait_idle(2.0)
         else:
             self.close()
 

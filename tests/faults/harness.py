@@ -163,6 +163,8 @@ class Project:
                 wrong.append(f"{step}: exit status {outcome.status}\n{outcome.stderr}")
             elif step == "go_on":
                 self.learn(outcome)
+                said = [line for line in outcome.stderr.splitlines() if line.startswith("warning: ")]
+                wrong += [f"go_on: {line}" for line in said if "left behind" not in line and not lost]
             elif step != "problems" or not lost:
                 wrong += [f"{step}: {line}" for line in outcome.acks]
         if self.age(".git/refs/**/*.lock"):  # of a ref that was not written since; young locks may be git's

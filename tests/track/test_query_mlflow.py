@@ -42,7 +42,7 @@ class Both(NamedTuple):
     """MLflow's store and the index, with the same in them."""
 
     store: Any
-    index: Index
+    ours: Index
     experiments: list[str]
 
 
@@ -132,8 +132,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
 
 def ours(both: Both, text: str, order: list[str], view: int = ViewType.ACTIVE_ONLY) -> list[str]:
     """Ids of the runs that the index finds."""
-    compiled = compile_search(text, order, has_metric=both.index.has_metric)
-    return both.index.search_run_ids(compiled, both.experiments, view)
+    compiled = compile_search(text, order, has_metric=both.ours.has_metric)
+    return both.ours.search_run_ids(compiled, both.experiments, view)
 
 
 def theirs(both: Both, text: str, order: list[str], view: int = ViewType.ACTIVE_ONLY) -> list[str]:
@@ -263,7 +263,7 @@ def test_pages_are_mlflows(both: Both) -> None:
     while True:
         page = both.store.search_runs(both.experiments, "", ViewType.ACTIVE_ONLY, 7, order, token)
         offset = page_offset(token)
-        found = both.index.search_run_ids(compiled, both.experiments, limit=8, offset=offset)
+        found = both.ours.search_run_ids(compiled, both.experiments, limit=8, offset=offset)
         assert found[:7] == [run.info.run_id for run in page]
         assert (page_token(offset + 7) if len(found) > 7 else None) == (page.token.decode() if page.token else None)
         token = page.token
@@ -292,7 +292,7 @@ EXPERIMENT_FILTERS = [
 def test_experiments_are_found_as_mlflow_finds_them(both: Both, text: str, order: list[str]) -> None:
     for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY, ViewType.ALL):
         compiled = compile_search(text, order, EXPERIMENTS)
-        found = [experiment.experiment_id for experiment in both.index.search_experiments(compiled, view)]
+        found = [experiment.experiment_id for experiment in both.ours.search_experiments(compiled, view)]
         expected = both.store.search_experiments(view, 1000, text, order or None)
         assert found == [experiment.experiment_id for experiment in expected]
 
