@@ -192,7 +192,10 @@ class Store(RuleBasedStateMachine):
         try:
             self.reopen()
             self.everything_is_as_in_the_model()
-            assert fsck(self._repo, full=True) == []
+            problems = fsck(self._repo, full=True)
+            assert problems == [], [
+                (self._repo.run(p.subject), self._repo.index.get_run(p.subject)) for p in problems if p.kind == "index"
+            ]
         finally:
             stores.tracker(str(self.folder)).close()
             shutil.rmtree(self.folder)
@@ -244,17 +247,25 @@ class Store(RuleBasedStateMachine):
         if chosen == "0" or deleted:
             if deleted:
                 self.client.restore_experiment(chosen)
-                self.experiments[chosen] = (known, False, tags)
+                self._set_deleted(chosen, False)
             return
         if delete:
             self.client.delete_experiment(chosen)
-            self.experiments[chosen] = (known, True, tags)
+            self._set_deleted(chosen, True)
             return
         self.client.set_experiment_tag(chosen, key, value)
         self.experiments[chosen] = (known, False, {**tags, key: value})
         if all(name != other for other, _, _ in self.experiments.values()):
             self.client.rename_experiment(chosen, name)
             self.experiments[chosen] = (name, False, {**tags, key: value})
+
+    def _set_deleted(self, experiment: str, deleted: bool) -> None:
+        """Its runs go and come with it, as in MLflow."""
+        name, _, tags = self.experiments[experiment]
+        self.experiments[experiment] = (name, deleted, tags)
+        for run in self.model.values():
+            if run.experiment == experiment:
+                run.deleted = deleted
 
     # -- logging, also into runs that are over -------------------------------------------------------------------------
 

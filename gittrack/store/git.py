@@ -263,7 +263,7 @@ class GitStore:
             with self._writers_lock():
                 self._move(moves)
         except BaseException:
-            if pack is not None:
+            if pack is not None and not self._any_moved(moves):
                 pack.discard()
             raise
         if pack is not None:
@@ -278,6 +278,16 @@ class GitStore:
             if not self._heal(10.0):
                 raise
             self._refs.update(moves)
+
+    def _any_moved(self, moves: list[RefUpdate]) -> bool:
+        """True if a ref names a new object although moving failed, or may: then what it names must stay.
+
+        The rename of a ref can have happened when putting it on disk fails.
+        """
+        try:
+            return any(move.new is not None and self._refs.read(move.name) == move.new for move in moves)
+        except GittrackError:  # it cannot be told, so nothing is thrown away
+            return True
 
     def _confirm(self, batch: Batch, pack: PackOnDisk) -> None:
         """Make sure that the pack is still there now that refs name its objects; write it again if it is not.

@@ -7,6 +7,7 @@ wrote it; a crash anywhere leaves either the journal or the commit, and the next
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time as clock
 from collections.abc import Mapping
@@ -71,7 +72,7 @@ def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT) -> list[str]:
     repo.require_writable()
     done: list[str] = []
     for run_id in journal.empty_runs(repo.live):
-        _remove_folder(repo.live / run_id)
+        _remove_if_abandoned(repo.live / run_id)
     if not journal.list_journals(repo.live):
         return done
     with repo.seal_lock(timeout):
@@ -193,6 +194,13 @@ def _set_aside(repo: Repo, item: _Ready, why: str) -> None:
     files.sync_dir(target)
     _remove_folder(repo.live / item.run_id)
     _log.warning("gittrack: the journal of run `%s` is damaged (%s); it was moved to `%s`", item.run_id, why, target)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Remove a run's folder in which nobody is about to open the first journal."""
+    with contextlib.suppress(FileNotFoundError):
+        if any(folder.iterdir()) or folder.stat().st_mtime < clock.time() - STALE_SECONDS:
+            _remove_folder(folder)
 
 
 def _remove_folder(folder: Path) -> None:

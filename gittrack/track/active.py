@@ -468,12 +468,12 @@ class ActiveRun:
         }
         path = folder / f"{identity.host}-{identity.pid}-{secrets.token_hex(4)}{journal.SUFFIX}"
         for attempt in range(10):
-            files.make_dirs(folder, durable=False)  # the first sync of the journal puts the folder on disk too
             try:
+                files.make_dirs(folder, durable=False)  # the first sync of the journal puts the folder on disk too
                 writer = journal.JournalWriter(path, codec.pack([record.OPEN, opening]))
             except GittrackError as error:
                 # Whoever sealed the run's earlier journals removed the folder at this moment.
-                if attempt == 9 or not isinstance(error.__cause__, FileNotFoundError):
+                if attempt == 9 or not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
                     raise
             else:
                 break

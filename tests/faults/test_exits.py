@@ -110,33 +110,25 @@ ENDINGS: dict[str, tuple[str, int, str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def ended(template: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, tuple[int, str]]]:
-    """A project in which programs have ended in all these ways, some at the same time; how each one ended."""
-    project = template.copy(tmp_path_factory.mktemp("exits") / "project")
+def test_status_after_every_ending(project: Project) -> None:
+    """A fresh process sees how each program ended, some of them at the same time in one store, and what it logged."""
 
     def one(name: str) -> tuple[int, str]:
         return _end(_start(project, _START + textwrap.dedent(ENDINGS[name][0]), name))
 
     with ThreadPoolExecutor(3) as pool:
-        return project, dict(zip(ENDINGS, pool.map(one, ENDINGS), strict=True))
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_status_at_the_end(ended: tuple[Project, dict[str, tuple[int, str]]], ending: str) -> None:
-    project, results = ended
-    _, code, status = ENDINGS[ending]
-    returned, said = results[ending]
-    assert returned == code, said
-    run = _run(project, ending)
-    assert run["status"] == status
-    assert run["metrics"]["loss"] == [[1, 0.5]]
-    assert run["artifacts"] == ["kept.txt"]
-    assert run["end_time"] is not None
-
-
-def test_everything_is_in_order_afterwards(ended: tuple[Project, dict[str, tuple[int, str]]]) -> None:
-    ended[0].verify("processes that ended in every way")
+        results = dict(zip(ENDINGS, pool.map(one, ENDINGS), strict=True))
+    wrong = []
+    for name, (_, code, status) in ENDINGS.items():
+        returned, said = results[name]
+        if returned != code:
+            wrong.append(f"{name}: exit status {returned}\n{said}")
+        run = _run(project, name)
+        end_time, metrics = run.pop("end_time"), run.pop("metrics")
+        if run != {"status": status, "artifacts": ["kept.txt"]} or metrics["loss"] != [[1, 0.5]] or end_time is None:
+            wrong.append(f"{name}: {run}, loss {metrics['loss']}, ended at {end_time}")
+    assert not wrong, "\n".join(wrong)
+    project.verify("processes that ended in every way")
 
 
 def test_sigterm_sent_twice(project: Project) -> None:
