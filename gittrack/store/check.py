@@ -76,9 +76,18 @@ def fsck(repo: Repo, *, full: bool = False, progress: Progress | None = None) ->
         progress: Told about runs done.
     """
     progress = progress or _silent
-    if repo.exists and not repo.read_only:
-        seal(repo)
     problems = [Problem("git", "repository", text, "`git fsck` tells more") for text in repo.git.fsck()]
+    if repo.exists and not repo.read_only:
+        try:
+            seal(repo)
+        except GittrackError as error:
+            problems.append(
+                Problem("journal", "live", f"finished runs cannot be committed: {error.message}", error.hint)
+            )
+    for ref in repo.ledger_refs().keys() - repo.ledgers().keys():
+        problems.append(
+            Problem("ledger", ref, "the commit it names is missing", "fetch it from a remote or another clone")
+        )
     digests: dict[Digest, tuple[int, str]] = {}
     seen = 0
     for ref, ledger in sorted(repo.ledgers().items()):

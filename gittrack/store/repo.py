@@ -8,6 +8,7 @@ learning, reads no environment and prints nothing.
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import re
 import secrets
@@ -31,6 +32,8 @@ from gittrack.types import Artifact, MetricHistory, ObjectId, Run
 if TYPE_CHECKING:
     from gittrack.store.index import Index
     from gittrack.store.pack import Batch
+
+_log = logging.getLogger("gittrack")
 
 #: How long a command waits for another process that is sealing.
 LOCK_TIMEOUT: Final = 60.0
@@ -158,7 +161,16 @@ class Repo:
         return f"runs:/{run_id}"
 
     def ledgers(self) -> dict[str, ObjectId]:
-        """Every ledger ref and the commit it is at."""
+        """Every ledger ref and the commit it is at; one whose commit is missing is left to ``gittrack fsck``."""
+        found = self.ledger_refs()
+        broken = [ref for ref, oid in found.items() if not self.git.exists(oid)]
+        for ref in broken:
+            _log.warning("gittrack: ledger `%s` names a commit that is missing; run `gittrack fsck`", ref)
+            del found[ref]
+        return found
+
+    def ledger_refs(self) -> dict[str, ObjectId]:
+        """Every ledger ref and what it names, whether that exists or not."""
         refs = self.git.refs(layout.LEDGER_PREFIX)
         return {ref: oid for ref, oid in refs.items() if layout.parse_ledger_ref(ref)}
 

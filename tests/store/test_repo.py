@@ -319,6 +319,20 @@ def test_fsck_names_every_kind_of_damage(git_repo: Sandbox) -> None:
         tracker.read_artifact(run_id, "notes/a.txt")
 
 
+def test_a_ledger_whose_commit_is_missing_hides_only_its_own_runs(
+    git_repo: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = tracker_at(git_repo.path)
+    run_id = finished_run(tracker, loss=0.5)
+    (git_repo.paths.git_dir / "refs/runs/0/somebody-1234").write_text("1" * 40 + "\n")
+    tracker.repo.close()
+    assert tracker.get_run(run_id).info.status == "FINISHED"
+    assert [found.info.run_id for found in tracker.search_runs()] == [run_id]
+    assert "somebody-1234" in caplog.text
+    assert ("ledger", "refs/runs/0/somebody-1234") in [(p.kind, p.subject) for p in check.fsck(tracker.repo)]
+    assert finished_run(tracker, loss=0.25)
+
+
 def test_the_index_is_derived(git_repo: Sandbox) -> None:
     tracker = tracker_at(git_repo.path)
     run_id = finished_run(tracker, loss=0.5)
