@@ -84,10 +84,9 @@ def fsck(repo: Repo, *, full: bool = False, progress: Progress | None = None) ->
             problems.append(
                 Problem("journal", "live", f"finished runs cannot be committed: {error.message}", error.hint)
             )
-    for ref in repo.ledger_refs().keys() - repo.ledgers().keys():
-        problems.append(
-            Problem("ledger", ref, "the commit it names is missing", "fetch it from a remote or another clone")
-        )
+    broken = sorted(repo.ledger_refs().keys() - repo.ledgers().keys())
+    hint = "fetch it from a remote or another clone"
+    problems += [Problem("ledger", ref, "the commit it names is missing", hint) for ref in broken]
     digests: dict[Digest, tuple[int, str]] = {}
     seen = 0
     for ref, ledger in sorted(repo.ledgers().items()):
