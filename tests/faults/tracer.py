@@ -215,6 +215,7 @@ def _loop(root: int, fault: Fault | None, outcome: Outcome) -> None:
             continue
         event, signal_number = status >> 16, os.WSTOPSIG(status)
         deliver = 0 if event else signal_number
+        number = 0
         if event == _EVENT_SECCOMP and fault is not None:
             call = _decode(pid, len(outcome.calls) + 1, groups[pid] == root)
             if call is not None:
@@ -231,10 +232,12 @@ def _loop(root: int, fault: Fault | None, outcome: Outcome) -> None:
                     _kill(groups[pid])
                     continue
                 if isinstance(action, int):
-                    _fail(pid, action)
+                    number = action
         try:
+            if number:
+                _fail(pid, number)
             _ptrace(_PTRACE_CONT, pid, 0, deliver)
-        except ProcessLookupError:  # killed meanwhile; its end is reported by waitpid
+        except ProcessLookupError:  # killed meanwhile, as threads are at the end; its end is reported by waitpid
             continue
 
 
