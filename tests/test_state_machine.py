@@ -441,8 +441,9 @@ class Store(RuleBasedStateMachine):
             assert sorted((t, s, _said(v)) for t, s, v in history) == sorted({(t, s, _said(v)) for t, s, v in points})
         listed = [a for folder in ("", "dir", "dir/sub") for a in self.client.list_artifacts(run, folder or None)]
         assert {a.path: a.file_size for a in listed if not a.is_dir} == {p: len(d) for p, d in model.artifacts.items()}
-        for path, data in model.artifacts.items():
-            assert Path(self.client.download_artifacts(run, path)).read_bytes() == data
+        with tempfile.TemporaryDirectory() as target:
+            for path, data in model.artifacts.items():
+                assert Path(self.client.download_artifacts(run, path, target)).read_bytes() == data
 
     @invariant()
     def everything_is_as_in_the_model(self) -> None:

@@ -25,7 +25,8 @@ def ask(settings: Settings, row: str, *, folder: Path | None = None, **arguments
         check=False,
     )
     if done.returncode != 0:
-        settings.say(f"MLflow failed at `{row}`: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        settings.say(f"MLflow failed at `{row}` with exit status {done.returncode}: {said[-1]}")
         return None
     answer: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
     return answer

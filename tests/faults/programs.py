@@ -12,6 +12,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -364,7 +365,8 @@ def _find(client: Any, kind: str, subject: str, *what: Any) -> list[Any]:
         points = [(m.step, m.value) for m in client.get_metric_history(subject, key)]
         return list(what) if (what[1], what[2]) in points and key in run.data.metrics else [key, points]
     if kind == "artifact":
-        return [key, _digest(Path(client.download_artifacts(subject, key)).read_bytes())]
+        with tempfile.TemporaryDirectory() as target:
+            return [key, _digest(Path(client.download_artifacts(subject, key, target)).read_bytes())]
     found: dict[str, list[Any]] = {
         "run": [],
         "status": [run.info.status],
