@@ -206,10 +206,12 @@ class RunState:
             columns = self._points[key] = (array("q"), array("q"), array("d"))
         columns[0].append(step)
         columns[1].append(timestamp)
-        columns[2].append(value)
+        columns[2].append(value + 0.0)  # zero has no sign: 0.0 and -0.0 are equal, so which came last could not be told
 
     def _columns(self, data: bytes) -> None:
         for key, new in codec.unpack_points(data).items():
+            if 0.0 in new[2]:
+                new[2][:] = array("d", [value + 0.0 for value in new[2]])
             known = self._points.setdefault(key, (array("q"), array("q"), array("d")))
             known[0].extend(new[0])
             known[1].extend(new[1])

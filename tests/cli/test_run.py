@@ -111,7 +111,7 @@ def test_signals_reach_the_program(repo: Sandbox, program: Path, cli: Cli, name:
         "import signal, sys, time\n"
         f"signal.signal(signal.{name}, lambda *_: (print('got it'), sys.exit(7)))\n"
         "print('ready')\n"
-        "time.sleep(60)\n"
+        "for _ in range(600): time.sleep(0.1)\n"  # one long sleep could begin just after the signal was noted
     )
     words = [str(program), "run", "-q", "--", sys.executable, "-c", script]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)

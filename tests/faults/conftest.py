@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults import harness, power
-from tests.faults.zygote import Zygote
+if sys.platform == "win32":
+    collect_ignore_glob = ["test_*.py"]  # there is no fork, no kill -9 and no strace to play these faults with
+else:
+    from tests.faults import harness, power
+    from tests.faults.zygote import Zygote
 
 
 @pytest.fixture(scope="session")

@@ -322,8 +322,9 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-_LIBC: Final[Any] = ctypes.CDLL(None, use_errno=True)
+_LIBC: Any = None
 if sys.platform == "linux":
+    _LIBC = ctypes.CDLL(None, use_errno=True)
     _LIBC.ptrace.restype = ctypes.c_long
     _LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
