@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -229,20 +230,33 @@ def _read_git(paths: gateway.RepoPaths | None, section: bytes) -> dict[str, tupl
     found: dict[str, tuple[str, str]] = {}
     for file in files:
         try:
-            text = file.read_bytes().lower()
+            seen = file.stat()
         except OSError:  # most of these files do not exist
             continue
-        # The parser costs 40 ms to load; most configurations say nothing about the section.
-        if section not in text and b"[include" not in text:
-            continue
-        from dulwich.config import ConfigFile
-
-        parsed = ConfigFile.from_path(str(file))
-        for name in parsed.sections():
-            if len(name) == 1 and name[0].lower() == section:
-                for key, value in parsed.items(name):
-                    found[f"{section.decode()}.{key.decode().lower()}"] = (value.decode("utf-8", "replace"), str(file))
+        for key, value in _section_of(file, section, (seen.st_ino, seen.st_size, seen.st_mtime_ns)):
+            found[f"{section.decode()}.{key}"] = (value, str(file))
     return found
+
+
+@lru_cache(maxsize=32)  # every start of a run asks; who changes the file makes a new one of it, or a longer or newer
+def _section_of(file: Path, section: bytes, _stamp: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
+    """The section's (lower-case key, value) in one file of git's; empty if the file cannot be read."""
+    try:
+        text = file.read_bytes().lower()
+    except OSError:
+        return ()
+    # The parser costs 40 ms to load; most configurations say nothing about the section.
+    if section not in text and b"[include" not in text:
+        return ()
+    from dulwich.config import ConfigFile
+
+    parsed = ConfigFile.from_path(str(file))
+    return tuple(
+        (key.decode().lower(), value.decode("utf-8", "replace"))
+        for name in parsed.sections()
+        if len(name) == 1 and name[0].lower() == section
+        for key, value in parsed.items(name)
+    )
 
 
 def _team_settings(paths: gateway.RepoPaths | None) -> Mapping[str, Any]:

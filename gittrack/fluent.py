@@ -289,7 +289,7 @@ def _create(
         tracker.active_writer(parent_run_id)  # raises for one that is deleted or unknown
     if experiment_id is None:
         experiment_id = _chosen_experiment(tracker, settings)
-    tags = {**_context_tags(tracker, session.user()), **tags}
+    tags = {**_context_tags(tracker, session.user(settings)), **tags}
     if parent_run_id:
         tags[PARENT_RUN_TAG] = parent_run_id
     return tracker.create_run(

@@ -126,10 +126,10 @@ def open_reader(uri: str | None = None) -> Tracker:
     return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values)
 
 
-def user() -> str:
-    """Who runs are recorded as: the `user` setting, else the system's user name."""
+def user(settings: config.Config | None = None) -> str:
+    """Who runs are recorded as: the `user` setting (of ``settings``, if they are read already), else the system's."""
     try:
-        return config.current().user or getpass.getuser()
+        return (settings or config.current()).user or getpass.getuser()
     except (KeyError, OSError):  # a container's user without a passwd entry
         return "unknown"
 

@@ -50,7 +50,7 @@ def command(
         _experiment(opened, experiment, settings),
         name=name,
         tags=labels,
-        user_id=session.user(),
+        user_id=session.user(settings),
         parent_run_id=settings.run_id,  # set if this is a program that `gittrack run` runs
         environment=environment_of(words, config.environment()),
     )

@@ -228,14 +228,29 @@ class _Config:
             )
 
 
-def _read_config(path: Path) -> Iterator[tuple[str, str]]:
+def _read_config(path: Path) -> tuple[tuple[str, str], ...]:
     """(``section.name`` or ``section.subsection.name``, value) of a config file; includes are not followed."""
+    try:
+        seen = path.stat()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise CorruptError(f"`{path}` cannot be read: {error.strerror}") from error
+    return _read_config_at(path, (seen.st_ino, seen.st_size, seen.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)  # every start of a run asks; git replaces the file when it changes it, so its inode tells
+def _read_config_at(path: Path, _stamp: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
     try:
         text = os.fsdecode(path.read_bytes())
     except FileNotFoundError:
-        return
+        return ()
     except OSError as error:
         raise CorruptError(f"`{path}` cannot be read: {error.strerror}") from error
+    return tuple(_parse_config(text))
+
+
+def _parse_config(text: str) -> Iterator[tuple[str, str]]:
     section = ""
     for line in re.sub(r"\\\r?\n", "", text).splitlines():
         rest = line.strip()
