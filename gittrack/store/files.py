@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, Protocol
@@ -43,7 +44,7 @@ else:
 _CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 18  # four of them, read here and hashed there, must stay in a core's cache: twice as fast as 1 MiB
 _WRITE_BACK: Final = 8 << 20
 _TEMP_PREFIX: Final = ".tmp-"
 
@@ -554,7 +555,11 @@ class ProcessId:
 
 def process_identity() -> ProcessId:
     """The calling process."""
-    pid = os.getpid()
+    return _identity_of(os.getpid())
+
+
+@lru_cache(maxsize=1)  # every journal names its process; a forked child has another number
+def _identity_of(pid: int) -> ProcessId:
     return ProcessId(_host(), _boot_id(), pid, (_started(pid) or ("", ""))[0])
 
 
