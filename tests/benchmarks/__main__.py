@@ -74,6 +74,8 @@ def _settings(options: argparse.Namespace, home: Path) -> Settings:
         home=home,
         rounds=options.rounds,
     )
+    # Python must keep the code it compiles, as it does for everybody else: MLflow's was compiled by its installation.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in list(os.environ):
         if name.startswith(("GIT", "MLFLOW")):
             del os.environ[name]
