@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gittrack.errors import CorruptError, FormatError, GittrackError, LockedError, ReadOnlyError
+from gittrack.errors import CorruptError, FormatError, GittrackError, LockedError, NotFoundError, ReadOnlyError
 from gittrack.store import codec, files, journal, layout
 from gittrack.store.git import RefUpdate
 from gittrack.store.record import CLOSE, CREATE, STATUS, RunState
@@ -138,7 +138,8 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
             events = JournalEvents.read(item.paths)
             stored = repo.stored_state(item.run_id, repo.revisions(item.run_id, ledgers))
             known = {} if stored is None else dict(stored.absorbed)
-            if events.empty or all(known.get(name, 0) >= end for name, end in events.ends.items()):
+            told = stored is None or stored.terminated  # else it went on after a checkpoint
+            if events.empty or (told and all(known.get(name, 0) >= end for name, end in events.ends.items())):
                 spent.append((item, events.ends))  # it died before it said anything, or right after it was committed
                 continue
             state = _final_state(item, events.fold(item.run_id, stored))
@@ -154,6 +155,21 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
         states[item.run_id] = state
         commits.setdefault(state.experiment_id, {})[item.run_id] = commit
         state.base = commit
+    _publish(repo, batch, states, commits)
+    for item, ends in spent:
+        for path in item.paths:
+            if path.stat().st_size == ends[path.name]:  # else somebody wrote behind its end: that is the next seal's
+                path.unlink()
+        _remove_folder(repo.live / item.run_id)
+    if spent:
+        files.sync_dir(repo.live)
+    return list(states)
+
+
+def _publish(
+    repo: Repo, batch: Batch, states: Mapping[str, RunState], commits: Mapping[str, Mapping[str, ObjectId]]
+) -> None:
+    """Put run commits on disk and into the ledgers; ``commits`` are by experiment and run."""
     now = int(clock.time())
     updates = [
         repo.ledger_update(batch, experiment_id, changes, message=f"{len(changes)} run(s)\n", time=now)
@@ -163,14 +179,45 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
         before = repo.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
         repo.git.publish(batch, updates)
         _index(repo, states, updates, before)
-    for item, ends in spent:
-        for path in item.paths:
-            if path.stat().st_size == ends[path.name]:  # else somebody wrote behind its end: that is the next seal's
-                path.unlink()
-        _remove_folder(repo.live / item.run_id)
-    if spent:
-        files.sync_dir(repo.live)
-    return list(states)
+
+
+def checkpoint(repo: Repo, run_id: str, *, force: bool = False) -> ObjectId | None:
+    """Commit a run as it is now, be it over or not; what is logged later becomes a later revision.
+
+    Args:
+        repo: The store.
+        run_id: The run.
+        force: Do not wait for its code.
+
+    Returns:
+        The run's commit; None if its code is still being captured.
+
+    Raises:
+        NotFoundError: No such run.
+        LockedError: Another process was sealing for too long.
+    """
+    seal(repo)
+    with repo.seal_lock():
+        ledgers = repo.ledgers()
+        revisions = repo.revisions(run_id, ledgers)
+        stored = repo.stored_state(run_id, revisions)
+        events = JournalEvents.read(repo.journals(run_id))
+        known = {} if stored is None else dict(stored.absorbed)
+        news = not events.empty and any(known.get(name, 0) < end for name, end in events.ends.items())
+        if len(revisions) == 1 and not news:
+            return revisions[0]
+        state = events.fold(run_id, stored)
+        if state is None or not state.created:
+            raise NotFoundError(f"no run `{run_id}`", hint="`gittrack log` lists the runs")
+        if state.code and not state.environment and not state.terminated and not force:
+            return None
+        state.absorbed = dict(list({**known, **events.ends}.items())[-MAX_ABSORBED:])
+        batch = repo.git.batch()
+        experiment = repo.experiment_states().get(state.experiment_id)
+        commit = _add_run(repo, batch, state, state.experiment_id if experiment is None else experiment.name, {})
+        state.base = commit
+        _publish(repo, batch, {run_id: state}, {state.experiment_id: {run_id: commit}})
+        return commit
 
 
 def _final_state(item: _Ready, state: RunState | None) -> RunState | None:
