@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -16,10 +17,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from gittrack.errors import ConflictError, CorruptError, GittrackError, LockedError, NotFoundError
+from gittrack.errors import ConflictError, CorruptError, FormatError, GittrackError, LockedError, NotFoundError
 from gittrack.store import files, gateway, ledger
 from gittrack.store.gateway import RepoPaths
-from gittrack.store.pack import BLOB_TYPE, COMMIT_TYPE, TREE_TYPE, Batch, PackOnDisk, decode_name, stale_keeps
+from gittrack.store.pack import (
+    BLOB_TYPE,
+    COMMIT_TYPE,
+    TAG_TYPE,
+    TREE_TYPE,
+    Batch,
+    PackOnDisk,
+    decode_name,
+    stale_keeps,
+)
 from gittrack.store.refs import RefStore, RefUpdate
 from gittrack.types import ObjectId, RunId
 
@@ -36,7 +46,13 @@ PIN_GRACE_S: Final = 600.0
 MAX_PACKS: Final = 64
 
 _FOLDER: Final = 0o040000
-_TYPE_NAMES: Final = {COMMIT_TYPE: "commit", TREE_TYPE: "tree", BLOB_TYPE: "blob"}
+_TYPE_NAMES: Final = {COMMIT_TYPE: "commit", TREE_TYPE: "tree", BLOB_TYPE: "blob", TAG_TYPE: "tag"}
+_TAG_HEAD = re.compile(
+    rb"object ([0-9a-f]{40}|[0-9a-f]{64})\ntype (commit|tree|blob|tag)\ntag ([^\n]{1,1024})\n"
+    rb"tagger ([^<>\n]{1,1024}<[^<>\n]{0,1024}>) ([0-9]{1,12}) [+-][0-9]{4}\n\n"
+)
+#: Bytes of a tag object that is read; those of the registry have a few hundred.
+MAX_TAG: Final = 1 << 20
 _CACHED_OBJECTS: Final = 1024
 _CACHED_SIZE: Final = 64 * 1024
 _log = logging.getLogger("gittrack")
@@ -50,6 +66,21 @@ class CommitInfo(NamedTuple):
     message: str
     author: str
     time: int
+
+
+class TagInfo(NamedTuple):
+    """What an annotated tag says.
+
+    ``name`` is the part behind ``refs/tags/`` that the tag says it has, ``tagger`` is ``Name <mail>``, ``time`` in
+    seconds since the epoch; ``message`` includes the signature, if there is one.
+    """
+
+    target: ObjectId
+    target_type: str
+    name: str
+    tagger: str
+    time: int
+    message: str
 
 
 class GitStore:
@@ -145,6 +176,26 @@ class GitStore:
     def read_blob(self, oid: ObjectId) -> bytes:
         """A file's content.  Raises NotFoundError, CorruptError."""
         return self._raw(oid, BLOB_TYPE)
+
+    def read_tag(self, oid: ObjectId) -> TagInfo:
+        """An annotated tag, in exactly the form that git and ``Batch.add_tag`` write.
+
+        Raises:
+            FormatError: It is no such tag, too large, or not UTF-8.
+            NotFoundError, CorruptError: It cannot be read.
+        """
+        data = self._raw(oid, TAG_TYPE)
+        if len(data) > MAX_TAG:
+            raise FormatError(f"tag object `{oid}` has {len(data)} bytes, more than {MAX_TAG}")
+        head = _TAG_HEAD.match(data)
+        if head is None:
+            raise FormatError(f"tag object `{oid}` has an unknown form")
+        try:
+            target, kind, name, tagger, seconds = (part.decode("utf-8") for part in head.groups())
+            message = data[head.end() :].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise FormatError(f"tag object `{oid}` is not UTF-8") from error
+        return TagInfo(ObjectId(target), kind, name, tagger, int(seconds), message)
 
     def list_tree(self, oid: ObjectId) -> list[tuple[str, int, ObjectId]]:
         """The (name, mode, id) of a folder's entries, in git's order.  Raises NotFoundError, CorruptError."""
@@ -454,4 +505,4 @@ def _fallback_identity() -> str:
     return f"{user} <{user}@{socket.gethostname() or 'localhost'}>"
 
 
-__all__ = ["Batch", "CommitInfo", "GitStore", "RefUpdate"]
+__all__ = ["Batch", "CommitInfo", "GitStore", "RefUpdate", "TagInfo"]

@@ -44,15 +44,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1  #: another number in the file: the file is emptied and filled again
+SCHEMA_VERSION: Final = 2  #: another number in the file: the file is emptied and filled again
 CONTEXT_TAG: Final = "mlflow.data.context"  #: the tag of a dataset input that says what the dataset was used for
 
 _TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "runs", "docs", "metrics", "params",
-                  "tags", "inputs")  # fmt: skip
+                  "tags", "inputs", "models", "model_tags", "model_versions", "model_version_tags",
+                  "parsed")  # fmt: skip
 
 # A number of an index entry is one byte or two, a name is many: keys of metrics, params and tags are interned in
 # `names`.  What a search does not look at is in `docs`, away from the rows that it walks over.  Large parts that many
 # runs have in common (package lists, dataset schemas) are in `shared`.  A metric that is NaN has the value NULL.
+# `parsed` keeps what was read out of git objects, which never change, by their ids.
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -93,7 +95,26 @@ CREATE TABLE inputs (
     PRIMARY KEY (owner, position)) WITHOUT ROWID;
 CREATE INDEX inputs_name ON inputs (name);
 CREATE INDEX inputs_digest ON inputs (digest);
+CREATE TABLE models (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, name TEXT NOT NULL, lifecycle_stage TEXT NOT NULL,
+    creation_timestamp INTEGER NOT NULL, last_updated_timestamp INTEGER NOT NULL, doc BLOB NOT NULL);
+CREATE INDEX models_name ON models (name);
+CREATE TABLE model_tags (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE TABLE model_versions (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, version_number INTEGER NOT NULL, name TEXT NOT NULL,
+    lifecycle_stage TEXT NOT NULL, current_stage TEXT NOT NULL, run_id TEXT, source TEXT NOT NULL,
+    manifest TEXT NOT NULL, creation_timestamp INTEGER NOT NULL, last_updated_timestamp INTEGER NOT NULL,
+    doc BLOB NOT NULL, UNIQUE (key, version_number));
+CREATE INDEX model_versions_name ON model_versions (name);
+CREATE INDEX model_versions_run ON model_versions (run_id);
+CREATE INDEX model_versions_time ON model_versions (last_updated_timestamp DESC, name, version_number DESC);
+CREATE TABLE model_version_tags (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE TABLE parsed (oid TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 """
+
+_ENTITIES: Final = ("runs", "experiments", "models", "model_versions")  # tables with one row per thing
 
 _CHUNK: Final = 500  # rows or ids of one statement: below the parameter limit of every SQLite
 _FEW: Final = 2000  # runs that can be sorted in a few milliseconds
@@ -124,6 +145,40 @@ class Condition(NamedTuple):
     key: str = ""
     column: str = ""
     indexed: bool = False
+
+
+class Table(NamedTuple):
+    """A table of things that its caller describes: searchable columns, tags, and a document that it gives back.
+
+    Attributes:
+        name: Of the table.
+        columns: Its columns, but ``id`` and ``doc``; the first names the group that ``put_rows`` replaces.
+        unique: The column that tells the rows of a group apart; the first one again if a group is a single row.
+        tags: The table of its tags.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    unique: str
+    tags: str
+
+
+_TIMES: Final = ("creation_timestamp", "last_updated_timestamp")
+MODELS: Final = Table("models", ("key", "name", "lifecycle_stage", *_TIMES), "key", "model_tags")
+MODEL_VERSIONS: Final = Table(
+    "model_versions",
+    ("key", "version_number", "name", "lifecycle_stage", "current_stage", "run_id", "source", "manifest", *_TIMES),
+    "version_number",
+    "model_version_tags",
+)
+
+
+class Row(NamedTuple):
+    """A row of a ``Table``: the values of its columns, its tags, and a document that ``codec.pack`` takes."""
+
+    values: Mapping[str, Any]
+    tags: Mapping[str, str]
+    doc: Any
 
 
 class Order(NamedTuple):
@@ -160,7 +215,7 @@ class CompiledQuery(NamedTuple):
 
 def exists(table: str, row: str) -> str:
     """SQL for "a row ``x`` of ``table`` that belongs to ``r`` meets ``row``"."""
-    own = "x.id" if table in ("runs", "experiments") else "x.owner"
+    own = "x.id" if table in _ENTITIES else "x.owner"
     return f"EXISTS (SELECT 1 FROM {table} AS x WHERE {own} = r.id AND {row})"
 
 
@@ -417,6 +472,93 @@ class Index:
         with self._reading():
             rows = self._all(*statement.select("r.doc", limit, offset))
         return [_experiment(row) for row in rows]
+
+    # -- other things ------------------------------------------------------------------------------------------------
+
+    def put_rows(self, table: Table, group: str, rows: Iterable[Row]) -> None:
+        """Make ``rows`` all there is of a group; what is there already is not written again.
+
+        Args:
+            table: Where.
+            group: The value of the table's first column in all of them.
+            rows: The group's rows.
+        """
+        with self.transaction():
+            sql = f"SELECT t.id, t.{table.unique}, t.doc FROM {table.name} AS t WHERE t.{table.columns[0]} = :group"
+            known = {unique: (row_id, doc) for row_id, unique, doc in self._all(sql, {"group": group})}
+            free = self._next(table.name)
+            for row in rows:
+                row_id, old = known.pop(row.values[table.unique], (free, None))
+                doc = pack(row.doc)
+                if old == doc:
+                    continue
+                if old is None:
+                    free += 1
+                else:
+                    self._drop_row(table, row_id)
+                self._put_row(table, row_id, row, doc)
+            for row_id, _ in known.values():
+                self._drop_row(table, row_id)
+
+    def _put_row(self, table: Table, row_id: int, row: Row, doc: bytes) -> None:
+        columns = ", ".join(table.columns)
+        marks = ", ".join(f":{name}" for name in table.columns)
+        self._execute(
+            f"INSERT INTO {table.name} (id, {columns}, doc) VALUES (:id, {marks}, :doc)",
+            {**row.values, "id": row_id, "doc": doc},
+        )
+        self._many(
+            f"INSERT INTO {table.tags} (key, owner, value) VALUES (:key, :owner, :value)",
+            [{"key": self._name(key), "owner": row_id, "value": value} for key, value in row.tags.items()],
+        )
+
+    def _drop_row(self, table: Table, row_id: int) -> None:
+        self._execute(f"DELETE FROM {table.tags} WHERE owner = :id", {"id": row_id})
+        self._execute(f"DELETE FROM {table.name} WHERE id = :id", {"id": row_id})
+
+    def find_rows(self, table: Table, **equal: str | int) -> list[Any]:
+        """The documents of the rows whose columns have these values, in no order; all of them without any."""
+        where = " AND ".join(f"t.{column} = :{column}" for column in equal if column in table.columns)
+        if len(equal) != where.count(" = :"):
+            raise InvalidValueError(f"`{table.name}` has no such column")
+        if not all(_is_text(value) for value in equal.values() if isinstance(value, str)):
+            return []
+        with self._reading():
+            rows = self._all(f"SELECT t.doc FROM {table.name} AS t" + (where and f" WHERE {where}"), equal)
+        return [unpack(row[0]) for row in rows]
+
+    def search_rows(
+        self,
+        table: Table,
+        query: CompiledQuery,
+        view: int = ViewType.ACTIVE_ONLY,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> list[Any]:
+        """The documents of the rows that meet ``query``, in its order; arguments as for ``search_runs``."""
+        from_, order, params = _plain_order(f"{table.name} AS r", query.order)
+        statement = _Statement(order, from_, (*_stages(view), *query.conditions), params)
+        with self._reading():
+            rows = self._all(*statement.select("r.doc", limit, offset))
+        return [unpack(row[0]) for row in rows]
+
+    def parsed_get(self, oids: Iterable[str]) -> dict[str, Any]:
+        """What ``parsed_set`` stored for these git objects, by id; those without are left out."""
+        found: dict[str, Any] = {}
+        with self._reading():
+            for chunk in _chunks(oids):
+                marks, params = _expand("i", chunk)
+                rows = self._all(f"SELECT p.oid, p.data FROM parsed AS p WHERE p.oid IN ({marks})", params)
+                found.update((oid, unpack(data)) for oid, data in rows)
+        return found
+
+    def parsed_set(self, values: Mapping[str, Any]) -> None:
+        """Store what was read out of git objects, which never change, by their ids."""
+        with self.transaction():
+            self._many(
+                "INSERT OR REPLACE INTO parsed (oid, data) VALUES (:oid, :data)",
+                [{"oid": oid, "data": pack(value)} for oid, value in values.items()],
+            )
 
     # -- meta --------------------------------------------------------------------------------------------------------
 

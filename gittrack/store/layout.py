@@ -21,6 +21,12 @@ TOMBSTONES: Final = "tombstones.msgpack"
 
 #: Below it the ledgers; `gittrack.refPrefix` moves it for hosts that refuse refs outside heads and tags.
 LEDGER_PREFIX: Final = "refs/runs/"
+#: Annotated tags at run commits, which keep those alive whatever becomes of the ledgers.
+TAG_PREFIX: Final = "refs/tags/models/"
+#: One ref of editable documents per writer.
+DOCUMENT_PREFIX: Final = "refs/gittrack/registry/"
+#: What was last seen on a remote, as ``<remote>/tags/models/…``.
+REMOTE_PREFIX: Final = "refs/gittrack/remotes/"
 
 DEFAULT_EXPERIMENT_ID: Final = "0"
 DEFAULT_EXPERIMENT_NAME: Final = "Default"

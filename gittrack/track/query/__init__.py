@@ -19,7 +19,7 @@ The modules, as a text goes through them: ``entities`` what can be asked of what
 ``python`` gives the same answers without SQL: the tests' oracle, which gittrack itself never loads.
 """
 
-from gittrack.track.query.entities import EXPERIMENTS, RUNS, Entity
+from gittrack.track.query.entities import EXPERIMENTS, MODEL_VERSIONS, MODELS, RUNS, Entity
 from gittrack.track.query.grammar import (
     MAX_COMPARISONS,
     MAX_DEPTH,
@@ -37,6 +37,8 @@ from gittrack.track.query.tree import Comparison, Field, Junction, Negation
 __all__ = [
     # what is searched
     "EXPERIMENTS",
+    "MODELS",
+    "MODEL_VERSIONS",
     "RUNS",
     "Entity",
     # text to tree

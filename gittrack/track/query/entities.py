@@ -1,4 +1,4 @@
-"""What can be asked of what: the keys and attributes of runs and experiments, in the index and in the Python records.
+"""What can be asked of what: keys and attributes of runs, experiments, models and versions, in SQL and in Python.
 
 It is the only place that knows both sides, and is data: nothing here reads text, writes SQL or compares.  It may assume
 the index's table and column names and the records of ``gittrack.types``.
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from gittrack.types import Experiment, MetricSummary, Run
+from gittrack.types import Experiment, MetricSummary, ModelVersion, RegisteredModel, Run
 
 # Kinds of keys.
 METRIC: Final = "metric"
@@ -104,8 +104,8 @@ def _of_run(run: Run, kind: str, key: str) -> MetricSummary | str | None:
     return None if value is None else run.data.summaries.get(key, MetricSummary(value, 0, 0, value, value, 1))
 
 
-def _of_experiment(experiment: Experiment, _kind: str, key: str) -> str | None:
-    return experiment.tags.get(key)
+def _of_tags(thing: Experiment | RegisteredModel | ModelVersion, _kind: str, key: str) -> str | None:
+    return thing.tags.get(key)
 
 
 RUNS: Final = Entity(
@@ -169,5 +169,53 @@ EXPERIMENTS: Final = Entity(
     aliases={},
     default_order=("creation_time DESC", "experiment_id ASC"),
     last_order=("experiment_id DESC",),
-    lookup=_of_experiment,
+    lookup=_of_tags,
+)
+
+_TAGGED: Final = {
+    **dict.fromkeys(("tags", "tag"), TAG),
+    **dict.fromkeys(("attributes", "attribute", "attr"), ATTRIBUTE),
+}
+_TIMES: Final = {
+    name: Attribute(name, attrgetter(name), number=True, operators=ORDERED)
+    for name in ("creation_timestamp", "last_updated_timestamp")
+}
+
+MODELS: Final = Entity(
+    name="registered model",
+    table="models",
+    tables={TAG: "model_tags"},
+    prefixes=_TAGGED,
+    attributes={
+        "name": Attribute("name", attrgetter("name"), indexed=True),
+        "key": Attribute("key", attrgetter("key"), indexed=True),
+        **_TIMES,
+    },
+    aliases={"timestamp": "last_updated_timestamp"},
+    default_order=(),
+    last_order=("name ASC", "key ASC"),
+    lookup=_of_tags,
+)
+
+MODEL_VERSIONS: Final = Entity(
+    name="model version",
+    table="model_versions",
+    tables={TAG: "model_version_tags"},
+    prefixes=_TAGGED,
+    attributes={
+        "name": Attribute("name", attrgetter("name"), indexed=True),
+        "key": Attribute("key", attrgetter("key"), indexed=True),
+        "version_number": Attribute(
+            "version_number", lambda version: int(version.version), number=True, operators=ORDERED
+        ),
+        "run_id": Attribute("run_id", attrgetter("run_id"), nullable=True, indexed=True),
+        "source_path": Attribute("source", attrgetter("source")),
+        "current_stage": Attribute("current_stage", attrgetter("current_stage")),
+        "manifest": Attribute("manifest", attrgetter("manifest")),
+        **_TIMES,
+    },
+    aliases={"stage": "current_stage"},
+    default_order=("last_updated_timestamp DESC",),
+    last_order=("name ASC", "version_number DESC", "key ASC"),
+    lookup=_of_tags,
 )
