@@ -1,0 +1,163 @@
+"""Publisher: every change of the registry, as one publish under one lock.
+
+New tags, which are created and never moved, and this clone's document of the model go out together or not at all.  A
+tag whose name was taken meanwhile (by a `git fetch`, say) is no error: the attempt is made again with the next number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from gittrack.errors import AlreadyExistsError, ConflictError, UnsupportedError
+from gittrack.registry import documents, events, names
+from gittrack.registry.catalog import Catalog
+from gittrack.registry.documents import Document
+from gittrack.registry.events import Event
+from gittrack.store import files, layout
+from gittrack.store.refs import RefUpdate
+from gittrack.store.repo import LOCK_TIMEOUT
+from gittrack.types import LifecycleStage
+
+if TYPE_CHECKING:
+    from gittrack.store.pack import Batch
+
+#: Attempts to publish while others move the same refs.
+ATTEMPTS: Final = 20
+
+T = TypeVar("T")
+
+
+class Publisher:
+    """Changes the registry of one repo.
+
+    Args:
+        catalog: What is there.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._repo = catalog.repo
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Held by whoever changes the registry of this clone; inside, the index is up to date."""
+        self._repo.require_writable()
+        with files.FileLock(self._repo.root / "locks" / "registry", timeout=LOCK_TIMEOUT):
+            self._catalog.refresh()
+            yield
+
+    def retried(self, attempt: Callable[[], T | None]) -> T:
+        """What ``attempt`` returns, under the lock; it is made again while it returns None: a ref was just taken."""
+        for _ in range(ATTEMPTS):
+            with self.writing():
+                done = attempt()
+            if done is not None:
+                return done
+        raise ConflictError("others change the same model all the time; nothing was changed", hint="try again")
+
+    def now(self) -> dict[str, Any]:
+        """Who acts, and when: two fields of every event."""
+        return {"who": self._repo.git.identity(), "time": int(time.time() * 1000)}
+
+    def edit(self, key: str, changes: Mapping[str, str | None], reason: str = "") -> None:
+        """Change a model's document, under the lock.  Raises ConflictError if somebody else moved it all the same."""
+        if not self.publish([], key, changes, reason=reason):
+            raise ConflictError("somebody else moved this clone's documents; nothing was changed", hint="try again")
+
+    def publish(
+        self,
+        new: Sequence[Event],
+        key: str,
+        changes: Mapping[str, str | None],
+        moves: Sequence[RefUpdate] = (),
+        *,
+        reason: str = "",
+        sign: bool = False,
+    ) -> bool:
+        """Create the tags of events and change a model's document: both, or nothing.
+
+        Returns:
+            False if nothing was written, because a tag of that name came into being meanwhile.
+        """
+        git, now = self._repo.git, self.now()
+        batch = git.batch()
+        updates = list(moves)
+        for event in new:
+            text = events.message(event)
+            if sign:
+                raise UnsupportedError("tags cannot be signed by this version")
+            oid = batch.add_tag(event.tag, event.target, text, now["who"], now["time"] // 1000)
+            updates.append(RefUpdate(f"refs/tags/{event.tag}", None, oid))
+        if changes:
+            updates.append(self._document_update(batch, key, changes, reason, now))
+        try:
+            git.publish(batch, updates)
+        except ConflictError:
+            self._catalog.refresh()
+            return False
+        git.maintain()
+        self._catalog.refresh()
+        return True
+
+    def _document_update(
+        self, batch: Batch, key: str, changes: Mapping[str, str | None], reason: str, now: Mapping[str, Any]
+    ) -> RefUpdate:
+        git, ref = self._repo.git, layout.DOCUMENT_PREFIX + self._repo.writer
+        old = git.ref(ref)
+        blob = None if old is None else documents.blobs(git, old).get(key)
+        mine = documents.read(git, key, [] if blob is None else [blob])
+        known = self._catalog.state(key).document
+        mine.edit(self._repo.writer, changes, now=now["time"], who=now["who"], reason=reason, known=known)
+        text = f"{names.first_name(key)}: {', '.join(list(changes)[:5])}\n" + (f"\n{reason}\n" if reason else "")
+        return RefUpdate(ref, old, documents.build(git, batch, old, [mine], message=text, now=now["time"]))
+
+    def document_of_others(self, key: str) -> Document:
+        """What all writers but this clone say of a model."""
+        git, mine = self._repo.git, layout.DOCUMENT_PREFIX + self._repo.writer
+        commits = [oid for ref, oid in git.refs(layout.DOCUMENT_PREFIX).items() if ref != mine]
+        found = [documents.blobs(git, commit).get(key) for commit in commits]
+        return documents.read(git, key, [blob for blob in found if blob is not None])
+
+    def new_key(self, name: str) -> tuple[str, dict[str, str | None]]:
+        """The key for a new model of that name, and what has to be changed if a deleted one had it."""
+        self.require_free(name)
+        taken = self._catalog.models()
+        for model in taken:
+            if model.name == name:  # deleted, or it would not be free
+                state = self._catalog.state(model.key)
+                back = [n for n in state.versions if state.version_lifecycle(n) == LifecycleStage.ACTIVE]
+                gone = {f"versions.{n}.lifecycle": LifecycleStage.DELETED for n in back}
+                said = [field for field in state.document.below("") if field.startswith("tags.")]
+                return model.key, {"description": None, **dict.fromkeys(said), **gone}
+        keys = {names.folded(model.key) for model in taken}
+        attempt = 1
+        while names.folded(key := names.key_of(name, attempt)) in keys:
+            attempt += 1
+        return key, {}
+
+    def key_for(self, name: str) -> tuple[str, dict[str, str | None]]:
+        """The key of the model of that name, and what has to be changed to make it if there is none."""
+        found = self._catalog.models(name=name, lifecycle_stage=LifecycleStage.ACTIVE)
+        if found:
+            return self._catalog.model(name).key, {}
+        key, changes = self.new_key(name)
+        if names.first_name(key) != name or changes:
+            changes |= {"name": name, "lifecycle": LifecycleStage.ACTIVE}
+        return key, changes
+
+    def require_free(self, name: str, but: str | None = None) -> None:
+        """Raise AlreadyExistsError if a model has that name, or one that only upper and lower case tell apart."""
+        for model in self._catalog.models():
+            deleted = model.lifecycle_stage == LifecycleStage.DELETED
+            if model.key == but or names.folded(model.name) != names.folded(name) or (deleted and model.name == name):
+                continue
+            if model.name == name:
+                raise AlreadyExistsError(f"model `{name}` exists")
+            raise AlreadyExistsError(
+                f"model `{name}` differs from {'the deleted ' if deleted else ''}`{model.name}` only by upper and"
+                " lower case",
+                hint=f"use `{model.name}`, or another name",
+            )
