@@ -99,9 +99,17 @@ if TYPE_CHECKING:
     from gittrack.media import (
         Image as Image,
     )
+    from gittrack.registry_fluent import (
+        register_model as register_model,
+        search_model_versions as search_model_versions,
+        search_registered_models as search_registered_models,
+        set_model_version_tag as set_model_version_tag,
+    )
     from gittrack.stores import (
+        get_registry_uri as get_registry_uri,
         get_tracking_uri as get_tracking_uri,
         is_tracking_uri_set as is_tracking_uri_set,
+        set_registry_uri as set_registry_uri,
         set_tracking_uri as set_tracking_uri,
     )
 
@@ -122,7 +130,8 @@ _HOMES = {
     ),
     "gittrack.frameworks": "autolog",
     "gittrack.media": "Image",
-    "gittrack.stores": "get_tracking_uri is_tracking_uri_set set_tracking_uri",
+    "gittrack.registry_fluent": "register_model search_model_versions search_registered_models set_model_version_tag",
+    "gittrack.stores": "get_registry_uri get_tracking_uri is_tracking_uri_set set_registry_uri set_tracking_uri",
 }
 _MODULES = ("artifacts", "client", "data", "entities", "exceptions", "fluent", "sklearn", "tracking")
 _WHERE = {name: module for module, names in _HOMES.items() for name in names.split()}

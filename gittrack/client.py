@@ -1,4 +1,4 @@
-"""Client: every operation of tracking, on any run and experiment by its id.  MLflow's ``MlflowClient``.
+"""Client: every operation of tracking, and (inherited) of the registry.  MLflow's ``MlflowClient``.
 
 A call here is a call of ``gittrack.track``; what is added is MLflow's names, arguments and shapes.
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gittrack import media, stores
 from gittrack.errors import GittrackError, InvalidValueError, NotFoundError
+from gittrack.registry_client import RegistryClient
 from gittrack.track import limits
 from gittrack.types import Metric, RunStatus, ViewType
 
@@ -92,8 +93,8 @@ def perform(synchronous: bool | None, call: Callable[[], None]) -> RunOperations
     return RunOperations()
 
 
-class Client:
-    """Creates, reads, writes and searches experiments and runs.  Cheap to make; threads may share one.
+class Client(RegistryClient):
+    """Creates, reads, writes and searches experiments, runs and models.  Cheap to make; threads may share one.
 
     Args:
         tracking_uri: The store; the one that ``get_tracking_uri`` tells if not given.
@@ -610,12 +611,14 @@ class Client:
 MlflowClient = Client
 
 
-def all_pages(page: Callable[[int, str | None], PagedList[Any]], limit: int | None = None) -> list[Any]:
-    """Up to ``limit`` results (all if None) of a search that gives ``page(size, token)``."""
+def all_pages(
+    page: Callable[[int, str | None], PagedList[Any]], limit: int | None = None, most: int = 10_000
+) -> list[Any]:
+    """Up to ``limit`` results (all if None) of a search that gives ``page(size, token)``, ``most`` on a page."""
     found: list[Any] = []
     token: str | None = None
     while limit is None or len(found) < limit:
-        size = 10_000 if limit is None else min(10_000, limit - len(found))
+        size = most if limit is None else min(most, limit - len(found))
         some = page(size, token)
         found += some
         token = some.token

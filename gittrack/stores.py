@@ -61,6 +61,31 @@ def get_tracking_uri() -> str:
     return (Path.cwd() if paths is None else paths.main_root).as_uri()
 
 
+def set_registry_uri(uri: str | Path) -> None:
+    """Taken for MLflow's sake: models are registered in the repository that holds their runs.
+
+    Raises:
+        UnsupportedError: The address of another store than the one in use.
+    """
+    from gittrack import session
+    from gittrack.errors import UnsupportedError
+    from gittrack.store import gateway
+
+    if not str(uri):
+        return
+    wanted, used = (session.parse_uri(one).absolute() for one in (str(uri), get_tracking_uri()))
+    paths = gateway.discover(wanted)
+    if wanted != used and (paths is None or paths != gateway.discover(used)):
+        raise UnsupportedError(
+            f"`{uri}` is another store than the one in use", hint="set_tracking_uri chooses the store of both"
+        )
+
+
+def get_registry_uri() -> str:
+    """The tracking URI: models are registered in the repository that holds their runs."""
+    return get_tracking_uri()
+
+
 def is_tracking_uri_set() -> bool:
     """True if a tracking URI was chosen, by ``set_tracking_uri`` or by the settings."""
     return _chosen() is not None

@@ -206,18 +206,65 @@ class Registry:
         self._require_artifacts(run_id, path)
         with self._publisher.writing():  # a bad name is refused before the run is committed for it
             self._publisher.key_for(name)
-        commit = self._commit_of(check_run_id(run_id))
+        return self._register(name, run, self._commit_of(check_run_id(run_id)), path, model_id, said, sign=sign)
+
+    def copy(
+        self,
+        version: ModelVersion,
+        name: str,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        run_link: str | None = None,
+        sign: bool = False,
+    ) -> ModelVersion:
+        """Register the very files of a version as the next version of another model, made if there is none.
+
+        The other arguments are those of ``register``.
+
+        Raises:
+            AlreadyExistsError, InvalidValueError: As ``register``.
+            CorruptError, NotFoundError: The version's commit cannot be read.
+        """
+        name = names.check_model_name(name)
+        self.manifest(version)  # what is copied is what was registered
+        state = self.repo.stored_state(str(version.run_id), [version.commit])
+        if state is None:
+            raise CorruptError(f"commit `{version.commit}` is no run commit", hint="`gittrack fsck` tells more")
+        run = state.to_run(self.repo.artifact_uri(state.run_id))
+        said = _described(description) | _tagged(tags)
+        if run_link is not None:
+            said["run_link"] = run_link
+        return self._register(name, run, version.commit, version.path, version.model_id, said, sign=sign)
+
+    def _register(
+        self,
+        name: str,
+        run: Run,
+        commit: ObjectId,
+        path: str,
+        model_id: str | None,
+        said: Mapping[str, str | None],
+        *,
+        sign: bool,
+    ) -> ModelVersion:
         manifest = self._manifest_at(commit, path)
 
         def attempt() -> int | None:
             key, changes = self._publisher.key_for(name)
-            state = self.catalog.state(key)
-            number = state.next_number
+            number = self.catalog.state(key).next_number
             changes |= {f"versions.{number}.{field}": value for field, value in said.items()}
             event = VersionTag(
-                key=key, number=number, target=commit, run_id=run_id, path=path, manifest=manifest.digest,
-                model_id=model_id, title=f"{name} v{number}: {_headline(run)}", **self._publisher.now(),
-            )  # fmt: skip
+                key=key,
+                number=number,
+                target=commit,
+                run_id=run.info.run_id,
+                path=path,
+                manifest=manifest.digest,
+                model_id=model_id,
+                title=f"{name} v{number}: {_headline(run)}",
+                **self._publisher.now(),
+            )
             return number if self._publisher.publish([event], key, changes, sign=sign) else None
 
         return self.get_version(name, self._publisher.retried(attempt))

@@ -6,9 +6,12 @@ the index's table and column names and the records of ``gittrack.types``.
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gittrack.types import Experiment, MetricSummary, ModelVersion, RegisteredModel, Run
+from gittrack.types import Experiment, MetricSummary, Run
+
+if TYPE_CHECKING:
+    from gittrack.types import ModelVersion, RegisteredModel
 
 # Kinds of keys.
 METRIC: Final = "metric"
@@ -104,7 +107,7 @@ def _of_run(run: Run, kind: str, key: str) -> MetricSummary | str | None:
     return None if value is None else run.data.summaries.get(key, MetricSummary(value, 0, 0, value, value, 1))
 
 
-def _of_tags(thing: Experiment | RegisteredModel | ModelVersion, _kind: str, key: str) -> str | None:
+def _of_tags(thing: "Experiment | RegisteredModel | ModelVersion", _kind: str, key: str) -> str | None:
     return thing.tags.get(key)
 
 

@@ -1,0 +1,139 @@
+"""The records of the registry: registered models, their versions and parts, frozen.
+
+They belong to ``gittrack.types``, which hands them out; they are in a module of their own because making them takes
+as long as making all the others, and most verbs do not need them.  What is said there holds here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gittrack.errors import InvalidValueError
+from gittrack.types import LifecycleStage, ObjectId
+
+_UNKNOWN: Final = ObjectId("")
+
+
+class ModelVersionStages:
+    """The stages of a model version: MLflow's, in the order in which a version becomes more exposed."""
+
+    NONE: Final = "None"
+    ARCHIVED: Final = "Archived"
+    STAGING: Final = "Staging"
+    PRODUCTION: Final = "Production"
+
+    ALL: Final = (NONE, STAGING, PRODUCTION, ARCHIVED)  #: in MLflow's order
+    ACTIVE: Final = (STAGING, PRODUCTION)  #: those whose other versions a transition can archive
+
+    @classmethod
+    def canonical(cls, stage: object) -> str:
+        """A stage's name as it is written, from any spelling of upper and lower case.  Raises InvalidValueError."""
+        for known in cls.ALL:
+            if isinstance(stage, str) and stage.lower() == known.lower():
+                return known
+        raise InvalidValueError(f"invalid model version stage `{stage!s:.80}`", hint=f"one of {', '.join(cls.ALL)}")
+
+
+class ModelVersionStatus:
+    """Whether a version can be used; those that gittrack makes are READY at once."""
+
+    PENDING_REGISTRATION: Final = "PENDING_REGISTRATION"
+    FAILED_REGISTRATION: Final = "FAILED_REGISTRATION"
+    READY: Final = "READY"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModelTag:
+    """A tag of a registered model: text, editable."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersionTag:
+    """A tag of a model version: text, editable."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModelAlias:
+    """A name for one version of a model, which can be given to another version later."""
+
+    alias: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model: MLflow's entity, plus what only gittrack knows.
+
+    Attributes:
+        version: Its number, as text, as in MLflow's REST API.
+        source: ``runs:/<run id>/<path>``.
+        path: Where the model is among the run's artifacts; empty: all of them.
+        commit: The revision of the run that the version's tag points at.
+        manifest: sha256 of the model's manifest (``gittrack.registry.manifest``).
+        tag: The version's tag, below ``refs/tags/``.
+        tag_oid: Id of the tag object.
+        key: The model's part of ref names; it stays when the model is renamed.
+    """
+
+    name: str
+    version: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    description: str | None
+    user_id: str | None
+    current_stage: str
+    source: str
+    run_id: str | None
+    status: str = ModelVersionStatus.READY
+    status_message: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    run_link: str | None = None
+    aliases: list[str] = field(default_factory=list)
+    model_id: str | None = None
+    path: str = ""
+    commit: ObjectId = _UNKNOWN
+    manifest: str = ""
+    tag: str = ""
+    tag_oid: ObjectId = _UNKNOWN
+    lifecycle_stage: str = LifecycleStage.ACTIVE
+    key: str = ""
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of each fact, so that ``dict(version)`` works as with MLflow's."""
+        return ((name, getattr(self, name)) for name in ModelVersion.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A name that versions of a model are registered under.
+
+    Attributes:
+        aliases: Alias to version.
+        latest_versions: The newest version in each stage that has one.
+        key: The model's part of ref names; it stays when the model is renamed.
+        conflicts: The stages (``Production``), aliases (``@champion``) and versions (``v3``) about which clones
+            disagree.
+    """
+
+    name: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    description: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    latest_versions: list[ModelVersion] = field(default_factory=list)
+    lifecycle_stage: str = LifecycleStage.ACTIVE
+    key: str = ""
+    conflicts: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of each fact, so that ``dict(model)`` works as with MLflow's."""
+        return ((name, getattr(self, name)) for name in RegisteredModel.__slots__)
