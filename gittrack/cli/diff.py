@@ -42,13 +42,25 @@ def command(a: str, b: str, paths: tuple[str, ...], summary: str | None, no_code
     if as_json:
         output.document(_document(runs, found, code))
         return
-    output.lines(_lines(runs, found, code))
+    titles = [f"{run.info.run_id[: common.SHORT]} {run.info.run_name}" for run in runs]
+    output.lines(lines(titles, found, code))
     if code and not output.is_terminal():
         output.raw(code)  # byte for byte, so that `git apply` can read it
 
 
 def _document(runs: Sequence[Run], found: Comparison, code: bytes | None) -> dict[str, Any]:
-    def sides(pairs: Mapping[str, Pair[Any]]) -> dict[str, Any]:
+    return {
+        "a": runs[0].info.run_id,
+        "b": runs[1].info.run_id,
+        **sides(found),
+        "code": None if code is None else code.decode(errors="backslashreplace"),
+    }
+
+
+def sides(found: Comparison) -> dict[str, Any]:
+    """What differs, as `--json` prints it: by kind and name, both sides of each."""
+
+    def plain(pairs: Mapping[str, Pair[Any]]) -> dict[str, Any]:
         return {key: {"a": pair.a, "b": pair.b} for key, pair in pairs.items()}
 
     artifacts = {
@@ -56,20 +68,17 @@ def _document(runs: Sequence[Run], found: Comparison, code: bytes | None) -> dic
         for key, pair in found.artifacts.items()
     }
     return {
-        "a": runs[0].info.run_id,
-        "b": runs[1].info.run_id,
-        "params": sides(found.params),
-        "metrics": sides(found.metrics),
-        "environment": sides(found.environment),
+        "params": plain(found.params),
+        "metrics": plain(found.metrics),
+        "environment": plain(found.environment),
         "artifacts": artifacts,
-        "code": None if code is None else code.decode(errors="backslashreplace"),
     }
 
 
-def _lines(runs: Sequence[Run], found: Comparison, code: bytes | None) -> Iterator[str]:
-    a, b = runs
-    yield output.style(f"a  {a.info.run_id[: common.SHORT]} {a.info.run_name}", "red")
-    yield output.style(f"b  {b.info.run_id[: common.SHORT]} {b.info.run_name}", "green")
+def lines(titles: Sequence[str], found: Comparison, code: bytes | None) -> Iterator[str]:
+    """What differs, for people; ``titles`` are those of both sides."""
+    yield output.style(f"a  {titles[0]}", "red")
+    yield output.style(f"b  {titles[1]}", "green")
     plain = [[key, _shown(pair.a), _shown(pair.b)] for key, pair in found.params.items()]
     yield from _section("Parameters", plain, found.same["params"])
     yield from _section("Metrics", [_metric(key, pair) for key, pair in found.metrics.items()], found.same["metrics"])

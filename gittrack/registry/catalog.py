@@ -183,6 +183,10 @@ class Catalog:
         """The versions, deleted ones too, whose columns have these values."""
         return [to_version(row) for row in self.repo.index.find_rows(MODEL_VERSIONS, **equal)]
 
+    def count(self, key: str) -> int:
+        """How many versions of a model are not deleted."""
+        return self.repo.index.count_rows(MODEL_VERSIONS, key=key, lifecycle_stage=LifecycleStage.ACTIVE)
+
     def model(self, name: str) -> RegisteredModel:
         """A model that is not deleted, by its name, or by ``:`` and its key.
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import (
@@ -228,10 +229,7 @@ class Registry:
         """
         name = names.check_model_name(name)
         self.manifest(version)  # what is copied is what was registered
-        state = self.repo.stored_state(str(version.run_id), [version.commit])
-        if state is None:
-            raise CorruptError(f"commit `{version.commit}` is no run commit", hint="`gittrack fsck` tells more")
-        run = state.to_run(self.repo.artifact_uri(state.run_id))
+        run = self.run_of(version)
         said = _described(description) | _tagged(tags)
         if run_link is not None:
             said["run_link"] = run_link
@@ -612,6 +610,41 @@ class Registry:
         folder, _, _ = path.rpartition("/")
         artifacts = self.repo.artifacts_of(commit, path) or self.repo.artifacts_of(commit, folder)
         return Manifest.of(artifacts.values(), path)
+
+    def run_of(self, version: ModelVersion) -> Run:
+        """The run of a version as it was when that was registered.  Raises CorruptError, NotFoundError."""
+        state = self.repo.stored_state(str(version.run_id), [version.commit])
+        if state is None:
+            raise CorruptError(f"commit `{version.commit}` is no run commit", hint="`gittrack fsck` tells more")
+        return state.to_run(self.repo.artifact_uri(state.run_id))
+
+    def pull(
+        self, version: ModelVersion, folder: Path, *, progress: Callable[[int, int | None], None] | None = None
+    ) -> Manifest:
+        """Copy the files of a version into a folder, each checked against the manifest.
+
+        ``progress`` is told (files done, files in all).
+
+        Raises:
+            CorruptError: The files are not those that were registered; what was copied before is left.
+            NotFoundError: A file's bytes are not in this clone.
+        """
+        manifest = self.manifest(version)
+        folder.mkdir(parents=True, exist_ok=True)
+        for done, (path, (digest, _)) in enumerate(manifest.files.items(), 1):
+            self.repo.objects.copy_out(digest, folder / path, root=folder)
+            if progress is not None:
+                progress(done, len(manifest.files))
+        return manifest
+
+    def runs_with(self, digest: Digest) -> list[tuple[RunId, str]]:
+        """(run, path) of every artifact of that sha256.  Looks at every run, which takes long where there are many."""
+        found = []
+        for run_id in sorted(self.repo.all_run_ids()):
+            for path, artifact in self.repo.artifacts(run_id).items():
+                if artifact.digest == digest:
+                    found.append((RunId(run_id), path))
+        return found
 
     def which(self, digest: Digest) -> list[ModelVersion]:
         """The versions, deleted ones too, that have a file of that sha256, by model and number."""

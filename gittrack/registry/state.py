@@ -146,13 +146,8 @@ class ModelState:
         return self.document.value("lifecycle") or LifecycleStage.ACTIVE
 
     def version_lifecycle(self, number: int) -> str:
-        """Active or deleted: a version is deleted on its own, or was when its deleted model's name was used anew."""
-        said = self.document.value(f"versions.{number}.lifecycle")
-        if said is not None:
-            return said
-        since = self.document.value("since") or "0"
-        gone = since.isdecimal() and number <= int(since)
-        return LifecycleStage.DELETED if gone else LifecycleStage.ACTIVE
+        """Active or deleted: on its own, or because the name of its deleted model was used anew."""
+        return self.document.value(f"versions.{number}.lifecycle") or LifecycleStage.ACTIVE
 
     @property
     def visible(self) -> list[int]:
@@ -319,7 +314,7 @@ class ModelState:
         for _, edit in sorted(self.document.log.items()):
             old, last[edit.field] = last.get(edit.field), edit.value
             version, field = _split(edit.field)
-            if field in ("updated", "since"):
+            if field == "updated":
                 continue
             yield Change(edit.time, edit.who, field, version, old, edit.value, edit.reason)
 

@@ -518,14 +518,16 @@ class Index:
 
     def find_rows(self, table: Table, **equal: str | int) -> list[Any]:
         """The documents of the rows whose columns have these values, in no order; all of them without any."""
-        where = " AND ".join(f"t.{column} = :{column}" for column in equal if column in table.columns)
-        if len(equal) != where.count(" = :"):
-            raise InvalidValueError(f"`{table.name}` has no such column")
+        sql = f"SELECT t.doc FROM {table.name} AS t{_where(table, equal)}"
         if not all(_is_text(value) for value in equal.values() if isinstance(value, str)):
             return []
         with self._reading():
-            rows = self._all(f"SELECT t.doc FROM {table.name} AS t" + (where and f" WHERE {where}"), equal)
-        return [unpack(row[0]) for row in rows]
+            return [unpack(row[0]) for row in self._all(sql, equal)]
+
+    def count_rows(self, table: Table, **equal: str | int) -> int:
+        """How many documents ``find_rows`` would find."""
+        with self._reading():
+            return int(self._all(f"SELECT COUNT(*) FROM {table.name} AS t{_where(table, equal)}", equal)[0][0])
 
     def search_rows(
         self,
@@ -1033,6 +1035,17 @@ def _plain_order(source: str, order: Iterable[Order]) -> tuple[str, str, dict[st
         by.append(f"CASE WHEN {alias}.owner IS NULL THEN 2 WHEN {column} IS NULL THEN 1 ELSE 0 END")
         by.append(f"{column} {key.direction}")
     return source, ", ".join(by), params
+
+
+def _where(table: Table, equal: Mapping[str, Any]) -> str:
+    """A condition that columns have the values of the parameters that are called as they are; empty if there are none.
+
+    Raises:
+        InvalidValueError: There is no such column.
+    """
+    if not equal.keys() <= set(table.columns):
+        raise InvalidValueError(f"`{table.name}` has no such column")
+    return (" WHERE " if equal else "") + " AND ".join(f"t.{column} = :{column}" for column in equal)
 
 
 def _stages(view: int) -> tuple[Condition, ...]:

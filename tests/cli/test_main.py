@@ -146,7 +146,7 @@ def test_every_verb_loads_and_has_help() -> None:
     context = click.Context(program)
     names = program.list_commands(context)
     assert len(names) == len(set(names))
-    files = {path.stem for path in Path(main.__file__).parent.glob("*.py")}
+    files = {path.stem for path in Path(main.__file__).parent.iterdir()}  # a verb with many verbs is a folder
     assert set(names) | set(main.HIDDEN) <= files
     for name in [*names, *main.HIDDEN]:
         command = program.get_command(context, name)

@@ -1,0 +1,119 @@
+"""What the verbs of ``gittrack models`` share: opening the registry, its arguments and options, its words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gittrack.cli import common, output
+from gittrack.errors import GittrackError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from gittrack.registry.registry import Registry
+    from gittrack.types import ModelVersion, RegisteredModel
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_STAGE_STYLE = {"Production": "green", "Staging": "yellow", "Archived": "dim"}
+
+
+@contextlib.contextmanager
+def registry(*, write: bool = False) -> Iterator[Registry]:
+    """The registry of the store that the current folder belongs to.
+
+    Args:
+        write: What is changed is committed before this ends.
+
+    Raises:
+        NotARepositoryError: There is no store.
+    """
+    from gittrack.registry.registry import Registry
+
+    with common.tracker(write=write, fresh=False) as opened:
+        found = Registry(opened)
+        with output.Progress("reading new tags"):
+            found.catalog.refresh()
+        yield found
+
+
+def version_of(registry: Registry, address: str) -> tuple[str, str | None]:
+    """The model and, if the address is one of a version, the version's number that an address names."""
+    from gittrack.registry.names import parse_address
+
+    wanted = parse_address(address)
+    if wanted._replace(name="") == parse_address("x")._replace(name=""):
+        return registry.get_model(wanted.name).name, None
+    found = registry.resolve(address)
+    return found.name, found.version
+
+
+def reason_option(function: F) -> F:
+    """``-m``: why, for the audit trail."""
+    return click.option(
+        "-m", "--message", "reason", default="", metavar="TEXT", help="Why; kept for `gittrack models log`."
+    )(function)
+
+
+def sign_option(function: F) -> F:
+    """``-s``: sign the tag."""
+    return click.option("-s", "--sign", is_flag=True, help="Sign the tag with your git signing key.")(function)
+
+
+def version_argument(function: F) -> F:
+    """``VERSION``, required: NAME@v3, NAME@ALIAS, NAME@STAGE or NAME@latest."""
+    return click.argument("version", shell_complete=complete_versions)(function)
+
+
+def name_argument(function: F) -> F:
+    """``NAME``, required: a model."""
+    return click.argument("name", shell_complete=complete_models)(function)
+
+
+def complete_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Models by name; never an error, at worst no proposals."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        with registry() as opened:
+            return [CompletionItem(one.name) for one in _all(opened) if one.name.startswith(incomplete)]
+    except GittrackError:
+        return []  # a shell that completes a line is no place for a message
+
+
+def complete_versions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Models by name or, behind an ``@``, the versions and aliases of one."""
+    from click.shell_completion import CompletionItem
+
+    name, at, _ = incomplete.rpartition("@")
+    if not at:
+        return complete_models(context, parameter, incomplete)
+    try:
+        with registry() as opened:
+            words = [*opened.get_model(name).aliases, *(f"v{one.version}" for one in opened.versions(name)), "latest"]
+    except GittrackError:
+        return []
+    return [CompletionItem(f"{name}@{word}") for word in words if f"{name}@{word}".startswith(incomplete)]
+
+
+def _all(opened: Registry) -> Iterator[RegisteredModel]:
+    return common.every(lambda token: opened.search_models(max_results=1000, page_token=token))
+
+
+def stage(name: str) -> output.Cell:
+    """A stage in its colour; nothing for None."""
+    return output.Cell("" if name == "None" else name, _STAGE_STYLE.get(name, ""))
+
+
+def version_json(version: ModelVersion) -> dict[str, Any]:
+    """A version as `--json` prints it."""
+    return dict(version)
+
+
+def model_json(model: RegisteredModel) -> dict[str, Any]:
+    """A model as `--json` prints it."""
+    return dict(model) | {"latest_versions": [version_json(one) for one in model.latest_versions]}

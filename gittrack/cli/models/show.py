@@ -1,0 +1,144 @@
+"""``gittrack models show``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gittrack.cli import common, output, render, text
+from gittrack.cli.models import base, moments
+from gittrack.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gittrack.registry.manifest import Manifest
+    from gittrack.registry.registry import Registry
+    from gittrack.types import ModelVersion, RegisteredModel, Run
+
+
+@common.verb()
+@base.version_argument
+@moments.option
+@common.json_option
+def verb(version: str, at: str | None, as_json: bool) -> None:
+    """Show a model, or one version and where it comes from.
+
+    VERSION is NAME for the model, else NAME@v3, NAME@ALIAS or NAME@STAGE. For a version: the run, its code, data and
+    environment, and the files with their digests.
+    """
+    with base.registry() as opened:
+        name, number = base.version_of(opened, version) if at is None else _named(opened, version)
+        if at is not None:
+            _at(opened, name, number, at, as_json)
+        elif number is None:
+            model = opened.get_model(name)
+            if as_json:
+                output.document(base.model_json(model))
+            else:
+                output.lines(_model(model))
+        else:
+            found = opened.get_version(name, number)
+            run, manifest = opened.run_of(found), opened.manifest(found)
+            names = common.experiment_names(opened.tracker)
+            if as_json:
+                output.document(_document(found, run, manifest, names))
+            else:
+                output.lines(_version(opened, found, run, manifest, names))
+
+
+def _named(opened: Registry, address: str) -> tuple[str, str | None]:
+    """The model that an address names, and the version if it is said by its number: the rest depends on the time."""
+    from gittrack.registry.names import parse_address
+
+    wanted = parse_address(address)
+    number = wanted.version or (wanted.word if wanted.word and wanted.word.isdecimal() else None)
+    return opened.get_model(wanted.name).name, None if number is None else str(number)
+
+
+def _at(opened: Registry, name: str, number: str | None, at: str, as_json: bool) -> None:
+    state = opened.at(name, moments.moment(opened.repo, at))
+    model, versions = state.records()
+    found = [one for one in versions if one.version == number]
+    if not versions or (number is not None and not found):
+        missing = f"version {number} of model `{name}`" if number is not None else f"model `{name}`"
+        raise NotFoundError(
+            f"{missing} did not exist at `{at}`", hint=f"`gittrack models log '{name}'` tells its history"
+        )
+    if as_json:
+        output.document(base.version_json(found[0]) if found else base.model_json(model))
+    else:
+        output.lines(_facts(found[0]) if found else _model(model))
+
+
+def _model(model: RegisteredModel) -> Iterator[str]:
+    yield output.style(f"model {model.name}", "yellow")
+    yield f"Created:    {text.date(model.creation_timestamp)}"
+    yield f"Changed:    {text.date(model.last_updated_timestamp)}"
+    if model.conflicts:
+        yield output.style(f"Conflict:   {', '.join(model.conflicts)}", "red")
+    yield from _described(model.description)
+    stages = [[base.stage(one.current_stage), f"v{one.version}"] for one in model.latest_versions]
+    yield from _section("Newest in each stage", [[cell or "None", version] for cell, version in stages])
+    yield from _section("Aliases", [[f"@{alias}", f"v{version}"] for alias, version in sorted(model.aliases.items())])
+    yield from _section("Tags", [list(item) for item in sorted(model.tags.items())])
+    yield ""
+
+
+def _facts(version: ModelVersion) -> Iterator[str]:
+    stage = output.style(version.current_stage, base.stage(version.current_stage).style or "bold")
+    yield f"{output.style(f'model {version.name} v{version.version}', 'yellow')} ({stage})"
+    if version.aliases:
+        yield f"Aliases:    {' '.join(f'@{alias}' for alias in version.aliases)}"
+    yield f"Registered: {text.date(version.creation_timestamp)} by {version.user_id}"
+    yield f"Tag:        {version.tag}"
+    yield f"Source:     {version.source}"
+    yield f"Commit:     {version.commit}"
+    yield f"Manifest:   sha256:{version.manifest}"
+    yield from _described(version.description)
+    yield from _section("Tags", [list(item) for item in sorted(version.tags.items())])
+
+
+def _version(
+    opened: Registry, version: ModelVersion, run: Run, manifest: Manifest, names: dict[str, str]
+) -> Iterator[str]:
+    yield from _facts(version)
+    yield ""
+    yield output.style("Lineage", "bold")
+    yield from ("    " + line for line in render.heading(run, names))
+    remote = run.code.get("remote_url")
+    if remote:
+        yield f"    Remote:     {remote}"
+    inputs = [f"{one.dataset.name}  {one.dataset.digest}  {one.dataset.source}" for one in run.inputs.dataset_inputs]
+    yield from _lines("Data", inputs)
+    yield from _lines("Environment", render.environment(run, packages=False))
+    yield from _section("Parameters", [list(item) for item in sorted(run.data.params.items())])
+    yield from _lines("Metrics", render.metric_table(run, "") if run.data.metrics else ())
+    override = opened.requirements(version.name, version.version)
+    yield from _lines("Requirements, changed", () if override is None else text.clean_lines(override))
+    files = [[path, text.size(size), digest[: common.SHORT]] for path, (digest, size) in manifest.files.items()]
+    yield from _section("Files", files, right=[1])
+    yield ""
+
+
+def _document(version: ModelVersion, run: Run, manifest: Manifest, names: dict[str, str]) -> dict[str, Any]:
+    files = [{"path": path, "size": size, "sha256": digest} for path, (digest, size) in manifest.files.items()]
+    return base.version_json(version) | {"run": render.as_json(run, names), "files": files}
+
+
+def _described(description: str | None) -> Iterator[str]:
+    if description:
+        yield ""
+        yield from ("    " + line for line in text.clean_lines(description))
+
+
+def _section(title: str, rows: list[list[str]], right: tuple[int, ...] | list[int] = ()) -> Iterator[str]:
+    yield from _lines(title, output.table([""] * len(rows[0]), rows, right=right, cut=False) if rows else ())
+
+
+def _lines(title: str, body: Any) -> Iterator[str]:
+    """A heading and its indented lines; nothing if there are none."""
+    for number, line in enumerate(body):
+        if number == 0:
+            yield ""
+            yield output.style(title, "bold")
+        yield "    " + line
