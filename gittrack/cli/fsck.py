@@ -19,10 +19,13 @@ def command(full: bool, as_json: bool) -> None:
     Exit status 4 says that something is not. First it finishes what a crash left half done: finished runs are
     committed, runs of dead processes are closed.
     """
+    from gittrack.registry import check as models
+    from gittrack.registry.registry import Registry
     from gittrack.store import check
 
     with common.tracker(fresh=False) as opened, output.Progress("checking") as progress:
         problems = check.fsck(opened.repo, full=full, progress=progress.update)
+        problems += models.fsck(Registry(opened), full=full, progress=progress.update)
         runs = opened.repo.index.count_runs()
     if as_json:
         output.array(asdict(problem) for problem in problems)

@@ -13,7 +13,10 @@ def command() -> None:
 
     The index is derived: deleting it or rebuilding it loses nothing. `gittrack fsck` says when it is needed.
     """
+    from gittrack.registry.registry import Registry
+
     started = time.monotonic()
     with common.tracker(fresh=False) as opened, output.Progress("rebuilding the index") as progress:
         runs = opened.repo.reindex(progress.update)
+        Registry(opened).catalog.refresh()
     output.message(f"indexed {text.count(runs, 'run')} in {text.duration((time.monotonic() - started) * 1000)}")

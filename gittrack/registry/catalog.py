@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -85,6 +85,20 @@ class Catalog:
             found += self.state(key).problems
         return found
 
+    def stale(self) -> list[str]:
+        """The keys of the models of which the index says something else than refs and git objects do."""
+        self.refresh()
+        wrong = {model.key for model in self.models()}
+        for key, about in self._refs()[0].items():
+            state = self._fold(key, about, self._read({*about.own.values(), *about.seen.values()}))
+            model, versions = state.records()
+            known = sorted(self.versions(key=key), key=lambda version: int(version.version))
+            if self.models(key=key) == ([model] if state.exists else []) and known == versions:
+                wrong.discard(key)
+            else:
+                wrong.add(key)
+        return sorted(wrong)
+
     def _stamp(self) -> str:
         prefixes = (layout.TAG_PREFIX, layout.DOCUMENT_PREFIX, layout.REMOTE_PREFIX)
         return "".join(self.repo.git.refs_fingerprint(prefix).hex() for prefix in prefixes)
@@ -119,53 +133,50 @@ class Catalog:
     def _index(self, key: str, about: _Refs) -> None:
         """Put what is known of a model into the index."""
         index = self.repo.index
-        self._read_tags(about)
-        index.meta_set(f"registry:{key}", None if not any(about) else [about.own, about.seen, about.documents])
+        wanted = {*about.own.values(), *about.seen.values()}
+        index.parsed_set(self._read(wanted - index.parsed_get(wanted).keys()))
+        index.meta_set(f"registry:{key}", list(about) if any(about) else None)
         state = self.state(key)
-        if not state.versions and not about.documents:
-            index.put_rows(MODELS, key, [])
-            index.put_rows(MODEL_VERSIONS, key, [])
-            return
         model, versions = state.records()
-        index.put_rows(MODELS, key, [_model_row(model)])
+        index.put_rows(MODELS, key, [_model_row(model)] if state.exists else [])
         index.put_rows(MODEL_VERSIONS, key, [_version_row(version) for version in versions])
 
-    def _read_tags(self, about: _Refs) -> None:
-        """Read the tag objects that nobody has read yet, once."""
-        wanted = {*about.own.values(), *about.seen.values()}
-        unread = wanted - self.repo.index.parsed_get(wanted).keys()
+    def _read(self, oids: Iterable[ObjectId]) -> dict[str, Any]:
+        """What tag objects say: an event as ``events.to_list`` gives it, or why it is none."""
         said: dict[str, Any] = {}
-        for oid in sorted(unread):
+        for oid in sorted(oids):
             try:
                 said[oid] = events.to_list(events.parse(oid, self.repo.git.read_tag(oid)))
             except FormatError as error:
                 said[oid] = error.message
             except (NotFoundError, CorruptError):  # it may come with the next fetch, or be mended
                 continue
-        self.repo.index.parsed_set(said)
+        return said
 
     def state(self, key: str) -> ModelState:
         """The fold of what the index has of a model."""
-        index = self.repo.index
-        own, seen, blobs = index.meta_get(f"registry:{key}") or ({}, {}, [])
-        parsed = index.parsed_get({*own.values(), *seen.values()})
+        own, seen, blobs = self.repo.index.meta_get(f"registry:{key}") or ({}, {}, [])
+        return self._fold(key, _Refs(own, seen, blobs), self.repo.index.parsed_get({*own.values(), *seen.values()}))
+
+    def _fold(self, key: str, about: _Refs, said: Mapping[str, Any]) -> ModelState:
+        """The fold of these refs, whose tag objects say what ``said`` has."""
         problems: list[str] = []
 
         def known(tag: str, oid: str) -> Iterable[Event]:
-            said = parsed.get(oid)
-            if not isinstance(said, list):
-                problems.append(f"`{tag}` does not count: {said or 'its object is missing or no annotated tag'}")
+            values = said.get(oid)
+            if not isinstance(values, list):
+                problems.append(f"`{tag}` does not count: {values or 'its object is missing or no annotated tag'}")
                 return ()
-            event = events.from_list(said)
+            event = events.from_list(values)
             if event.tag != tag:
                 problems.append(f"`{tag}` does not count: it was made as `{event.tag}`")
                 return ()
             return (event,)
 
-        mine = [event for tag, oid in own.items() for event in known(tag, oid)]
-        others = [event for ref, oid in seen.items() for event in known(_REMOTE.sub(r"\1", ref), oid)]
+        mine = [event for tag, oid in about.own.items() for event in known(tag, oid)]
+        others = [event for ref, oid in about.seen.items() for event in known(_REMOTE.sub(r"\1", ref), oid)]
         try:
-            document = documents.read(self.repo.git, key, [ObjectId(oid) for oid in blobs])
+            document = documents.read(self.repo.git, key, about.documents)
         except (NotFoundError, CorruptError) as error:
             problems.append(error.message)
             document = Document(key)

@@ -2,7 +2,7 @@
 
 What is known of a version is said by the event about it that no other event about it replaces; of an alias likewise.
 Wall clocks never decide.  Two events that do not know of each other and are about the same thing are a conflict until
-an event replaces both; that is so if they have the same name, or replace the same event, or are both the first.
+an event replaces both; that is so if they have the same name, replace the same event, or are both the last ones.
 
 Events come from this clone's own tags, which count, and from the tags last seen on remotes, which only make conflicts
 visible.  An event about a version must point at that version's commit and carry its manifest; one that does not (the
@@ -113,6 +113,7 @@ class ModelState:
         for event in self._events.values():
             for subject in subjects(event):
                 self._about.setdefault(subject, []).append(event)
+        self._heads = _heads(self._events.values(), _successors(self._events.values()))
         self.conflicts = list(_conflicts(mine.values(), self._events, self._seen))
         self._said: dict[int, dict[str, str]] = {}
         for name, value in document.below("").items():
@@ -132,6 +133,11 @@ class ModelState:
         else:
             return True
         return False
+
+    @property
+    def exists(self) -> bool:
+        """True if there is such a model: somebody made it, or registered a version of it."""
+        return bool(self.versions or self.document.fields)
 
     # -- what holds --------------------------------------------------------------------------------------------------
 
@@ -156,9 +162,7 @@ class ModelState:
 
     def heads(self, subject: Subject) -> list[StageTag | AliasTag]:
         """The events about a version or an alias that no other event about it replaces; two if clones disagree."""
-        about = self._about.get(subject, [])
-        replaced = {ref.oid for event in about for ref in event.replaces}
-        return sorted((event for event in about if event.oid not in replaced), key=lambda event: event.oid)
+        return sorted(self._heads.get(subject, []), key=lambda event: event.oid)
 
     def stage(self, number: int) -> str:
         """The stage that a version is in; if clones disagree, the less exposed one."""
@@ -280,7 +284,7 @@ class ModelState:
     def history(self) -> list[Change]:
         """The audit trail, oldest first by the clocks of those who acted."""
         found = [*self._registrations(), *self._events_told(), *self._edits()]
-        return sorted(found, key=lambda change: (change.time, change.tag, change.what, change.version or 0))
+        return sorted(found, key=lambda change: (change.time, change.tag, change.oid, change.what, change.version or 0))
 
     def _registrations(self) -> Iterator[Change]:
         for number, tag in self.versions.items():
@@ -367,10 +371,7 @@ def _conflicts(
         for oid, event in seen.items()
         if isinstance(event, (StageTag, AliasTag)) and not (isinstance(event, StageTag) and event.approves)
     }
-    successors: dict[ObjectId, list[StageTag | AliasTag]] = {}
-    for event in events.values():
-        for ref in event.replaces:
-            successors.setdefault(ref.oid, []).append(event)
+    successors = _successors(events.values())
     done: set[frozenset[ObjectId]] = set()
     for one, other in _candidates(events, successors):
         pair = frozenset((one.oid, other.oid))
@@ -387,17 +388,26 @@ def _conflicts(
             yield Conflict(tuple(sorted(about)), (one, other))
 
 
+def _successors(events: Iterable[StageTag | AliasTag]) -> dict[ObjectId, list[StageTag | AliasTag]]:
+    """The events that replace an event, by its object id."""
+    found: dict[ObjectId, list[StageTag | AliasTag]] = {}
+    for event in events:
+        for ref in event.replaces:
+            found.setdefault(ref.oid, []).append(event)
+    return found
+
+
 def _candidates(
     events: Mapping[ObjectId, StageTag | AliasTag], successors: Mapping[ObjectId, list[StageTag | AliasTag]]
 ) -> Iterator[tuple[StageTag | AliasTag, StageTag | AliasTag]]:
-    """Pairs with the same name, pairs that replace the same about the same, pairs of first ones about the same."""
+    """Pairs with the same name, pairs that replace the same about the same, pairs of last ones that disagree."""
     groups: dict[object, list[StageTag | AliasTag]] = {}
     for event in events.values():
         groups.setdefault(("name", event.tag), []).append(event)
-        known = [events.get(ref.oid) for ref in event.replaces]
-        for subject in subjects(event):
-            if all(old is not None and subject not in subjects(old) for old in known):
-                groups.setdefault(("first", subject), []).append(event)
+    for subject, heads in _heads(events.values(), successors).items():
+        for one, other in combinations(heads, 2):
+            if _claim(one, subject) != _claim(other, subject):
+                yield one, other
     for oid, later in successors.items():
         if len(later) > 1:
             about = set(subjects(events[oid])) if oid in events else None
@@ -408,6 +418,24 @@ def _candidates(
     for group in groups.values():
         if len(group) > 1:
             yield from combinations(group, 2)
+
+
+def _heads(
+    events: Iterable[StageTag | AliasTag], successors: Mapping[ObjectId, list[StageTag | AliasTag]]
+) -> dict[Subject, list[StageTag | AliasTag]]:
+    """The events about each version and alias that no other event about it replaces."""
+    found: dict[Subject, list[StageTag | AliasTag]] = {}
+    for event in events:
+        later = {subject for one in successors.get(event.oid, ()) for subject in subjects(one)}
+        for subject in subjects(event):
+            if subject not in later:
+                found.setdefault(subject, []).append(event)
+    return found
+
+
+def _claim(event: StageTag | AliasTag, subject: Subject) -> object:
+    """What an event says about one version or alias."""
+    return claim(event, int(subject)) if isinstance(event, StageTag) else event.version
 
 
 def _descendants(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +34,7 @@ class Problem:
     """Something fsck found.
 
     Attributes:
-        kind: ``git``, ``ledger``, ``run``, ``artifact``, ``journal`` or ``index``.
+        kind: ``git``, ``ledger``, ``run``, ``artifact``, ``journal``, ``index`` or ``registry``.
         subject: What it is about: a ref, a run id, a digest, a path.
         message: What is wrong.
         hint: What to do about it.
@@ -166,18 +166,17 @@ def _check_index(repo: Repo) -> list[Problem]:
 
 
 def referenced(repo: Repo) -> set[Digest]:
-    """The digests that some revision of some run, deleted ones included, or some journal refers to."""
+    """The digests that some revision of some run, deleted ones included, some tag or some journal refers to."""
     found: set[Digest] = set()
     done: set[ObjectId] = set()
-    for ledger in set(repo.ledgers().values()):
-        for _, commit in repo.git.ledger_read(ledger):
-            todo = [commit]
-            while todo:
-                oid = todo.pop()
-                if oid not in done and repo.is_run_commit(oid):
-                    done.add(oid)
-                    found.update(a.digest for a in repo.artifacts_of(oid).values())
-                    todo.extend(repo.git.read_commit(oid).parents)
+    todo = [commit for ledger in set(repo.ledgers().values()) for _, commit in repo.git.ledger_read(ledger)]
+    todo += _tagged(repo)
+    while todo:
+        oid = todo.pop()
+        if oid not in done and repo.is_run_commit(oid):
+            done.add(oid)
+            found.update(a.digest for a in repo.artifacts_of(oid).values())
+            todo.extend(repo.git.read_commit(oid).parents)
     for folder in (repo.live, repo.root / "lost"):
         for run_id, paths in journal.list_journals(folder).items():
             state = RunState(run_id)
@@ -189,6 +188,21 @@ def referenced(repo: Repo) -> set[Digest]:
                         continue
                     found.update(a.digest for a in state.artifacts.values() if a is not None)
     return found
+
+
+def _tagged(repo: Repo) -> Iterator[ObjectId]:
+    """The commits that annotated tags of the registry point at, this clone's and those last seen on remotes."""
+    tags = repo.git.refs(layout.TAG_PREFIX) | repo.git.refs(layout.REMOTE_PREFIX)
+    for oid in set(tags.values()):
+        try:
+            info = repo.git.read_tag(oid)
+        except (
+            CorruptError,
+            NotFoundError,
+        ):  # no annotated tag, such as a ledger last seen; fsck tells what is damaged
+            continue
+        if info.target_type == "commit" and repo.git.exists(info.target):
+            yield info.target
 
 
 def gc(
