@@ -254,8 +254,8 @@ class Catalog:
             f"model `{model.name}` has no version {number}", hint=f"it has {shown}" if known else "it has none yet"
         )
 
-    def next_event(self, key: str, slot: str) -> int:
-        """The number of the next event of a stage or alias: above every one that was ever seen."""
+    def next_number(self, key: str, slot: str) -> int:
+        """The number of the next version or event (``names.TagName`` has the slots): above every one ever seen."""
         own, seen, _ = self.repo.index.meta_get(f"registry:{key}") or ({}, {}, [])
         numbers = [0]
         for tag in (*own, *(_REMOTE.sub(r"\1", ref) for ref in seen)):

@@ -250,7 +250,7 @@ class Registry:
 
         def attempt() -> int | None:
             key, changes = self._publisher.key_for(name)
-            number = self.catalog.state(key).next_number
+            number = self.catalog.next_number(key, "v")
             changes |= {f"versions.{number}.{field}": value for field, value in said.items()}
             event = VersionTag(
                 key=key,
@@ -409,7 +409,7 @@ class Registry:
         before = [head for subject in (number, *archived) for head in state.heads(subject)]
         event = StageTag(
             key=state.key,
-            number=self.catalog.next_event(state.key, stage.lower()),
+            number=self.catalog.next_number(state.key, stage.lower()),
             target=tag.target,
             version=number,
             stage=stage,
@@ -437,6 +437,11 @@ class Registry:
             model = self.catalog.model(name)
             self.catalog.version(model, number)
             state = self.catalog.state(model.key)
+            twin = state.alias_twin(alias)
+            if twin is not None:
+                raise InvalidValueError(
+                    f"alias `{alias}` differs from `{twin}` only by upper and lower case", hint=f"use `{twin}`"
+                )
             state.require_agreement(f"@{alias}")
             state.require_agreement(f"v{number}")
             return self._publish_alias(state, alias, number, reason, (), sign=sign)
@@ -470,7 +475,7 @@ class Registry:
             title = f"{state.name} {slot} is v{number}"
         event = AliasTag(
             key=state.key,
-            number=self.catalog.next_event(state.key, slot),
+            number=self.catalog.next_number(state.key, slot),
             alias=alias,
             version=number,
             replaces=before,
@@ -570,7 +575,7 @@ class Registry:
             mine, theirs = state.versions.get(number), state.seen_version(number)
             if mine is None or theirs is None:
                 raise StateError(f"v{number} of model `{name}` is in no conflict")
-            new = state.next_number
+            new = self.catalog.next_number(state.key, "v")
             event = VersionTag(
                 key=state.key, number=new, target=mine.target, run_id=mine.run_id, path=mine.path,
                 manifest=mine.manifest, model_id=mine.model_id, replaces=refs([mine]),

@@ -151,6 +151,11 @@ class ModelState:
         """Active or deleted."""
         return self.document.value("lifecycle") or LifecycleStage.ACTIVE
 
+    @property
+    def deleted(self) -> bool:
+        """True if the model is deleted, with all its versions."""
+        return self.lifecycle == LifecycleStage.DELETED
+
     def version_lifecycle(self, number: int) -> str:
         """Active or deleted: on its own, or because the name of its deleted model was used anew."""
         return self.document.value(f"versions.{number}.lifecycle") or LifecycleStage.ACTIVE
@@ -204,11 +209,10 @@ class ModelState:
                 hint=f"{how} settles it",
             )
 
-    @property
-    def next_number(self) -> int:
-        """The number of the next version: above every one that was ever seen."""
-        seen = [event.number for event in self._seen.values() if isinstance(event, VersionTag)]
-        return max([0, *self.versions, *seen]) + 1
+    def alias_twin(self, alias: str) -> str | None:
+        """An alias that was ever used and differs from ``alias`` only by upper and lower case."""
+        known = (subject[1:] for subject in self._about if isinstance(subject, str))
+        return next((one for one in known if one != alias and names.folded(one) == names.folded(alias)), None)
 
     def seen_version(self, number: int) -> VersionTag | None:
         """A version that was seen on a remote and is another one here, or none."""
@@ -244,7 +248,7 @@ class ModelState:
             manifest=tag.manifest,
             tag=tag.tag,
             tag_oid=tag.oid,
-            lifecycle_stage=self.version_lifecycle(number),
+            lifecycle_stage=LifecycleStage.DELETED if self.deleted else self.version_lifecycle(number),
             key=self.key,
         )
 
@@ -254,7 +258,7 @@ class ModelState:
         versions = [self.version_record(number, aliases) for number in sorted(self.versions)]
         latest: dict[str, ModelVersion] = {}
         for version in versions:
-            if version.lifecycle_stage == LifecycleStage.ACTIVE:
+            if self.version_lifecycle(int(version.version)) == LifecycleStage.ACTIVE:
                 latest[version.current_stage] = version
         created = [version.creation_timestamp for version in versions]
         created += [self.document.created] if self.document.created else []

@@ -19,7 +19,7 @@ OID = st.text("0123456789abcdef", min_size=40, max_size=40).map(ObjectId)
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64).map(Digest)
 NUMBER = st.integers(1, 10**6)
 RUN = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_\-]{0,40}", fullmatch=True)
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=80)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 PATH = st.sampled_from(["", "model", "a b/c.d", "ünï/日本", "a%41", "models/x%20y"])
 KEY = st.sampled_from([names.key_of(name) for name in ("iris", "my model", "ü", "a.b")])
 
