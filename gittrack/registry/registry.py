@@ -703,8 +703,9 @@ class Registry:
 
     def at(self, name: str, when: datetime | ObjectId) -> ModelState:
         """The state of a model at a time, or when a commit was made.  Raises NotFoundError."""
-        moment = when.timestamp() if isinstance(when, datetime) else self.repo.git.read_commit(when).time
-        return self.state(name).at(int(moment * 1000))
+        if isinstance(when, datetime):
+            return self.state(name).at(int(when.timestamp() * 1000))
+        return self.state(name).at(self.repo.git.read_commit(when).time * 1000 + 999)  # a commit tells seconds only
 
     # -- runs --------------------------------------------------------------------------------------------------------
 

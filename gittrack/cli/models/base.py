@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The colour of each stage that is one.
 _STAGE_STYLE = {"Production": "green", "Staging": "yellow", "Archived": "dim"}
 
 
@@ -104,9 +105,9 @@ def _all(opened: Registry) -> Iterator[RegisteredModel]:
     return common.every(lambda token: opened.search_models(max_results=1000, page_token=token))
 
 
-def stage(name: str) -> output.Cell:
-    """A stage in its colour; nothing for None."""
-    return output.Cell("" if name == "None" else name, _STAGE_STYLE.get(name, ""))
+def stage(name: str) -> str:
+    """A stage as a cell in its colour; nothing for None."""
+    return output.Cell(name, _STAGE_STYLE[name]) if name in _STAGE_STYLE else ""
 
 
 def version_json(version: ModelVersion) -> dict[str, Any]:

@@ -77,16 +77,15 @@ def _model(model: RegisteredModel) -> Iterator[str]:
     if model.conflicts:
         yield output.style(f"Conflict:   {', '.join(model.conflicts)}", "red")
     yield from _described(model.description)
-    stages = [[base.stage(one.current_stage), f"v{one.version}"] for one in model.latest_versions]
-    yield from _section("Newest in each stage", [[cell or "None", version] for cell, version in stages])
+    stages = [[base.stage(one.current_stage) or "None", f"v{one.version}"] for one in model.latest_versions]
+    yield from _section("Newest in each stage", stages)
     yield from _section("Aliases", [[f"@{alias}", f"v{version}"] for alias, version in sorted(model.aliases.items())])
     yield from _section("Tags", [list(item) for item in sorted(model.tags.items())])
     yield ""
 
 
 def _facts(version: ModelVersion) -> Iterator[str]:
-    stage = output.style(version.current_stage, base.stage(version.current_stage).style or "bold")
-    yield f"{output.style(f'model {version.name} v{version.version}', 'yellow')} ({stage})"
+    yield f"{output.style(f'model {version.name} v{version.version}', 'yellow')} ({version.current_stage})"
     if version.aliases:
         yield f"Aliases:    {' '.join(f'@{alias}' for alias in version.aliases)}"
     yield f"Registered: {text.date(version.creation_timestamp)} by {version.user_id}"
