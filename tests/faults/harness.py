@@ -180,11 +180,15 @@ class Project:
         assert not wrong, f"after {after}:\n" + "\n".join(wrong)
 
 
+#: How much of a promise says what it is about; all of those that are not here.
+_SUBJECT = {
+    "status": 2, "lifecycle": 2, "experiment": 2, "tag": 3, "artifact": 3, "version": 3, "stage": 3, "alias": 3
+}  # fmt: skip
+
+
 def _subject(said: list[Any]) -> tuple[Any, ...]:
     """What a promise is about: a later one about the same replaces it."""
-    return tuple(
-        said[: {"status": 2, "lifecycle": 2, "experiment": 2, "tag": 3, "artifact": 3}.get(said[0], len(said))]
-    )
+    return tuple(said[: _SUBJECT.get(said[0], len(said))])
 
 
 def sample(total: int, quick: int, *, most: int | None = None) -> Iterable[int]:

@@ -23,8 +23,11 @@ from typing import Any
 import gittrack
 from gittrack import stores
 from gittrack.errors import GittrackError, NotFoundError
+from gittrack.registry.check import fsck as check_registry
+from gittrack.registry.registry import Registry
 from gittrack.store.check import fsck, gc, purge as forget
 from gittrack.store.repo import Repo
+from gittrack.track.runs import Tracker
 from gittrack.types import ViewType
 from tests.faults.power import cut_power
 from tests.faults.tracer import Tracee
@@ -222,6 +225,42 @@ def experiment(tracee: Tracee, folder: str) -> None:
     promise(tracee, "experiment", experiment_id, "made", {"a": "1", "b": "2"})
 
 
+def register(tracee: Tracee, folder: str, runs: list[str]) -> None:
+    """Register two versions of a model, with a description and tags, and one of a run that goes on."""
+    run_id = _begin(tracee, folder)
+    gittrack.log_text("weights", "model/weights.txt")
+    promise(tracee, "artifact", run_id, "model/weights.txt", _digest(b"weights"))
+    client = gittrack.Client()
+    client.create_registered_model("iris", {"a": "b"})
+    tracee.arm()
+    for number, source in enumerate((f"runs:/{runs[0]}/notes", f"runs:/{runs[1]}/notes", f"runs:/{run_id}/model"), 1):
+        client.create_model_version("iris", source, tags={"n": number}, description=f"the {number}.")
+        promise(tracee, "version", "iris", str(number), source, {"n": str(number)}, f"the {number}.")
+
+
+def promote(tracee: Tracee, folder: str, runs: list[str]) -> None:
+    """Promote one version after the other, and move an alias."""
+    os.chdir(folder)
+    client = gittrack.Client()
+    for number, run_id in enumerate(runs[:2], 1):
+        gittrack.register_model(f"runs:/{run_id}/notes", "iris")
+        promise(tracee, "stage", "iris", str(number), "None")
+    tracee.arm()
+    intend(tracee, "stage", "iris", "1", "Production")
+    client.transition_model_version_stage("iris", "1", "Production")
+    promise(tracee, "stage", "iris", "1", "Production")
+    intend(tracee, "stage", "iris", "1", "Archived")
+    intend(tracee, "stage", "iris", "2", "Production")
+    client.transition_model_version_stage("iris", "2", "Production", archive_existing_versions=True)
+    promise(tracee, "stage", "iris", "1", "Archived")
+    promise(tracee, "stage", "iris", "2", "Production")
+    client.set_registered_model_alias("iris", "champion", "1")
+    promise(tracee, "alias", "iris", "champion", "1")
+    intend(tracee, "alias", "iris", "champion", "2")
+    client.set_registered_model_alias("iris", "champion", "2")
+    promise(tracee, "alias", "iris", "champion", "2")
+
+
 def end_at_once(tracee: Tracee, folder: str) -> None:
     """Start, log and end a run without ever waiting."""
     os.chdir(folder)
@@ -357,6 +396,12 @@ def _find(client: Any, kind: str, subject: str, *what: Any) -> list[Any]:
     if kind == "experiment":
         experiment = client.get_experiment(subject)
         return [experiment.name, dict(experiment.tags)]
+    if kind in ("version", "stage"):
+        version = client.get_model_version(subject, what[0])
+        said = [version.source, version.tags, version.description] if kind == "version" else [version.current_stage]
+        return [version.version, *said]
+    if kind == "alias":
+        return [what[0], client.get_model_version_by_alias(subject, what[0]).version]
     run = client.get_run(subject)
     if kind == "code":
         return _missing_code(run)
@@ -448,8 +493,11 @@ def dump(folder: str) -> dict[str, str]:
     experiments = client.search_experiments(view_type=ViewType.ALL)
     found = client.search_runs([e.experiment_id for e in experiments], run_view_type=ViewType.ALL)
     rows = {}
-    for kind, key, entity in [("experiment", "experiment_id", e) for e in experiments] + [
-        ("run", "run_id", r) for r in found
+    for kind, key, entity in [
+        *(("experiment", "experiment_id", e) for e in experiments),
+        *(("run", "run_id", r) for r in found),
+        *(("model", "name", m) for m in client.search_registered_models()),
+        *(("version", "tag", v) for v in client.search_model_versions()),
     ]:
         facts = _plain(entity)
         name = facts.get(key) or facts["info"][key]
@@ -481,7 +529,8 @@ def edit(tracee: Tracee, folder: str, run_id: str) -> None:
 
 def problems(tracee: Tracee, folder: str) -> None:
     """Acknowledge what the store's own check finds."""
-    for problem in fsck(Repo.find(Path(folder)), full=True):
+    repo = Repo.find(Path(folder))
+    for problem in [*fsck(repo, full=True), *check_registry(Registry(Tracker(repo)), full=True)]:
         tracee.ack(str(problem))
 
 

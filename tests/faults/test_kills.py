@@ -16,7 +16,10 @@ from tests.faults.zygote import COUNT, Fault, Zygote
 pytestmark = pytest.mark.fault
 
 #: Operation, points of it that a quick run tries.
-OPERATIONS = {"start": 3, "log": 3, "artifact": 4, "end": 6, "amend": 4, "experiment": 3, "collect": 2, "purge": 3}
+OPERATIONS = {
+    "start": 3, "log": 3, "artifact": 4, "end": 6, "amend": 4, "experiment": 3, "collect": 2, "purge": 3, "register": 4,
+    "promote": 4,
+}  # fmt: skip
 #: Those that a training loop makes: trouble with the disk must not stop it.
 TRAINING = ("start", "log", "artifact", "end")
 
@@ -46,7 +49,8 @@ class Sweep:
 
     def _start(self, fault: Fault, status: int | None, trust: bool = True) -> Outcome:
         project = self._template.copy(self._folder / "project")
-        arguments: dict[str, Any] = {"runs": project.runs()} if self._operation in ("amend", "purge") else {}
+        about_runs = self._operation in ("amend", "purge", "register", "promote")
+        arguments: dict[str, Any] = {"runs": project.runs()} if about_runs else {}
         if self._operation == "purge":
             project.forget(project.runs()[2])
         outcome = self._zygote.run(self._operation, fault=fault, folder=str(project.folder), **arguments)
