@@ -170,7 +170,7 @@ def referenced(repo: Repo) -> set[Digest]:
     found: set[Digest] = set()
     done: set[ObjectId] = set()
     todo = [commit for ledger in set(repo.ledgers().values()) for _, commit in repo.git.ledger_read(ledger)]
-    todo += _tagged(repo)
+    todo += [commit for _, commit in _tagged(repo, layout.TAG_PREFIX, layout.REMOTE_PREFIX)]
     while todo:
         oid = todo.pop()
         if oid not in done and repo.is_run_commit(oid):
@@ -190,19 +190,28 @@ def referenced(repo: Repo) -> set[Digest]:
     return found
 
 
-def _tagged(repo: Repo) -> Iterator[ObjectId]:
-    """The commits that annotated tags of the registry point at, this clone's and those last seen on remotes."""
-    tags = repo.git.refs(layout.TAG_PREFIX) | repo.git.refs(layout.REMOTE_PREFIX)
-    for oid in set(tags.values()):
+def _tagged(repo: Repo, *prefixes: str) -> Iterator[tuple[str, ObjectId]]:
+    """(Ref, commit) of the annotated tags below these prefixes."""
+    for ref, oid in [item for prefix in prefixes for item in repo.git.refs(prefix).items()]:
         try:
             info = repo.git.read_tag(oid)
-        except (
-            CorruptError,
-            NotFoundError,
-        ):  # no annotated tag, such as a ledger last seen; fsck tells what is damaged
+        except (CorruptError, NotFoundError):  # no annotated tag, such as a ledger; fsck tells what is damaged
             continue
         if info.target_type == "commit" and repo.git.exists(info.target):
-            yield info.target
+            yield ref, info.target
+
+
+def _tags_at(repo: Repo, run_id: str) -> list[str]:
+    """The tags that point at a revision of a run, below ``refs/tags/``."""
+    revisions: set[ObjectId] = set()
+    todo = repo.revisions(run_id)
+    while todo:
+        oid = todo.pop()
+        if oid not in revisions and repo.is_run_commit(oid):
+            revisions.add(oid)
+            todo.extend(repo.git.read_commit(oid).parents)
+    found = _tagged(repo, layout.TAG_PREFIX)
+    return [ref.removeprefix("refs/tags/") for ref, commit in found if commit in revisions]
 
 
 def gc(
@@ -251,7 +260,7 @@ def purge(repo: Repo, run_id: str) -> int:
 
     Raises:
         NotFoundError: No such run.
-        StateError: The run is not deleted, goes on, or lies in another clone's ledger too.
+        StateError: The run is not deleted, goes on, lies in another clone's ledger too, or tags point at it.
     """
     repo.require_writable()
     seal(repo)
@@ -260,6 +269,11 @@ def purge(repo: Repo, run_id: str) -> int:
         raise StateError(f"run `{run_id}` is not deleted", hint=f"`gittrack rm {run_id[:8]}` first")
     if any(owner_alive(path) for path in repo.journals(run_id)):
         raise StateError(f"run `{run_id}` goes on", hint="end it first")
+    if tags := _tags_at(repo, run_id):
+        shown = ", ".join(f"`{name}`" for name in tags[:3]) + (" …" if len(tags) > 3 else "")
+        raise StateError(
+            f"run `{run_id}` is kept by {shown}", hint="`git tag -d` removes a tag, here and not elsewhere"
+        )
     with repo.seal_lock():
         for ref, ledger in repo.ledgers().items():
             if repo.git.ledger_lookup(ledger, run_id) is None:

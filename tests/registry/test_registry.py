@@ -552,6 +552,19 @@ def test_gc_keeps_what_only_a_tag_refers_to(iris: Desk) -> None:
         assert registry.repo.objects.has(digest, size)
 
 
+def test_a_registered_run_is_not_purged(iris: Desk) -> None:
+    registry = iris.registry
+    run_id = str(registry.resolve("iris/1").run_id)
+    registry.tracker.delete_run(run_id)
+    registry.tracker.flush()
+    with pytest.raises(StateError, match="models/iris/v1"):
+        check.purge(registry.repo, run_id)
+    iris.sandbox.git("tag", "-d", "models/iris/v1")
+    check.purge(registry.repo, run_id)
+    with pytest.raises(NotFoundError):
+        registry.tracker.get_run(run_id)
+
+
 def test_a_document_of_another_version_is_said_and_passed_over(iris: Desk) -> None:
     registry = iris.registry
     registry.describe_model("iris", "text")
