@@ -152,11 +152,11 @@ class RegistryClient:
             InvalidValueError: A source that cannot be registered.
         """
         self._registry.get_model(name)
-        return self.register_source(
+        return self._register_source(
             source, name, run_id=run_id, tags=tags, run_link=run_link, description=description, model_id=model_id
         )
 
-    def register_source(
+    def _register_source(
         self,
         source: str,
         name: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gittrack.client import Client, all_pages
+from gittrack.errors import UnsupportedError
 from gittrack.registry_client import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def register_model(
     await_registration_for: int | None = DEFAULT_AWAIT_MAX_SLEEP_SECONDS,
     *,
     tags: dict[str, Any] | None = None,
+    env_pack: Any = None,
 ) -> ModelVersion:
     """Register a model as the next version of ``name``, which is made if there is none.
 
@@ -31,13 +33,16 @@ def register_model(
         name: The registered model's name, without `/` and `:`.
         await_registration_for: Taken for MLflow's sake; the version is ready when the call returns.
         tags: Of the version; the values become text.
+        env_pack: A thing of Databricks; refused.
 
     Raises:
         NotFoundError: There is no such run, artifact or version; says what exists, and nothing was made.
         AlreadyExistsError: The name differs from another model's only by upper and lower case.
         InvalidValueError: A bad name, tag or source.
     """
-    return Client().register_source(model_uri, name, tags=tags)
+    if env_pack is not None:
+        raise UnsupportedError("packed environments are a thing of Databricks", hint="leave `env_pack` out")
+    return Client()._register_source(model_uri, name, tags=tags)
 
 
 def search_registered_models(

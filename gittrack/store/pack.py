@@ -8,6 +8,7 @@ make equal packs must never share (and clean up) each other's files.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ BLOB_TYPE: Final = 3
 TAG_TYPE: Final = 4
 
 _KEEP: Final = "gittrack "
+#: After that long nobody is about to write into an empty ``.keep`` without a pack.
+EMPTY_KEEP_SECONDS: Final = 60.0
 #: Names that git refuses in a tree, or that a file system could take for `.git` (`git fsck --strict` is the judge).
 _FORBIDDEN: Final = {b"", b".", b"..", b".git", b"git~1"}
 
@@ -213,7 +216,12 @@ def stale_keeps(pack_dir: Path) -> Iterator[Path]:
     for path in pack_dir.glob("pack-*.keep"):
         with suppress(FileNotFoundError):
             text = path.read_text("utf-8", "replace")
-            if text.startswith(_KEEP) and not _owner_lives(text[len(_KEEP) :]):
+            if text.startswith(_KEEP):
+                stale = not _owner_lives(text[len(_KEEP) :])
+            else:  # one that died before it wrote its name has no pack yet; git's and people's keeps have one
+                old = path.stat().st_mtime < time.time() - EMPTY_KEEP_SECONDS
+                stale = not text and old and not path.with_suffix(".pack").exists()
+            if stale:
                 yield path
 
 

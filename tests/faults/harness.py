@@ -152,6 +152,7 @@ class Project:
             ".gittrack/objects/**/.tmp-*",
             ".git/objects/**/.tmp-*",
             ".git/objects/**/*tmp_*",
+            ".git/objects/**/*.keep",
         )
         steps = ["check", "go_on", "check", "tidy", "problems", "compare_index"]
         for number, step in enumerate(steps):

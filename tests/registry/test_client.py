@@ -207,7 +207,6 @@ def test_fluent_arguments_are_mlflows(name: str) -> None:
     mlflow = pytest.importorskip("mlflow", reason="compares with the real mlflow")
 
     def arguments(function: Any) -> list[tuple[str, Any]]:
-        found = [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
-        return [one for one in found if one[0] != "env_pack"]  # a thing of Databricks
+        return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
 
     assert arguments(getattr(gittrack, name)) == arguments(getattr(mlflow, name))

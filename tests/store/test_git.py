@@ -580,6 +580,7 @@ def test_heal_removes_what_dead_processes_left(git_repo: Sandbox) -> None:
         "refs/gittrack/live/x.lock": "",
         "packed-refs.lock": "",
         f"objects/pack/pack-{'0' * 40}.keep": f"gittrack {dead}".replace("'", '"'),
+        f"objects/pack/pack-{'3' * 40}.keep": "",
         "objects/pack/.tmp-0123": "",
     }
     spared = {
@@ -587,6 +588,9 @@ def test_heal_removes_what_dead_processes_left(git_repo: Sandbox) -> None:
         "refs/runs/0/young.lock": "",
         "index.lock": "",
         f"objects/pack/pack-{'1' * 40}.keep": "kept by the user\n",
+        f"objects/pack/pack-{'4' * 40}.keep": "",
+        f"objects/pack/pack-{'4' * 40}.pack": "a pack that somebody keeps",
+        f"objects/pack/pack-{'5' * 40}-young.keep": "",
         f"objects/pack/pack-{'2' * 40}.keep": f"gittrack {files.process_identity().to_list()}".replace("'", '"'),
     }
     for name, content in {**left, **spared}.items():
