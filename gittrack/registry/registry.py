@@ -723,6 +723,9 @@ class Registry:
 
     def _commit_of(self, run_id: RunId) -> ObjectId:
         """The commit of a run as it is now; made if it is not there yet."""
+        revisions = self.repo.revisions(run_id)
+        if len(revisions) == 1 and not self.repo.journals(run_id):
+            return revisions[0]
         self.tracker.flush()
         deadline = time.monotonic() + CAPTURE_TIMEOUT
         while True:

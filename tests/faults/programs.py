@@ -273,9 +273,9 @@ def end_at_once(tracee: Tracee, folder: str) -> None:
     promise(tracee, "status", run_id, "FINISHED")
 
 
-def cut_after(tracee: Tracee, operation: str, wait: float, mount: str, folder: str) -> None:
+def cut_after(tracee: Tracee, operation: str, wait: float, mount: str, folder: str, **arguments: Any) -> None:
     """Any of these operations, then ``wait`` seconds later the power goes."""
-    globals()[operation](tracee, folder)
+    globals()[operation](tracee, folder, **arguments)
     time.sleep(wait)
     cut_power(Path(mount))
 

@@ -27,10 +27,20 @@ def on_disk(template: Project, disk: Disk) -> Project:
 
 
 @pytest.mark.parametrize(
-    ("operation", "wait"), [("end_at_once", 0.0), ("end", 0.0), ("experiment", 0.0), ("artifact", AT_RISK)]
+    ("operation", "wait"),
+    [
+        ("end_at_once", 0.0),
+        ("end", 0.0),
+        ("experiment", 0.0),
+        ("artifact", AT_RISK),
+        ("register", 0.0),
+        ("promote", 0.0),
+    ],
 )
 def test_cut_after_a_promise(on_disk: Project, disk: Disk, zygote: Zygote, operation: str, wait: float) -> None:
     where: dict[str, Any] = {"mount": str(disk.mount), "folder": str(on_disk.folder)}
+    if operation in ("register", "promote"):
+        where["runs"] = on_disk.runs()
     on_disk.learn(zygote.run("cut_after", operation=operation, wait=wait, **where))
     disk.restore()
     on_disk.verify(f"a power cut {wait:g} s after `{operation}`")

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -612,6 +613,23 @@ def test_two_processes_that_register_and_promote_at_once(desk: Desk) -> None:
     assert not again.get_model("iris").conflicts
     assert len(again.state("iris").in_stage("Production")) == 1
     assert not fsck(again, full=True)
+
+
+def test_threads_that_register_and_promote_at_once(desk: Desk) -> None:
+    run_ids = [desk.run(), desk.run()]
+
+    def work(run_id: str) -> list[int]:
+        numbers = []
+        for _ in range(6):
+            version = desk.registry.register("iris", run_id, "model")
+            desk.registry.set_alias("iris", "newest", version.version)
+            numbers.append(int(version.version))
+        return numbers
+
+    with ThreadPoolExecutor() as pool:
+        found = [number for numbers in pool.map(work, run_ids) for number in numbers]
+    assert sorted(found) == list(range(1, 13))
+    assert not fsck(desk.registry, full=True)
 
 
 def test_a_tag_that_comes_meanwhile_costs_another_try(iris: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
