@@ -54,6 +54,10 @@ class QuerySyntaxError(InvalidValueError):
         self.column = column
 
 
+class SchemaError(InvalidValueError):
+    """A model's input is not what its signature says: columns, types, shapes or parameters."""
+
+
 class UsageError(GittrackError):
     """A call that can never work as written: a verb without its argument, two options that exclude each other."""
 
@@ -131,6 +135,14 @@ class FormatError(CorruptError, ValueError):
 
     code = "INVALID_PARAMETER_VALUE"
     http_status = 400
+
+
+class UntrustedModelError(GittrackError, PermissionError):
+    """Loading the model would run code that came with it, and nobody said that it may."""
+
+    code = "PERMISSION_DENIED"
+    exit_status = 1
+    http_status = 403
 
 
 class GitError(GittrackError):
