@@ -31,6 +31,8 @@ class Setting:
         default: The value if nobody says anything.
         help: What it does, in a line.
         mlflow: MLflow's environment variable for the same thing, if there is one.
+        own: A person's own affair: what a repository says about it, in its git configuration or in pyproject.toml,
+            does not count, since a repository may be anybody's.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Setting:
     default: Any
     help: str
     mlflow: str | None = None
+    own: bool = False
 
     @property
     def variable(self) -> str:
@@ -86,6 +89,12 @@ def _code(text: str) -> str:
     return text
 
 
+def _trust(text: str) -> str:
+    if text not in ("never", "signed", "always"):
+        raise ValueError("it must be `never`, `signed` or `always`")
+    return text
+
+
 SETTINGS: Final = (
     Setting("tracking_uri", str, None, "where runs are kept: a folder, or gittrack:///folder", "MLFLOW_TRACKING_URI"),
     Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
@@ -119,6 +128,13 @@ SETTINGS: Final = (
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL",
     ),
     Setting(
+        "trust",
+        _trust,
+        "signed",
+        "which models may run code when they are loaded without --trust: never, signed (by an allowed signer), always",
+        own=True,
+    ),
+    Setting(
         "user", str, None, "who runs are recorded as; the system's user name if not set", "MLFLOW_TRACKING_USERNAME"
     ),
 )
@@ -139,6 +155,7 @@ class Config:
     truncate_long_values: bool
     system_metrics: bool
     system_metrics_interval: float
+    trust: str
     user: str | None
 
 
@@ -189,6 +206,10 @@ def _value(known: Setting, person: Mapping[str, tuple[str, str]], team: Mapping[
         if variable and os.environ.get(variable):
             return Value(known, _parsed(known, os.environ[variable], variable), "environment", variable)
     found = person.get(known.git_key.lower())
+    if known.own:
+        team = {}
+        if found is not None:
+            found = _git_settings(None).get(known.git_key.lower())
     if found is not None:
         return Value(known, _parsed(known, found[0], f"{known.git_key} in {found[1]}"), "git", found[1])
     if known.team_key in team:
@@ -281,7 +302,7 @@ def _team_settings(paths: gateway.RepoPaths | None) -> Mapping[str, Any]:
 
 
 def store(name: str, value: str | None, start: Path | None = None) -> Setting:
-    """Set a setting in the repository's git configuration; None takes it away again.
+    """Set a setting in the repository's git configuration (a person's own in theirs); None takes it away again.
 
     Raises:
         NotFoundError: No such setting, or no git repository.
@@ -292,11 +313,12 @@ def store(name: str, value: str | None, start: Path | None = None) -> Setting:
     if paths is None:
         raise NotFoundError("there is no git repository here", hint="run `gittrack init` first")
     git = gateway.Git(paths.git_dir, paths.work_tree)
+    where = "--global" if known.own else "--local"
     if value is None:
-        git.run("config", "--local", "--unset-all", known.git_key)
+        git.run("config", where, "--unset-all", known.git_key)
     else:
         _parsed(known, value, known.git_key)
-        git.run("config", "--local", "--replace-all", known.git_key, value)
+        git.run("config", where, "--replace-all", known.git_key, value)
     return known
 
 

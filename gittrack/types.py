@@ -192,10 +192,15 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """A logged model that a run made, at a step of its training."""
+    """A logged model that a run made, at a step of its training.
+
+    Attributes:
+        path: The folder of its files among the run's artifacts; None if they are not there.
+    """
 
     model_id: str
     step: int = 0
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

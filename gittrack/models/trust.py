@@ -7,14 +7,21 @@ caller passes ``trust=True``, or if the registered version is signed by someone 
 
 from __future__ import annotations
 
+import pickle
 import stat
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from gittrack.errors import FormatError, InvalidValueError, NotFoundError, UntrustedModelError
+from gittrack.errors import (
+    FormatError,
+    InvalidValueError,
+    MissingDependencyError,
+    NotFoundError,
+    UntrustedModelError,
+)
 from gittrack.track import limits
 
 #: Formats whose readers run no code of the file's.  Whatever is not listed does.
@@ -138,6 +145,26 @@ def refuse_pickle(path: Path, trust: Trust) -> None:
         for name in check_archive(path):
             if name.rpartition("/")[2].endswith((".pkl", ".pickle", ".pth", ".joblib")):
                 trust.require(f"a pickle, `{name}` in `{path.name}`")
+
+
+def unpickle(path: Path, trust: Trust, what: str = "a pickle") -> Any:
+    """What is in a pickle: the one place that reads any.
+
+    Raises:
+        UntrustedModelError: Code may not run.
+        MissingDependencyError: It needs code that is not here.
+        FormatError: It is damaged.
+    """
+    trust.require(f"{what}, `{path.name}`")
+    try:
+        return pickle.loads(path.read_bytes())  # noqa: S301 - it was asked for
+    except (ImportError, AttributeError) as error:
+        raise MissingDependencyError(
+            f"the model needs code that is not here: {error}",
+            hint="install what its requirements.txt lists, or log it with code_paths",
+        ) from error
+    except (pickle.UnpicklingError, EOFError, IndexError, ValueError) as error:
+        raise FormatError(f"`{path.name}` cannot be read: {error!s:.200}") from error
 
 
 def check_archive(path: Path) -> list[str]:

@@ -806,7 +806,7 @@ class Index:
                 for use in run.inputs.dataset_inputs
             ],
             [model.model_id for model in run.inputs.model_inputs],
-            [[model.model_id, model.step] for model in run.outputs.model_outputs],
+            [[model.model_id, model.step, model.path] for model in run.outputs.model_outputs],
             dict(run.code),
             environment,
             large,
@@ -1124,7 +1124,7 @@ def _run(doc: list[Any], shared: Mapping[int, Any]) -> Run:
             ],
             [ModelInput(model_id) for model_id in models],
         ),
-        RunOutputs([ModelOutput(model_id, step) for model_id, step in outputs]),
+        RunOutputs([ModelOutput(*output) for output in outputs]),
         code,
         {**environment, **{key: shared[number] for key, number in large.items()}},
         commit,

@@ -49,7 +49,7 @@ INPUT: Final = 6  #: [6, {dataset: {…}, tags: {…}}] or [6, {model_id}]
 STATUS: Final = 7  #: [7, status, end_time | nil]
 CODE: Final = 8  #: [8, {commit, tree, branch, dirty, …}]
 ENVIRONMENT: Final = 9  #: [9, {…}]
-OUTPUT: Final = 10  #: [10, {model_id, step}]
+OUTPUT: Final = 10  #: [10, {model_id, step, path?}]
 CLOSE: Final = 11  #: [11]: this process writes no more into this journal
 OPEN: Final = 12  #: [12, {version, run_id, process, opened}]: the first frame of every journal
 COLUMNS: Final = 14  #: [14, columns]: many points, as `codec.pack_points` writes them
@@ -234,8 +234,8 @@ class RunState:
             self.inputs.append(item)
 
     def _output(self, item: dict[str, Any]) -> None:
-        if item not in self.outputs:
-            self.outputs.append(item)
+        """A model that is there already has been moved to another path."""
+        self.outputs = [one for one in self.outputs if _model_of(one) != _model_of(item)] + [item]
 
     def _code(self, facts: Mapping[str, Any]) -> None:
         self.code = dict(facts)
@@ -271,8 +271,9 @@ class RunState:
         for key, theirs in other.summaries.items():
             mine = self.summaries.get(key)
             self.summaries[key] = theirs if mine is None else _united(mine, theirs)
-        for mine_list, their_list in ((self.inputs, other.inputs), (self.outputs, other.outputs)):
-            mine_list.extend(item for item in their_list if item not in mine_list)
+        self.inputs.extend(item for item in other.inputs if item not in self.inputs)
+        known = {_model_of(item) for item in self.outputs}
+        self.outputs.extend(item for item in other.outputs if _model_of(item) not in known)
         self.links.extend(item for item in other.links if item not in self.links)
         for name, end in other.absorbed.items():
             self.absorbed[name] = max(end, self.absorbed.get(name, 0))
@@ -360,7 +361,9 @@ class RunState:
                 summaries=summaries,
             ),
             inputs=inputs,
-            outputs=RunOutputs([ModelOutput(raw["model_id"], raw.get("step", 0)) for raw in self.outputs]),
+            outputs=RunOutputs(
+                [ModelOutput(raw["model_id"], raw.get("step", 0), raw.get("path")) for raw in self.outputs]
+            ),
             code=dict(sorted(self.code.items())),
             environment=dict(sorted(self.environment.items())),
             commit=self.base,
@@ -481,6 +484,11 @@ _HANDLERS: Final[dict[int, Callable[..., None]]] = {
     OUTPUT: RunState._output,
     LINK: RunState._link,
 }
+
+
+def _model_of(output: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What an output is about: a model at a step."""
+    return output.get("model_id"), output.get("step", 0)
 
 
 def _typed(raw: Mapping[str, Any], name: str, *types: type) -> Any:

@@ -281,6 +281,15 @@ class ActiveRun:
         for start in range(0, len(rows), 10_000):
             self._write(codec.pack([record.ARTIFACTS, rows[start : start + 10_000]]))
 
+    def move_artifacts(self, folder: str, target: str) -> None:
+        """Give every artifact below ``folder`` a path below ``target`` instead; their bytes stay where they are."""
+        found = self._tracker.repo.artifacts(self.run_id, limits.check_artifact_path(folder))
+        target = limits.check_artifact_path(target)
+        rows: list[list[Any]] = []
+        for path, artifact in found.items():
+            rows += [[target + path[len(folder) :], artifact.digest, artifact.size], [path, None, 0]]
+        self._write(codec.pack([record.ARTIFACTS, rows]))
+
     def remove_artifacts(self, paths: Iterable[str]) -> None:
         """Drop artifacts from the run; their bytes go at the next ``gc``."""
         self._write(codec.pack([record.ARTIFACTS, [[path, None, 0] for path in paths]]))
@@ -300,7 +309,8 @@ class ActiveRun:
     def log_outputs(self, outputs: Iterable[ModelOutput]) -> None:
         """Record logged models that the run made."""
         for item in outputs:
-            self._write(codec.pack([record.OUTPUT, {"model_id": item.model_id, "step": item.step}]))
+            path = {} if item.path is None else {"path": limits.check_artifact_path(item.path)}
+            self._write(codec.pack([record.OUTPUT, {"model_id": item.model_id, "step": item.step, **path}]))
 
     # -- life --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,277 @@
+"""From a model's address to a private folder with its files, every byte of which was verified.
+
+Addresses are ``models:/name/3``, ``models:/name/Production``, ``models:/name@champion``, ``models:/name/latest``,
+``models:/m-<id>``, the same as ``name@v3``, ``name@production``, ``name@champion``, ``runs:/<run id>/<path>``, a folder
+as a path or a ``file:`` address.  What is in the folder is loaded from there and from nowhere else, so that nobody can
+put other bytes in between.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+from gittrack import config, stores
+from gittrack.errors import FormatError, InvalidValueError, NotFoundError, UnsupportedError
+from gittrack.models.model import Model
+from gittrack.models.trust import Trust, decide
+from gittrack.registry.manifest import Manifest
+from gittrack.store import files
+from gittrack.track import limits
+from gittrack.types import Artifact, Digest, ModelVersion, check_run_id
+
+if TYPE_CHECKING:
+    from gittrack.track.runs import Tracker
+
+_MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
+_MAX_FILES: Final = 100_000
+#: As many digits of a model's id are those of the run that made it.
+RUN_DIGITS: Final = 16
+
+
+def is_model_id(text: object) -> bool:
+    """True for ``m-`` and 32 hex digits."""
+    return isinstance(text, str) and _MODEL_ID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    Attributes:
+        run_id: The run that logged it; None for a folder outside of any store.
+        path: Its folder among the run's artifacts; as a path of this machine if there is no run.
+        files: Path below that folder -> the artifact.  Empty if there is no run.
+        version: The registered version, if the address names one.
+    """
+
+    run_id: str | None
+    path: str
+    files: Mapping[str, Artifact]
+    version: ModelVersion | None = None
+
+
+class LocalModel:
+    """The verified files of a model in a folder of its own.
+
+    The folder is removed with this object, unless ``keep`` was called or the caller chose the folder.
+
+    Attributes:
+        address: What was asked for.
+        folder: Where the files are.
+        model: What MLmodel says.
+        manifest: The files with their digests.
+        trust: Whether code that came with it may run.
+        version: The registered version, if the address names one.
+    """
+
+    def __init__(
+        self, address: str, folder: Path, manifest: Manifest, trust: Trust, version: ModelVersion | None, *, own: bool
+    ) -> None:
+        self.address = address
+        self.folder = folder
+        self.manifest = manifest
+        self.trust = trust
+        self.version = version
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if own else None
+        self.model = Model.load(folder)
+
+    @property
+    def trusted(self) -> bool:
+        """True if code that came with it may run."""
+        return self.trust.granted
+
+    def keep(self) -> None:
+        """Let the folder stay for as long as the process runs: code in it was made importable."""
+        if self._remove is not None and self._remove.detach():
+            import atexit
+
+            atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def fetch(
+    uri: str | os.PathLike[str],
+    *,
+    trust: bool = False,
+    dst: str | os.PathLike[str] | None = None,
+    tracker: Tracker | None = None,
+) -> LocalModel:
+    """The model at an address, copied and verified.
+
+    Args:
+        uri: The address; see the module.
+        trust: Code that came with the model may run.
+        dst: A folder to copy into, which stays; else a private one is made, and removed when it is of no more use.
+        tracker: The store; the one in use if not given.
+
+    Raises:
+        NotFoundError: No such model, version, stage, alias, run or path; says what exists.
+        ConflictError: Clones disagree about the stage or the alias.
+        InvalidValueError, UnsupportedError: Not an address of a model.
+        CorruptError: The bytes are not those that were logged or registered.
+        FormatError: It is no model, or has links or names that lead out of it.
+        UntrustedModelError: The policy wants a signature that the version does not have.
+    """
+    address = os.fspath(uri)
+    source = locate(address, tracker=tracker)
+    own = dst is None
+    folder = Path(tempfile.mkdtemp(prefix="gittrack-model-")) if dst is None else Path(dst)
+    try:
+        if own:
+            folder = folder.resolve()
+        elif not folder.is_dir():
+            raise NotFoundError(f"there is no folder `{folder}` to copy the model into")
+        elif any(folder.iterdir()):
+            folder = Path(tempfile.mkdtemp(prefix="model-", dir=folder))
+        if source.run_id is None:
+            manifest = _copy_folder(Path(source.path), folder)
+        else:
+            manifest = _copy_artifacts(source, folder, tracker or stores.tracker())
+        return LocalModel(address, folder, manifest, _trust(address, source, trust), source.version, own=own)
+    except BaseException:
+        if own:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _trust(address: str, source: Source, trust: bool) -> Trust:
+    return decide(f"`{address}`", trust=trust, setting=config.current().trust)
+
+
+# --- finding
+
+
+def locate(address: str, *, tracker: Tracker | None = None) -> Source:
+    """Where the model at an address is.  Raises as ``fetch``, but for the bytes."""
+    scheme, colon, rest = address.partition(":")
+    if colon and scheme == "models":
+        name = rest.lstrip("/")
+        if is_model_id(name):
+            return _logged(name, tracker or stores.tracker())
+        return _registered(name, tracker or stores.tracker())
+    if colon and scheme == "runs":
+        run_id, _, path = rest.lstrip("/").partition("/")
+        return _of_run(check_run_id(run_id), path, tracker or stores.tracker())
+    if colon and scheme == "file":
+        return _folder(_file_path(address))
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.\-]+:", address):
+        raise UnsupportedError(
+            f"models at `{scheme}:` addresses cannot be loaded",
+            hint="models:/NAME/VERSION, NAME@ALIAS, runs:/RUN/PATH, or a folder",
+        )
+    if "@" in address and not Path(address).exists():
+        return _registered(address, tracker or stores.tracker())
+    return _folder(Path(address))
+
+
+def _file_path(address: str) -> Path:
+    parts = urlsplit(address)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not parts.path.startswith("/"):
+        raise InvalidValueError(f"`{address:.200}` is no address of a folder here", hint="file:///PATH")
+    return Path(unquote(parts.path))
+
+
+def _folder(path: Path) -> Source:
+    if not path.is_dir():
+        raise NotFoundError(
+            f"there is no folder `{path}`",
+            hint="a registered model is NAME@ALIAS or models:/NAME/VERSION, a logged one runs:/RUN/PATH",
+        )
+    return Source(None, str(path), {})
+
+
+def _registered(address: str, tracker: Tracker) -> Source:
+    from gittrack.registry.registry import Registry
+
+    registry = Registry(tracker)
+    version = registry.resolve(address)
+    manifest = registry.manifest(version)
+    found = {path: Artifact(path, digest, size) for path, (digest, size) in manifest.files.items()}
+    return Source(version.run_id, version.path, found, version)
+
+
+def _of_run(run_id: str, path: str, tracker: Tracker) -> Source:
+    path = limits.check_artifact_path(path) if path else ""
+    artifacts = tracker.repo.artifacts(run_id)
+    prefix = f"{path}/" if path else ""
+    found = {name[len(prefix) :]: one for name, one in artifacts.items() if name.startswith(prefix)}
+    if "MLmodel" not in found:
+        models = sorted({name.removesuffix("/MLmodel") for name in artifacts if name.endswith("/MLmodel")})
+        raise NotFoundError(
+            f"run `{run_id}` has no model `{path}`",
+            hint=f"it has {', '.join(models)}" if models else "it has no models; `log_model` logs one",
+        )
+    return Source(run_id, path, found)
+
+
+def _logged(model_id: str, tracker: Tracker) -> Source:
+    tracker.repo.refresh()
+    by_digits = [run_id for run_id, _ in tracker.repo.index.find_run_prefix(model_id[2 : 2 + RUN_DIGITS])]
+    for run_id in by_digits or sorted(tracker.repo.all_run_ids()):
+        for output in tracker.repo.run(run_id).outputs.model_outputs:
+            if output.model_id == model_id and output.path is not None:
+                return _of_run(run_id, output.path, tracker)
+    raise NotFoundError(f"no run has logged a model `{model_id}`", hint="`gittrack show RUN` lists a run's models")
+
+
+# --- copying
+
+
+def _copy_artifacts(source: Source, folder: Path, tracker: Tracker) -> Manifest:
+    for name, artifact in source.files.items():
+        tracker.repo.objects.copy_out(artifact.digest, folder / name, root=folder)
+    found = {name: replace(artifact, path=name) for name, artifact in source.files.items()}
+    return Manifest.of(found.values(), "")
+
+
+def _copy_folder(source: Path, target: Path) -> Manifest:
+    """Copy a folder without following links, hashing what was copied."""
+    found: list[Artifact] = []
+    todo = [""]
+    while todo:
+        below = todo.pop()
+        for entry in _entries(source / below):
+            name = f"{below}{entry.name}"
+            if entry.is_symlink():
+                raise FormatError(f"`{name}` of the model is a link: only files of its own are loaded")
+            if entry.is_dir(follow_symlinks=False):
+                (target / name).mkdir()
+                todo.append(f"{name}/")
+            else:
+                found.append(_copy_file(source / name, target / name, name))
+        if len(found) > _MAX_FILES:
+            raise FormatError(f"`{source}` has more than {_MAX_FILES} files")
+    return Manifest.of(found, "")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with files.reporting(folder, "read"), os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)
+
+
+def _copy_file(source: Path, target: Path, name: str) -> Artifact:
+    try:
+        fd = files.open_source(source)
+    except InvalidValueError as error:
+        raise FormatError(f"`{name}` of the model is no regular file") from error
+    try:
+        with files.reporting(target):
+            out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with files.reporting(source, "read"):
+                copied = files.copy_hashing(fd, out)
+        finally:
+            os.close(out)
+        if copied.failed:
+            raise files.failure(copied.failed, target)
+        return Artifact(name, Digest(copied.digest), copied.size)
+    finally:
+        os.close(fd)
