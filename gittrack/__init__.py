@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         entities as entities,
         exceptions as exceptions,
         fluent as fluent,
+        models as models,
+        pyfunc as pyfunc,
         sklearn as sklearn,
         tracking as tracking,
     )
@@ -133,7 +135,18 @@ _HOMES = {
     "gittrack.registry_fluent": "register_model search_model_versions search_registered_models set_model_version_tag",
     "gittrack.stores": "get_registry_uri get_tracking_uri is_tracking_uri_set set_registry_uri set_tracking_uri",
 }
-_MODULES = ("artifacts", "client", "data", "entities", "exceptions", "fluent", "sklearn", "tracking")
+_MODULES = (
+    "artifacts",
+    "client",
+    "data",
+    "entities",
+    "exceptions",
+    "fluent",
+    "models",
+    "pyfunc",
+    "sklearn",
+    "tracking",
+)
 _WHERE = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [*_WHERE, *_MODULES]  # noqa: PLE0604 - these are texts

@@ -47,6 +47,11 @@ def enforce_params(params: Any, schema: ParamSchema | None) -> dict[str, Any] | 
         raise SchemaError(error.message) from error
 
 
+def validate_schema(data: Any, expected_schema: Schema) -> None:
+    """Raise SchemaError unless ``data`` fits."""
+    enforce_schema(data, expected_schema)
+
+
 def enforce_schema(data: Any, schema: Schema) -> Any:
     """``data`` in the form that a model with this input schema takes.
 

@@ -133,7 +133,7 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-def serving_input(input_example: Any) -> str | None:
+def convert_input_example_to_serving_input(input_example: Any) -> str | None:
     """The request to a server that says the same as an input example; None for None.  Raises InvalidValueError."""
     return None if input_example is None else Example.of(input_example).serving_json
 

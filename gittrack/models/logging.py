@@ -75,6 +75,8 @@ class SaveOptions:
     extra_files: Sequence[str | os.PathLike[str]] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.signature, ModelSignature) and self.signature not in (None, False):
+            raise InvalidValueError(f"a signature is a ModelSignature, got {type(self.signature).__name__}")
         if self.conda_env is not None and (self.pip_requirements or self.extra_pip_requirements):
             raise InvalidValueError("`conda_env` and pip requirements exclude each other", hint="give one of them")
         if self.pip_requirements is not None and self.extra_pip_requirements is not None:

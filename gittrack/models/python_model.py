@@ -154,9 +154,15 @@ class PythonPredictor:
 
 
 class _Chosen(threading.local):
-    """What ``set_model`` was called with, while a file of code runs."""
+    """What is said between a file of code and who runs it.
+
+    Attributes:
+        model: What ``set_model`` was called with.
+        config: What ``ModelConfig`` is; None while no file is run for a model.
+    """
 
     model: Any = None
+    config: dict[str, Any] | None = None
 
 
 _chosen = _Chosen()
@@ -176,10 +182,38 @@ def set_model(model: Any) -> None:
     _chosen.model = model
 
 
-def _run_code(path: Path) -> Any:
+class ModelConfig:
+    """The configuration of a model that is a file of code, for use in that file.
+
+    Args:
+        development_config: A dict, or the path of a YAML file, for when the file is run by itself.
+
+    Raises:
+        InvalidValueError: It cannot be read.
+        NotFoundError: There is none.
+    """
+
+    def __init__(self, *, development_config: Any = None) -> None:
+        found = read_config(development_config) if _chosen.config is None else _chosen.config
+        if not found:
+            raise NotFoundError("there is no model configuration", hint="pass model_config to log_model")
+        self._values = found
+
+    def get(self, key: str) -> Any:
+        """The value of ``key``.  Raises NotFoundError."""
+        if key not in self._values:
+            raise NotFoundError(f"the model configuration has no `{key}`", hint="it has " + ", ".join(self._values))
+        return self._values[key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return dict(self._values)
+
+
+def _run_code(path: Path, config: dict[str, Any] | None) -> Any:
     """The model that a file of code chooses with ``set_model``, gittrack's or MLflow's."""
     theirs = "mlflow.models.model"
-    _chosen.model = None
+    _chosen.model, _chosen.config = None, config or {}
     if theirs in sys.modules:
         vars(sys.modules[theirs]).pop("__mlflow_model__", None)
     spec = spec_from_file_location(f"gittrack_model_code_{path.stem}", path)
@@ -191,6 +225,7 @@ def _run_code(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     finally:
+        _chosen.config = None
         sys.path.remove(str(path.parent))
     model, _chosen.model = _chosen.model, None
     if model is None and theirs in sys.modules:
@@ -260,7 +295,7 @@ def save_model(
             name: {"path": _copy_artifact(name, source, folder), "uri": _shown(source)}
             for name, source in options.artifacts.items()
         }
-    model, told, formats = _write(options.python_model, folder)
+    model, told, formats = _write(options.python_model, folder, config)
     conf |= told
     conf["streamable"] = hasattr(model, "predict_stream") if options.streamable is None else options.streamable
     about.add_flavor(PYFUNC, **conf)
@@ -273,7 +308,7 @@ def save_model(
     return writing.finish(folder, about, saved, common, example=example, predictor=predictor)
 
 
-def _write(given: Any, folder: Path) -> tuple[Any, dict[str, Any], list[str]]:
+def _write(given: Any, folder: Path, config: dict[str, Any] | None) -> tuple[Any, dict[str, Any], list[str]]:
     """Write a Python model into ``folder``: the object, its part of ``python_function``, what its file is."""
     if isinstance(given, (str, os.PathLike)):
         source = Path(given)
@@ -281,7 +316,11 @@ def _write(given: Any, folder: Path) -> tuple[Any, dict[str, Any], list[str]]:
             raise NotFoundError(f"there is no file `{source}`", hint="python_model is an object or a file of code")
         name = limits.check_artifact_path(source.name)
         shutil.copyfile(source, folder / name)
-        return _run_code(folder / name), {"loader_module": CODE_LOADER, "model_code_path": name}, ["python code"]
+        return (
+            _run_code(folder / name, config),
+            {"loader_module": CODE_LOADER, "model_code_path": name},
+            ["python code"],
+        )
     if isinstance(given, type) or not (callable(given) or hasattr(given, "predict")):
         raise InvalidValueError(
             f"python_model is a PythonModel object, a function or a file, not the {type(given).__name__} {given!r:.80}"
@@ -357,7 +396,7 @@ def load(local: LocalModel, conf: Mapping[str, Any], config: dict[str, Any] | No
         path = inside(local.folder, conf.get("model_code_path"))
         local.trust.require(f"Python code, `{path.name}`")
         local.keep()
-        model = _run_code(path)
+        model = _run_code(path, config)
     else:
         path = inside(local.folder, conf.get("python_model"))
         model = unpickle(path, local.trust, "a pickled Python object")

@@ -150,6 +150,8 @@ def _check_preprocessor(preprocessor: Any, features: int) -> None:
         return
     columns = 0
     for name, transformer, mask in vars(preprocessor).get("transformers_", ()):
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
         kind = type(transformer).__name__
         if kind == "FunctionTransformer":
             function = transformer.func
