@@ -339,3 +339,13 @@ def export(**changes: str | None) -> None:
 def environment() -> Mapping[str, str]:
     """The process environment, for the parts that record some of it."""
     return os.environ
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept for this person: below ``XDG_CACHE_HOME``, or the system's place for it."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given and Path(given).is_absolute():
+        return Path(given) / "gittrack"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "gittrack" / "cache"
+    return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser() / "gittrack"

@@ -155,6 +155,12 @@ def _owners(top: str, known: Mapping[str, Sequence[str]]) -> Sequence[str]:
     return owners
 
 
+def offering(module: str) -> str | None:
+    """The line for the installed distribution that a module comes from; None if there is none."""
+    names = sorted(_distributions_of([module]))
+    return pinned(names[0]) if names else None
+
+
 # --- reading files
 
 
