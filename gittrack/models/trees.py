@@ -226,7 +226,7 @@ def _check_neighbours(facts: Mapping[str, Any]) -> None:
         _require(len(labels) == shape[0], "the labels of neighbours")
 
 
-def _check_support_vectors(facts: Mapping[str, Any]) -> None:
+def _check_support_vectors(model: Any, facts: Mapping[str, Any]) -> None:
     """What libsvm is given."""
     if "support_vectors_" not in facts:
         return
@@ -234,10 +234,12 @@ def _check_support_vectors(facts: Mapping[str, Any]) -> None:
     coefficients: Any = facts.get("_dual_coef_")
     counts = _array(facts.get("_n_support"), "the numbers of support vectors", 1, "iu")
     support = _array(facts.get("support_"), "the support vectors", 1, "iu")
-    size, classes = len(support), len(counts)
+    size, classes, kind = len(support), len(counts), model._impl
+    _require(isinstance(kind, str), "the kind of a support vector machine")
+    classifies = kind in ("c_svc", "nu_svc")
     _require(classes >= 2 and counts.min() >= 0, "the number of classes")
     _require(vectors.ndim == 2 and vectors.shape[0] == size, "the number of support vectors")
-    _require(facts.get("_impl") not in ("c_svc", "nu_svc") or int(counts.sum()) == size, "the support vectors' classes")
+    _require(not classifies or int(counts.sum()) == size, "the support vectors' classes")
     fitted: Any = facts.get("shape_fit_")
     _require(isinstance(fitted, tuple) and len(fitted) == 2, "the shape of the data")
     if facts.get("kernel") == "precomputed" or callable(facts.get("kernel")):
@@ -246,7 +248,6 @@ def _check_support_vectors(facts: Mapping[str, Any]) -> None:
         _require(vectors.shape[1] == facts.get("n_features_in_") == fitted[1], "support vectors of other dimensions")
     _require(getattr(coefficients, "ndim", 0) == 2, "the coefficients of support vectors")
     _require(coefficients.shape == (classes - 1, size) or coefficients.shape == (1, size), "the coefficients")
-    classifies = facts.get("_impl") in ("c_svc", "nu_svc")
     _require(not classifies or coefficients.shape[0] == classes - 1, "the coefficients of support vectors")
     _require(bool(hasattr(vectors, "indptr")) == bool(facts.get("_sparse")), "support vectors of another form")
     if hasattr(coefficients, "nnz"):
@@ -327,7 +328,7 @@ _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "sklearn.neighbors.BallTree": _check_binary_tree,
     "sklearn.neighbors.BallTree32": _check_binary_tree,
     "sklearn.neighbors.NeighborsBase": _on_facts(_check_neighbours),
-    "sklearn.svm.BaseLibSVM": _on_facts(_check_support_vectors),
+    "sklearn.svm.BaseLibSVM": _on_both(_check_support_vectors),
     "sklearn.cluster._BaseKMeans": _on_facts(_check_centres),
     "sklearn.feature_extraction.CountVectorizer": _on_facts(_check_vocabulary),
     "sklearn.feature_extraction.DictVectorizer": _on_facts(_check_vocabulary),
