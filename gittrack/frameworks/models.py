@@ -1,7 +1,7 @@
 """Where the saving of models plugs into autologging.
 
-Autologging knows when a model is ready and with which data; what a saved model is, is not its business.  Whoever
-knows registers one function for each framework:
+Autologging knows when a model is ready and with which data; what a saved model is, is not its business.  The module
+``saver`` knows, for every framework that has a flavour; somebody else may register another function:
 
     models.register("sklearn", save)      # save(fitted: FittedModel) -> model id or None
 
@@ -16,6 +16,8 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from gittrack.models.flavours import FLAVOURS
 
 
 @dataclass(frozen=True)
@@ -55,28 +57,34 @@ class FittedModel:
 
 Saver = Callable[[FittedModel], str | None]
 
-_savers: dict[str, Saver] = {}
+_savers: dict[str, Saver | None] = {}
 
 
 def register(framework: str, saver: Saver | None) -> None:
-    """Let ``saver`` save the models of ``framework``; None: save none any more.
+    """Let ``saver`` save the models of ``framework``; None: save none.
 
     Args:
         framework: Name in the table of frameworks.
         saver: Gets the model, returns the id it was saved under or None.
     """
-    if saver is None:
-        _savers.pop(framework, None)
-    else:
-        _savers[framework] = saver
+    _savers[framework] = saver
+
+
+def forget(framework: str) -> None:
+    """Undo ``register``: gittrack saves the models of ``framework`` itself again."""
+    _savers.pop(framework, None)
 
 
 def wanted(framework: str) -> bool:
     """True if somebody saves the models of ``framework``; else nothing needs to be collected for it."""
-    return framework in _savers
+    return _savers[framework] is not None if framework in _savers else framework in FLAVOURS
 
 
 def save(fitted: FittedModel) -> str | None:
-    """Save ``fitted`` with its framework's saver.  Returns the model's id; None if there is no saver."""
-    saver = _savers.get(fitted.framework)
-    return None if saver is None else saver(fitted)
+    """Save ``fitted``.  Returns the model's id; None if nobody saves models of its framework."""
+    if fitted.framework not in _savers and fitted.framework in FLAVOURS:
+        from gittrack.frameworks import saver
+
+        return saver.save(fitted)
+    registered = _savers.get(fitted.framework)
+    return None if registered is None else registered(fitted)

@@ -19,11 +19,12 @@ def recorded() -> Iterator[FakeRecorder]:
     """What is recorded in this test."""
     fake = FakeRecorder()
     recorder.use((fake, fake))
+    models.register("sklearn", None)
     yield fake
     sklearn_framework.INTEGRATION.disable()
     sklearn_framework.INTEGRATION.by_user = False
     for library in frameworks.FRAMEWORKS:
         imports.forget(library)
     imports.forget("autolog")
-    models.register("sklearn", None)
+    models.forget("sklearn")
     recorder.use(None)

@@ -56,7 +56,7 @@ class SklearnOptions:
     silent: bool = False
     max_tuning_runs: int | None = 5
     log_post_training_metrics: bool = True
-    serialization_format: str = "cloudpickle"
+    serialization_format: str = "skops"
     registered_model_name: str | None = None
     pos_label: Any = None
     extra_tags: Mapping[str, str] | None = None
@@ -82,7 +82,7 @@ def autolog(
     silent: bool = False,
     max_tuning_runs: int | None = 5,
     log_post_training_metrics: bool = True,
-    serialization_format: str = "cloudpickle",
+    serialization_format: str = "skops",
     registered_model_name: str | None = None,
     pos_label: Any = None,
     extra_tags: Mapping[str, str] | None = None,
@@ -110,7 +110,8 @@ def autolog(
         silent: Give no warnings.
         max_tuning_runs: How many child runs a parameter search makes, best first; None: one for each setting.
         log_post_training_metrics: Log metrics that are computed after the training.
-        serialization_format: How models are saved: ``pickle``, ``cloudpickle`` or ``skops``.
+        serialization_format: How models are saved: ``skops``, which anybody can load since it runs no code, with
+            ``cloudpickle`` for models that it cannot keep; or ``pickle`` or ``cloudpickle`` for all.
         registered_model_name: Register each saved model as a version of this name.
         pos_label: The class that precision, recall and f1 are computed for; None: all, weighted by frequency.
         extra_tags: Tags for the runs that are started here.
