@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from gittrack import config, stores
 from gittrack.errors import FormatError, InvalidValueError, NotFoundError, UnsupportedError
+from gittrack.models import requirements
 from gittrack.models.model import Model
 from gittrack.models.trust import Trust, decide
 from gittrack.registry.manifest import Manifest
@@ -135,11 +136,22 @@ def fetch(
             manifest = _copy_folder(Path(source.path), folder)
         else:
             manifest = _copy_artifacts(source, folder, tracker or stores.tracker())
+            _override_requirements(source, folder, tracker or stores.tracker())
         return LocalModel(address, folder, manifest, _trust(address, source, trust), source.version, own=own)
     except BaseException:
         if own:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _override_requirements(source: Source, folder: Path, tracker: Tracker) -> None:
+    """Let the copy ask for what was decided since the version was registered, if anything was."""
+    if source.version is not None:
+        from gittrack.registry.registry import Registry
+
+        text = Registry(tracker).requirements(source.version.name, source.version.version)
+        if text is not None:
+            requirements.override(folder, text)
 
 
 def _trust(address: str, source: Source, trust: bool) -> Trust:

@@ -1,8 +1,8 @@
 """Writing a model's folder in MLflow's format, and keeping it with a run; what all flavours share.
 
-A folder has ``MLmodel``, the flavour's own files, ``requirements.txt``, ``python_env.yaml``, ``conda.yaml``, the input
-example in two forms, and ``code/`` if code paths were given.  The formats are those of MLflow 3.17, and so are the
-names of the arguments.
+A folder has ``MLmodel``, the flavour's own files, ``requirements.txt`` and a lock of what it leads to, ``conda.yaml``,
+``python_env.yaml``, the input example in two forms, and ``code/`` if code paths were given.  The formats are those of
+MLflow 3.17, and so are the names of the arguments.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata as distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
+from gittrack.models import requirements
 from gittrack.models.addresses import RUN_DIGITS, is_model_id
 from gittrack.models.enforcement import enforce_params, enforce_schema
 from gittrack.models.examples import Example
@@ -39,10 +39,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gittrack")
 
 CODE: Final = "code"
-REQUIREMENTS: Final = "requirements.txt"
 CONDA_ENV: Final = "conda.yaml"
 PYTHON_ENV: Final = "python_env.yaml"
-CONSTRAINTS: Final = "constraints.txt"
 #: Where the files of a model go whose name is given to a newer model of the same run.
 _SUPERSEDED: Final = "superseded"
 
@@ -260,59 +258,40 @@ def _write_environment(folder: Path, about: Model, saved: Saved, common: SaveOpt
     import yaml
 
     conda = _conda_env(common.conda_env)
+    constraints: list[str] = []
     if conda is not None:
         parts = [part for part in conda.get("dependencies", ()) if isinstance(part, dict)]
-        lines = [line for part in parts for line in part.get("pip", ())]
+        lines = requirements.check(line for part in parts for line in part.get("pip", ()))
     else:
-        lines = _requirement_lines(common.pip_requirements)
         if common.pip_requirements is None:
-            lines = inferred_requirements(folder, about, saved, modules)
-            lines += _requirement_lines(common.extra_pip_requirements)
+            lines = requirements.infer(folder, distributions=saved.requirements, modules=modules)
+            more, constraints = requirements.given(common.extra_pip_requirements)
+            lines = requirements.edited(lines, add=more)
+        else:
+            lines, constraints = requirements.given(common.pip_requirements)
         conda = {
             "channels": ["conda-forge"],
             "dependencies": [f"python={platform.python_version()}", *_pip_for_conda(), {"pip": lines}],
             "name": "mlflow-env",
         }
-    (folder / REQUIREMENTS).write_text("\n".join(lines), encoding="utf-8")
+    if constraints:
+        (folder / requirements.CONSTRAINTS).write_text("\n".join(constraints), encoding="utf-8")
+    listed = [*lines, *([f"-c {requirements.CONSTRAINTS}"] if constraints else [])]
+    (folder / requirements.REQUIREMENTS).write_text("\n".join(listed), encoding="utf-8")
+    (folder / requirements.LOCK).write_text("\n".join(requirements.lock(lines)), encoding="utf-8")
     (folder / CONDA_ENV).write_text(yaml.safe_dump(conda, default_flow_style=False), encoding="utf-8")
     python_env = {
         "python": platform.python_version(),
-        "build_dependencies": [_pinned(name) or name for name in ("pip", "setuptools", "wheel")],
-        "dependencies": [f"-r {REQUIREMENTS}"],
+        "build_dependencies": [requirements.pinned(name) or name for name in ("pip", "setuptools", "wheel")],
+        "dependencies": [f"-r {requirements.REQUIREMENTS}"],
     }
     text = yaml.safe_dump(python_env, default_flow_style=False, sort_keys=False)
     (folder / PYTHON_ENV).write_text(text, encoding="utf-8")
 
 
-def inferred_requirements(folder: Path, about: Model, saved: Saved, modules: set[str]) -> list[str]:
-    """What loading the model and predicting needs, pinned to what is installed; sorted."""
-    return sorted(filter(None, map(_pinned, saved.requirements)))
-
-
-def _pinned(name: str) -> str | None:
-    try:
-        return f"{name}=={distributions.version(name).partition('+')[0]}"
-    except distributions.PackageNotFoundError:
-        return None
-
-
 def _pip_for_conda() -> list[str]:
-    version = _pinned("pip")
+    version = requirements.pinned("pip")
     return [] if version is None else [version.replace("==", "<=")]
-
-
-def _requirement_lines(given: Sequence[str] | str | None) -> list[str]:
-    if given is None:
-        return []
-    if isinstance(given, str):
-        path = Path(given)
-        if not path.is_file():
-            raise NotFoundError(f"there is no requirements file `{given}`", hint="pass a list of requirement lines")
-        given = path.read_text(encoding="utf-8").splitlines()
-    lines = [line.strip() for line in given]
-    if any("\n" in line or "\r" in line or "\0" in line for line in lines):
-        raise InvalidValueError("a requirement is one line")
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _conda_env(given: Mapping[str, Any] | str | None) -> dict[str, Any] | None:

@@ -60,7 +60,7 @@ def test_the_folder_is_mlflows(tmp_path: Path, iris: Any) -> None:
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert names == {
         "MLmodel", "model.skops", "requirements.txt", "python_env.yaml", "conda.yaml", "input_example.json",
-        "serving_input_example.json",
+        "serving_input_example.json", "requirements.lock.txt",
     }  # fmt: skip
     about = Model.load(tmp_path / "model")
     assert about.flavors["python_function"]["loader_module"] == "mlflow.sklearn"
