@@ -15,14 +15,11 @@ import io
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gittrack.errors import FormatError, GittrackError, InvalidValueError, MissingDependencyError
 from gittrack.models import trees
-from gittrack.models.trust import check_archive
-
-if TYPE_CHECKING:
-    from gittrack.models.trust import Trust
+from gittrack.models.trust import Trust, check_archive
 
 
 def _names(module: str, names: str) -> list[str]:
@@ -118,7 +115,7 @@ def _io() -> Any:
 
 
 def dump(model: Any, path: Path, *, allowed: Collection[str] = ALLOWED) -> tuple[list[str], list[str]]:
-    """Write ``model`` to the file ``path``.
+    """Write ``model`` to the file ``path``, and read it back: what cannot be read is no model.
 
     Returns:
         The types in it that skops does not trust by itself, and those of them that are not ``allowed`` either; sorted.
@@ -130,11 +127,12 @@ def dump(model: Any, path: Path, *, allowed: Collection[str] = ALLOWED) -> tuple
     sio = _io()
     try:
         sio.dump(model, path)
-        found: list[str] = sio.get_untrusted_types(file=path)
+        _, found = _read(path, Trust(granted=True), allowed)
     except Exception as error:
         path.unlink(missing_ok=True)
+        shown = error.message if isinstance(error, GittrackError) else str(error)
         raise InvalidValueError(
-            f"this {type(model).__name__} cannot be kept in the skops format: {error!s:.300}",
+            f"this {type(model).__name__} cannot be kept in the skops format: {shown:.300}",
             hint="pass serialization_format='cloudpickle'; loading it then runs code and needs trust=True",
         ) from error
     return found, sorted(set(found) - set(allowed))
@@ -154,18 +152,24 @@ def load(path: Path, *, trust: Trust, allowed: Collection[str] = ALLOWED) -> Any
         MissingDependencyError: skops is not installed.
     """
     _io()
+    model, _ = _read(path, trust, allowed)
+    return model
+
+
+def _read(path: Path, trust: Trust, allowed: Collection[str]) -> tuple[Any, list[str]]:
+    """The model, and the types in it that skops does not trust by itself."""
     if "schema.json" not in check_archive(path):
         raise FormatError(f"`{path.name}` is not in the skops format")
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
         try:
-            root = _read(archive, trust, allowed, path.name)
+            root, found = _described(archive, trust, allowed, path.name)
             model = root.construct()
         except GittrackError:
             raise
         except _BROKEN as error:
             raise FormatError(f"`{path.name}` cannot be read: {type(error).__name__}: {error!s:.200}") from error
     trees.check_model(model)
-    return model
+    return model, found
 
 
 #: What skops, zipfile and numpy raise on files that are not what they should be.
@@ -175,20 +179,18 @@ _BROKEN: Final = (
 )  # fmt: skip
 
 
-def _read(archive: zipfile.ZipFile, trust: Trust, allowed: Collection[str], file: str) -> Any:
-    """The root of the description, whose types are all allowed and whose trees are sound."""
+def _described(archive: zipfile.ZipFile, trust: Trust, allowed: Collection[str], file: str) -> tuple[Any, list[str]]:
+    """The root of the description, its types allowed and its trees sound, and the types that skops does not trust."""
     from skops.io._audit import get_tree
     from skops.io._utils import read_schema
 
-    schema, context = read_schema(archive)
-    root = get_tree(schema, context, trusted=sorted(allowed))
+    root = get_tree(*read_schema(archive), trusted=None)
     nodes = _nodes(root)
-    unknown = _unknown(nodes)
+    found = _untrusted(nodes)
+    unknown = sorted(set(found) - set(allowed))
     if unknown:
         shown = ", ".join(f"`{name}`" for name in unknown[:5]) + (" …" if len(unknown) > 5 else "")
         trust.require(f"types that gittrack does not know, {shown} in `{file}`")
-        root = get_tree(schema, type(context)(src=archive, protocol=context.protocol), [*sorted(allowed), *unknown])
-        nodes = _nodes(root)
     for node in nodes:
         kind = type(node).__name__
         name = f"{node.module_name}.{node.class_name}"
@@ -196,7 +198,7 @@ def _read(archive: zipfile.ZipFile, trust: Trust, allowed: Collection[str], file
             raise FormatError(f"`{file}` restores a `{name}` in a way that nothing writes")
         if kind == "TreeNode":
             trees.check_tree(node.args.construct(), node.attrs.construct())
-    return root
+    return root, found
 
 
 def _parts(node: Any) -> Iterator[Any]:
@@ -224,8 +226,8 @@ def _nodes(root: Any) -> list[Any]:
     return order
 
 
-def _unknown(nodes: list[Any]) -> list[str]:
-    """The types that are on no list; skops' own question, asked of each description alone.
+def _untrusted(nodes: list[Any]) -> list[str]:
+    """The types that skops does not trust by itself: its own question, asked of each description alone.
 
     With the mark that skops uses against endless loops, a description does not ask those within it: what refers to the
     same thing twice, and again within it, would be asked twice as often at each level.

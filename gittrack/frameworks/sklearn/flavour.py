@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from gittrack.errors import FormatError, InvalidValueError, MissingDependencyError
 from gittrack.frameworks import skops
 from gittrack.models.flavours import Saved
-from gittrack.models.trust import Trust, inside, unpickle
+from gittrack.models.trust import inside, unpickle
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from gittrack.models.trust import Trust
 
 NAME: Final = "sklearn"
 FORMATS: Final = ("skops", "cloudpickle", "pickle")
@@ -44,7 +46,6 @@ def save(model: Any, folder: Path, options: Mapping[str, Any]) -> Saved:
         if unknown:
             formats = ["skops with other types"]
             _require_trusted(folder / name, unknown, options.get("skops_trusted_types"))
-        skops.load(folder / name, trust=Trust(granted=bool(unknown)))  # what cannot be read back is not a model
     else:
         _pickle(model, folder / name, form)
     return Saved(
