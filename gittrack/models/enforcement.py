@@ -206,7 +206,7 @@ def _convert(name: Any, column: pd.Series[Any], wanted: Any, kind: str) -> pd.Se
 
 
 def _cast_datetime(name: Any, column: pd.Series[Any]) -> pd.Series[Any]:
-    if column.dtype.kind not in "MO":
+    if column.dtype.kind != "M" and column.dtype != object:
         raise _mismatch(name, column, "datetime")
     try:
         return column.astype("datetime64[ns]")

@@ -125,7 +125,7 @@ def _without_nan(value: Any) -> Any:
 
 def _jsonable(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode()
+        return base64.encodebytes(value).decode()  # with line ends, as MLflow has it
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "tolist"):
