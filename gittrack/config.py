@@ -31,8 +31,8 @@ class Setting:
         default: The value if nobody says anything.
         help: What it does, in a line.
         mlflow: MLflow's environment variable for the same thing, if there is one.
-        own: A person's own affair: what a repository says about it, in its git configuration or in pyproject.toml,
-            does not count, since a repository may be anybody's.
+        personal: Each person decides it: neither pyproject.toml, which comes with a repository, nor the repository's
+            own git configuration, which may have been unpacked with it, can say it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Setting:
     default: Any
     help: str
     mlflow: str | None = None
-    own: bool = False
+    personal: bool = False
 
     @property
     def variable(self) -> str:
@@ -131,8 +131,8 @@ SETTINGS: Final = (
         "trust",
         _trust,
         "signed",
-        "which models may run code when they are loaded without --trust: never, signed (by an allowed signer), always",
-        own=True,
+        "whose models may run their own code when they are loaded: never, signed (by an allowed signer) or always",
+        personal=True,
     ),
     Setting(
         "user", str, None, "who runs are recorded as; the system's user name if not set", "MLFLOW_TRACKING_USERNAME"
@@ -206,13 +206,16 @@ def _value(known: Setting, person: Mapping[str, tuple[str, str]], team: Mapping[
         if variable and os.environ.get(variable):
             return Value(known, _parsed(known, os.environ[variable], variable), "environment", variable)
     found = person.get(known.git_key.lower())
-    if known.own:
-        team = {}
-        if found is not None:
-            found = _git_settings(None).get(known.git_key.lower())
+    if known.personal and found is not None:
+        found = _git_settings(None).get(known.git_key.lower())
     if found is not None:
         return Value(known, _parsed(known, found[0], f"{known.git_key} in {found[1]}"), "git", found[1])
     if known.team_key in team:
+        if known.personal:
+            raise InvalidValueError(
+                f"`{known.team_key}` stands in pyproject.toml, but each person decides it",
+                hint=f"take it out there; `git config --global {known.git_key} …` sets it for yourself",
+            )
         raw = team[known.team_key]
         text = str(raw).lower() if isinstance(raw, bool) else str(raw)
         return Value(known, _parsed(known, text, f"{known.team_key} in pyproject.toml"), "pyproject", "pyproject.toml")
@@ -313,7 +316,7 @@ def store(name: str, value: str | None, start: Path | None = None) -> Setting:
     if paths is None:
         raise NotFoundError("there is no git repository here", hint="run `gittrack init` first")
     git = gateway.Git(paths.git_dir, paths.work_tree)
-    where = "--global" if known.own else "--local"
+    where = "--global" if known.personal else "--local"
     if value is None:
         git.run("config", where, "--unset-all", known.git_key)
     else:

@@ -105,3 +105,24 @@ def test_two_work_trees_of_one_repository_have_trackers_of_their_own(git_repo: S
     assert one is not two
     assert one.repo.root == two.repo.root
     assert session.open_tracker(str(git_repo.path / "lib")) is one
+
+
+def test_a_repository_does_not_decide_what_a_person_trusts(
+    git_repo: Sandbox, sealed_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = git_repo.path
+    git_repo.git("config", "gittrack.trust", "always")  # as in a repository that was unpacked
+    assert value("trust", here) == ("signed", "default")
+    (sealed_environment / ".gitconfig").write_text("[gittrack]\n\ttrust = never\n")
+    assert value("trust", here) == ("never", "git")
+    config.store("trust", "signed", here)
+    assert value("trust", here) == ("signed", "git")
+    assert git_repo.git("config", "--global", "gittrack.trust") == "signed"
+    monkeypatch.setenv("GITTRACK_TRUST", "always")
+    assert value("trust", here) == ("always", "environment")
+    monkeypatch.delenv("GITTRACK_TRUST")
+    config.store("trust", None, here)
+    assert value("trust", here) == ("signed", "default")
+    git_repo.write("pyproject.toml", '[tool.gittrack]\ntrust = "always"\n')
+    with pytest.raises(InvalidValueError, match="each person decides it"):
+        config.current(here)

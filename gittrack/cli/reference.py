@@ -84,7 +84,8 @@ def settings() -> str:
         default = "not set" if one.default is None else f"`{str(one.default).lower()}`"
         variables = f"`{one.variable}`" + (f" or `{one.mlflow}`" if one.mlflow else "")
         parts.append(f"## {one.team_key}\n\n{one.help[:1].upper()}{one.help[1:]}.\n")
-        parts.append(f"- default: {default}\n- environment: {variables}\n- git: `{one.git_key}`\n")
+        git = f"`{one.git_key}`" + (", yours and not a repository's: `git config --global`" if one.personal else "")
+        parts.append(f"- default: {default}\n- environment: {variables}\n- git: {git}\n")
     return "\n".join(parts)
 
 

@@ -64,7 +64,7 @@ def test_every_name_is_the_one_of_its_home(name: str) -> None:
 def test_a_name_that_does_not_exist_is_answered_with_a_near_one() -> None:
     with pytest.raises(AttributeError, match="gittrack has no `log_metrik`; did you mean `log_metric`"):
         gittrack.log_metrik  # noqa: B018
-    assert not hasattr(gittrack, "pyfunc")
+    assert not hasattr(gittrack, "spark")
 
 
 def test_mlflows_modules_are_there() -> None:
