@@ -25,7 +25,7 @@ PROSE = [
 ]
 #: Pages that must be there; there may be more.
 TOPICS = {
-    "artifacts", "cli", "config", "errors", "glossary", "mlflow", "quickstart", "registry", "reproduce", "runs",
+    "artifacts", "cli", "config", "errors", "glossary", "mlflow", "models", "quickstart", "registry", "reproduce", "runs",
     "search", "storage", "tracking",
 }  # fmt: skip
 
