@@ -30,6 +30,9 @@ from gittrack.models import trust
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+    from gittrack.registry.registry import Registry
+    from gittrack.types import ModelVersion
+
 REQUIREMENTS: Final = "requirements.txt"
 CONSTRAINTS: Final = "constraints.txt"
 #: Every distribution that the requirements lead to, as it was installed when the model was logged.
@@ -371,8 +374,36 @@ def read(folder: Path) -> list[str]:
     path = folder / REQUIREMENTS
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return check(line for line in lines if not re.fullmatch(rf"-c\s+{CONSTRAINTS}", line.strip()))
+    return _lines(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _lines(text: str) -> list[str]:
+    """The requirements in a file of a model, which may refer to its constraints."""
+    return check(line for line in text.splitlines() if not re.fullmatch(rf"-c\s+{CONSTRAINTS}", line.strip()))
+
+
+def recorded(registry: Registry, version: ModelVersion) -> list[str]:
+    """The requirement lines that a version was registered with; empty if it has none.
+
+    Raises:
+        NotFoundError: Their bytes are not in this clone.
+        CorruptError: They are not those that were registered.
+        InvalidValueError: A line that is no requirement.
+    """
+    found = registry.manifest(version).files.get(REQUIREMENTS)
+    if found is None:
+        return []
+    return _lines(registry.repo.objects.read(found[0]).decode("utf-8", "replace"))
+
+
+def in_force(registry: Registry, version: ModelVersion) -> list[str]:
+    """The requirement lines of a version: those that were set since it was registered, else the recorded ones.
+
+    Raises:
+        NotFoundError, CorruptError, InvalidValueError: As ``recorded``.
+    """
+    text = registry.requirements(version.name, version.version)
+    return recorded(registry, version) if text is None else check(text.splitlines())
 
 
 def edited(lines: Sequence[str], *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> list[str]:
