@@ -23,15 +23,21 @@ if TYPE_CHECKING:
 
     from gittrack import (
         artifacts as artifacts,
+        catboost as catboost,
         client as client,
         data as data,
         entities as entities,
         exceptions as exceptions,
         fluent as fluent,
+        lightgbm as lightgbm,
         models as models,
+        onnx as onnx,
         pyfunc as pyfunc,
+        pytorch as pytorch,
         sklearn as sklearn,
+        statsmodels as statsmodels,
         tracking as tracking,
+        xgboost as xgboost,
     )
     from gittrack._version import (
         __version__ as __version__,
@@ -137,15 +143,21 @@ _HOMES = {
 }
 _MODULES = (
     "artifacts",
+    "catboost",
     "client",
     "data",
     "entities",
     "exceptions",
     "fluent",
+    "lightgbm",
     "models",
+    "onnx",
     "pyfunc",
+    "pytorch",
     "sklearn",
+    "statsmodels",
     "tracking",
+    "xgboost",
 )
 _WHERE = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -22,7 +22,13 @@ PYFUNC: Final = "python_function"
 #: Name under ``flavors`` in MLmodel -> the module that knows it.  ``python_function`` models that MLflow's own loader
 #: ``mlflow.<name>`` reads are of the flavour ``<name>``.
 FLAVOURS: Final[dict[str, str]] = {
+    "catboost": "gittrack.frameworks.catboost",
+    "lightgbm": "gittrack.frameworks.lightgbm",
+    "onnx": "gittrack.frameworks.onnx",
+    "pytorch": "gittrack.frameworks.pytorch",
     "sklearn": "gittrack.frameworks.sklearn.flavour",
+    "statsmodels": "gittrack.frameworks.statsmodels",
+    "xgboost": "gittrack.frameworks.xgboost",
 }
 
 

@@ -1,0 +1,1 @@
+"""Models of other libraries than scikit-learn; each module needs its library."""
