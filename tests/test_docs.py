@@ -25,8 +25,8 @@ PROSE = [
 ]
 #: Pages that must be there; there may be more.
 TOPICS = {
-    "artifacts", "cli", "config", "errors", "glossary", "mlflow", "models", "quickstart", "registry", "reproduce", "runs",
-    "search", "storage", "tracking",
+    "artifacts", "cli", "config", "errors", "glossary", "mlflow", "models", "quickstart", "registry", "reproduce",
+    "runs", "search", "storage", "tracking",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ import gittrack
 import gittrack.sklearn
 from gittrack import pyfunc
 from gittrack.data.schema import ColSpec, Schema, TensorSpec, infer_schema
-from gittrack.errors import SchemaError
+from gittrack.errors import FormatError, SchemaError
 from gittrack.models import examples, signature as ours
 from gittrack.models.enforcement import enforce_params, enforce_schema
 from gittrack.models.examples import Example
@@ -74,6 +75,24 @@ def test_mlflow_fails_where_gittrack_does_not(tmp_path: Path) -> None:
     model, _ = estimators.fitted("forest")
     with pytest.raises(mlflow.exceptions.MlflowException, match="untrusted types"):
         mlflow.sklearn.save_model(model, str(tmp_path / "m"), pip_requirements=["x"])
+
+
+def test_mlflow_crashes_where_gittrack_refuses(tmp_path: Path) -> None:
+    """A tree whose first child is far away; MLflow trusts the list of types that the model brings along."""
+    from tests.models.test_malicious import CRAFTED, change, skops_folder
+
+    kind, edit = CRAFTED["child-far"]
+    model, _ = estimators.fitted(kind)
+    folder = change(skops_folder(tmp_path / "m", model), edit)
+    program = (
+        "import mlflow, numpy, sys\nmodel = mlflow.sklearn.load_model(sys.argv[1])\n"
+        "print('loaded', flush=True)\nmodel.predict(numpy.zeros((3, 4)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["loaded"]
+    assert done.returncode == -signal.SIGSEGV
+    with pytest.raises(FormatError, match="a child of a tree leads out of bounds"):
+        gittrack.sklearn.load_model(folder)
 
 
 def test_python_models_both_ways(tmp_path: Path) -> None:
