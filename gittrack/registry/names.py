@@ -182,6 +182,11 @@ class Address(NamedTuple):
     latest: bool = False
     word: str | None = None
 
+    @property
+    def of_model(self) -> bool:
+        """True if it names a model and no version of it."""
+        return self[1:] == (None, None, False, None)
+
 
 def parse_address(text: str) -> Address:
     """Read an address.

@@ -81,6 +81,9 @@ class Publisher:
 
         Returns:
             False if nothing was written, because a tag of that name came into being meanwhile.
+
+        Raises:
+            ConflictError: A tag cannot be made for another reason; nothing was written.
         """
         git, now = self._repo.git, self.now()
         batch = git.batch()
@@ -96,6 +99,8 @@ class Publisher:
         try:
             git.publish(batch, updates)
         except ConflictError:
+            if all(git.ref(update.name) == update.old for update in updates):
+                raise  # such as a tag that is called `models`: another number would not help
             self._catalog.refresh()
             return False
         git.maintain()

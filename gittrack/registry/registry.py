@@ -702,10 +702,28 @@ class Registry:
         return self.catalog.state(self.get_model(name).key)
 
     def at(self, name: str, when: datetime | ObjectId) -> ModelState:
-        """The state of a model at a time, or when a commit was made.  Raises NotFoundError."""
+        """The state of the model that had that name at a time, or when a commit was made.
+
+        Raises:
+            NotFoundError: There was none then.
+        """
+        found = [state for state in self.all_at(when) if name in (state.name, f":{state.key}")]
+        if not found:
+            self.catalog.model(name)  # says what exists, if it never did
+            raise NotFoundError(
+                f"model `{name}` did not exist then", hint=f"`gittrack models log '{name}'` tells its history"
+            )
+        return found[0]
+
+    def all_at(self, when: datetime | ObjectId) -> list[ModelState]:
+        """The states of all models that there were at a time, or when a commit was made, by their names then."""
         if isinstance(when, datetime):
-            return self.state(name).at(int(when.timestamp() * 1000))
-        return self.state(name).at(self.repo.git.read_commit(when).time * 1000 + 999)  # a commit tells seconds only
+            moment = int(when.timestamp() * 1000)
+        else:
+            moment = self.repo.git.read_commit(when).time * 1000 + 999  # a commit tells seconds only
+        self.catalog.refresh()
+        states = [self.catalog.state(model.key).at(moment) for model in self.catalog.models()]
+        return sorted((one for one in states if one.exists and not one.deleted), key=lambda one: (one.name, one.key))
 
     # -- runs --------------------------------------------------------------------------------------------------------
 

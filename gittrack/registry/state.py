@@ -189,6 +189,22 @@ class ModelState:
                 found[subject[1:]] = version
         return found
 
+    def addressed(self, wanted: names.Address) -> int | None:
+        """The number of the version that an address stands for; None if there is none.  Looks past conflicts."""
+        visible = self.visible
+        if wanted.version is not None or wanted.latest:
+            number = wanted.version if wanted.version is not None else max(visible, default=None)
+            return number if number in visible else None
+        word = wanted.word
+        aliases = self.aliases()
+        if word in aliases:
+            return aliases[word]
+        if word is not None and word.isascii() and word.isdecimal():
+            return int(word) if int(word) in visible else None
+        said = (wanted.stage or word or "").lower()
+        stage = next((one for one in ModelVersionStages.ALL if one.lower() == said), None)
+        return None if stage is None else max(self.in_stage(stage), default=None)
+
     def event(self, oid: ObjectId) -> Event | None:
         """An event that counts, by the id of its tag object; None if there is none."""
         return self._events.get(oid)

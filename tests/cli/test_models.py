@@ -226,7 +226,17 @@ def test_at(iris: Sandbox, said: Said, cli: Cli) -> None:
     assert "v1" in said("list", "--at", "HEAD")
     assert "iris v1 (Production)" in said("show", "iris@v1", "--at", "HEAD")
     assert cli("models", "list", "--at", "2020-01-01").out == ""
+    said("promote", "iris@v2", "staging")
+    assert "iris v1 (Production)" in said("show", "iris@production", "--at", "2999-01-01")
+    said("rename", "iris", "flowers")
+    said("rm", "flowers")
+    assert json.loads(said("list", "--at", "2999-01-01", "--json")) == []
+    said("restore", "flowers")
+    said("rename", "flowers", "iris")
     failed(cli("models", "show", "iris", "--at", "2020-01-01"), 1, "did not exist")
+    failed(cli("models", "show", "iris@v9", "--at", "2999-01-01"), 1, "was no version")
+    failed(cli("models", "show", "iris@nope", "--at", "2999-01-01"), 1, "was no version")
+    failed(cli("models", "list", "--at", "HEAD", "-f", "name = 'iris'"), 2, "use one of them")
     failed(cli("models", "list", "--at", "nonsense"), 1, "no date and no commit")
     failed(cli("models", "list", "--at", "--output=x"), 2)
     assert json.loads(said("show", "iris", "--at", "2999-01-01T00:00", "--json"))["name"] == "iris"

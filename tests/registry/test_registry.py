@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +28,7 @@ from gittrack.errors import (
 from gittrack.registry.check import fsck
 from gittrack.registry.registry import Registry
 from gittrack.store import check
+from gittrack.store.git import Batch, RefUpdate
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from gittrack.types import Digest, ObjectId, ViewType
@@ -398,7 +399,13 @@ def test_history_and_what_was_when(iris: Desk) -> None:
     assert registry.state("iris").visible == [1, 2]
     commit = ObjectId(iris.sandbox.commit("later"))
     assert registry.at("iris", commit).name == "iris"
-    assert registry.at("iris", datetime(2000, 1, 1, tzinfo=timezone.utc)).versions == {}
+    with pytest.raises(NotFoundError, match="did not exist then"):
+        registry.at("iris", datetime(2000, 1, 1, tzinfo=timezone.utc))
+    registry.rename_model("iris", "flowers")
+    registry.delete_model("flowers")
+    assert [state.name for state in registry.all_at(moment)] == ["iris"]
+    assert registry.at("iris", moment).in_stage("Production") == [1]
+    assert registry.all_at(datetime.now(timezone.utc)) == []
 
 
 # -- what is wrong is said, and nothing is made ------------------------------------------------------------------------
@@ -647,11 +654,20 @@ def test_a_tag_that_comes_meanwhile_costs_another_try(iris: Desk, monkeypatch: p
     assert len(calls) == 2
 
 
+def test_a_tag_that_is_in_the_way_is_said(desk: Desk) -> None:
+    desk.sandbox.git("tag", "models")
+    with pytest.raises(ConflictError, match="a part of its path is a ref"):
+        desk.registry.register("iris", desk.run(), "model")
+
+
 def test_giving_up_is_a_conflict(iris: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> None:
-        raise ConflictError("somebody else was quicker")
+    publish = iris.registry.repo.git.publish
+
+    def always_late(batch: Batch, updates: Sequence[RefUpdate]) -> None:
+        iris.sandbox.git("update-ref", updates[0].name, "refs/tags/models/iris/v3")
+        publish(batch, updates)
 
     run_id = iris.run()
-    monkeypatch.setattr(iris.registry.repo.git, "publish", never)
+    monkeypatch.setattr(iris.registry.repo.git, "publish", always_late)
     with pytest.raises(ConflictError, match="all the time"):
         iris.registry.register("iris", run_id, "model")

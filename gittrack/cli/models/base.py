@@ -47,7 +47,7 @@ def version_of(registry: Registry, address: str) -> tuple[str, str | None]:
     from gittrack.registry.names import parse_address
 
     wanted = parse_address(address)
-    if wanted._replace(name="") == parse_address("x")._replace(name=""):
+    if wanted.of_model:
         return registry.get_model(wanted.name).name, None
     found = registry.resolve(address)
     return found.name, found.version

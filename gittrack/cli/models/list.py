@@ -8,6 +8,7 @@ import click
 
 from gittrack.cli import common, output, text
 from gittrack.cli.models import base, moments
+from gittrack.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ def verb(name: str, everything: bool, filter_string: str, at: str | None, as_jso
 
     A stage or an alias that two clones disagree about is marked; `gittrack models resolve` settles it.
     """
+    if at is not None and filter_string:
+        raise UsageError("`--filter` asks for what is, `--at` for what was", hint="use one of them")
     with base.registry() as opened:
         if name:
             versions = list(_versions(opened, name, everything, filter_string, at))
@@ -37,7 +40,11 @@ def verb(name: str, everything: bool, filter_string: str, at: str | None, as_jso
             else:
                 output.lines(_version_table(versions))
             return
-        models = list(_models(opened, everything, filter_string, at))
+        if at is None:
+            models = list(_models(opened, everything, filter_string))
+        else:
+            then = opened.all_at(moments.moment(opened.repo, at))
+            models = [(state.records()[0], len(state.visible)) for state in then]
         if as_json:
             output.array(base.model_json(model) | {"versions": count} for model, count in models)
         elif models:
@@ -46,9 +53,7 @@ def verb(name: str, everything: bool, filter_string: str, at: str | None, as_jso
             output.message("no models; `gittrack models register RUN NAME` makes one")
 
 
-def _models(
-    opened: Registry, everything: bool, filter_string: str, at: str | None
-) -> Iterator[tuple[RegisteredModel, int]]:
+def _models(opened: Registry, everything: bool, filter_string: str) -> Iterator[tuple[RegisteredModel, int]]:
     """The models, each with how many versions it has."""
     from gittrack.types import LifecycleStage
 
@@ -58,14 +63,8 @@ def _models(
     if everything:
         deleted = opened.catalog.models(lifecycle_stage=LifecycleStage.DELETED)
         found = sorted([*found, *deleted], key=lambda model: (model.name, model.key))
-    when = None if at is None else moments.moment(opened.repo, at)
     for model in found:
-        if when is None:
-            yield model, opened.catalog.count(model.key)
-            continue
-        state = opened.at(f":{model.key}", when)
-        if state.versions:
-            yield state.records()[0], len(state.visible)
+        yield model, opened.catalog.count(model.key)
 
 
 def _versions(
@@ -74,18 +73,17 @@ def _versions(
     from gittrack.types import LifecycleStage, ViewType
 
     view = ViewType.ALL if everything else ViewType.ACTIVE_ONLY
-    found = opened.versions(name, view)
     if at is not None:
-        found = opened.at(name, moments.moment(opened.repo, at)).records()[1]
-        found = [one for one in found if everything or one.lifecycle_stage == LifecycleStage.ACTIVE]
-    wanted = None
+        then = opened.at(name, moments.moment(opened.repo, at)).records()[1]
+        found = [one for one in then if everything or one.lifecycle_stage == LifecycleStage.ACTIVE]
+    else:
+        found = opened.versions(name, view)
     if filter_string:
         key = opened.get_model(name).key
         pages = common.every(lambda token: opened.search_versions(filter_string, 10_000, None, token))
         wanted = {one.version for one in pages if one.key == key}
-    for one in reversed(found):
-        if wanted is None or one.version in wanted:
-            yield one
+        found = [one for one in found if one.version in wanted]
+    yield from reversed(found)
 
 
 def _model_table(models: Sequence[tuple[RegisteredModel, int]]) -> Iterator[str]:

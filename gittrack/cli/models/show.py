@@ -27,10 +27,11 @@ def verb(version: str, at: str | None, as_json: bool) -> None:
     environment, and the files with their digests.
     """
     with base.registry() as opened:
-        name, number = base.version_of(opened, version) if at is None else _named(opened, version)
         if at is not None:
-            _at(opened, name, number, at, as_json)
-        elif number is None:
+            _at(opened, version, at, as_json)
+            return
+        name, number = base.version_of(opened, version)
+        if number is None:
             model = opened.get_model(name)
             if as_json:
                 output.document(base.model_json(model))
@@ -46,28 +47,29 @@ def verb(version: str, at: str | None, as_json: bool) -> None:
                 output.lines(_version(opened, found, run, manifest, names))
 
 
-def _named(opened: Registry, address: str) -> tuple[str, str | None]:
-    """The model that an address names, and the version if it is said by its number: the rest depends on the time."""
+def _at(opened: Registry, address: str, at: str, as_json: bool) -> None:
+    """Show a model or a version as it was; an alias or a stage stands for what it stood for then."""
     from gittrack.registry.names import parse_address
 
     wanted = parse_address(address)
-    number = wanted.version or (wanted.word if wanted.word and wanted.word.isdecimal() else None)
-    return opened.get_model(wanted.name).name, None if number is None else str(number)
-
-
-def _at(opened: Registry, name: str, number: str | None, at: str, as_json: bool) -> None:
-    state = opened.at(name, moments.moment(opened.repo, at))
-    model, versions = state.records()
-    found = [one for one in versions if one.version == number]
-    if not versions or (number is not None and not found):
-        missing = f"version {number} of model `{name}`" if number is not None else f"model `{name}`"
+    state = opened.at(wanted.name, moments.moment(opened.repo, at))
+    if wanted.of_model:
+        model = state.records()[0]
+        if as_json:
+            output.document(base.model_json(model))
+        else:
+            output.lines(_model(model))
+        return
+    number = state.addressed(wanted)
+    if number is None:
         raise NotFoundError(
-            f"{missing} did not exist at `{at}`", hint=f"`gittrack models log '{name}'` tells its history"
+            f"`{address}` was no version at `{at}`", hint=f"`gittrack models log '{wanted.name}'` tells more"
         )
+    version = state.version_record(number)
     if as_json:
-        output.document(base.version_json(found[0]) if found else base.model_json(model))
+        output.document(base.version_json(version))
     else:
-        output.lines(_facts(found[0]) if found else _model(model))
+        output.lines(_facts(version))
 
 
 def _model(model: RegisteredModel) -> Iterator[str]:
