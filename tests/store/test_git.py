@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from gittrack.errors import ConflictError, CorruptError, InvalidValueError, LockedError, NotFoundError, ReadOnlyError
+from gittrack.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidValueError,
+    LockedError,
+    NotFoundError,
+    ReadOnlyError,
+)
 from gittrack.store import files, refs
 from gittrack.store.gateway import discover
 from gittrack.store.git import PIN_PREFIX, Batch, GitStore, RefUpdate
@@ -119,6 +126,45 @@ def test_missing_and_wrong_objects(make_repo: MakeRepo, kind: str) -> None:
         store.read_blob(head)
     with pytest.raises(CorruptError, match="no tree"):
         store.list_tree(head)
+
+
+@pytest.mark.parametrize("kind", ["ordinary", "sha256"])
+def test_annotated_tags_are_read_strictly(make_repo: MakeRepo, kind: str) -> None:
+    repo = make_repo(kind)
+    head = ObjectId(repo.git("rev-parse", "HEAD"))
+    repo.git("tag", "-a", "-m", "a subject\n\nand a body", "models/ü", head)
+    store = repo.store
+    oid = ObjectId(repo.git("rev-parse", "refs/tags/models/ü"))
+    found = store.read_tag(oid)
+    assert found[:4] == (head, "commit", "models/ü", f"{NAME} <{MAIL}>")
+    assert found.message == "a subject\n\nand a body\n"
+    batch = store.batch()
+    made = batch.add_tag("models/m/v1", head, "text\n", "Bo <b@x>", 1_700_000_000)
+    store.publish(batch, [RefUpdate("refs/tags/models/m/v1", None, made)])
+    assert store.read_tag(made) == (head, "commit", "models/m/v1", "Bo <b@x>", 1_700_000_000, "text\n")
+    with pytest.raises(CorruptError, match="no tag"):
+        store.read_tag(head)
+    with pytest.raises(NotFoundError):
+        store.read_tag(ObjectId("0" * len(head)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"tagger", b"tagged"), (b"type commit", b"type blub"), (b"tag v1\n", b"tag v1\ngpgsig x\n"),
+        (b"tag v1\n", b""), (b"+0000\n\n", b"+0000\n"), (b" 7 +0000", b" -7 +0000"),
+        (b" 7 +0000", b" 7777777777777 +0000"), (b"text", b"\xff"), (b"text", b"x" * (1 << 20)), (b"<b@x>", b"b@x"),
+    ],
+)  # fmt: skip
+def test_tags_of_another_form_are_refused(git_repo: Sandbox, old: bytes, new: bytes) -> None:
+    store = git_repo.store
+    head = git_repo.git("rev-parse", "HEAD")
+    text = f"object {head}\ntype commit\ntag v1\ntagger Bo <b@x> 7 +0000\n\ntext\n".encode()
+    assert old in text
+    changed = text.replace(old, new)
+    oid = git_repo.git("hash-object", "-t", "tag", "-w", "--literally", "--stdin", input=changed)
+    with pytest.raises(CorruptError):
+        store.read_tag(ObjectId(oid))
 
 
 def test_damaged_objects_are_reported_as_such(git_repo: Sandbox) -> None:
