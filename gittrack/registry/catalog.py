@@ -60,10 +60,13 @@ class Catalog:
 
     # -- index -------------------------------------------------------------------------------------------------------
 
-    def refresh(self) -> None:
-        """Bring the index up to the refs.  Costs a look at the refs when nothing changed."""
+    def refresh(self, *, changed: bool = False) -> None:
+        """Bring the index up to the refs.  Costs a look at the refs when nothing changed.
+
+        ``changed`` says that something did, which saves finding that out.
+        """
         index = self.repo.index
-        if index.meta_get("registry") == self._stamp():
+        if not changed and index.meta_get("registry") == self._stamp():
             return
         with index.transaction():
             stamp = self._stamp()  # looked at again where only one process is at a time

@@ -104,7 +104,7 @@ class Publisher:
             self._catalog.refresh()
             return False
         git.maintain()
-        self._catalog.refresh()
+        self._catalog.refresh(changed=True)
         return True
 
     def _document_update(

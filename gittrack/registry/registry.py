@@ -265,7 +265,8 @@ class Registry:
             )
             return number if self._publisher.publish([event], key, changes, sign=sign) else None
 
-        return self.get_version(name, self._publisher.retried(attempt))
+        number = self._publisher.retried(attempt)
+        return self.catalog.version(self.catalog.model(name), number)
 
     def get_version(self, name: str, version: int | str) -> ModelVersion:
         """A version by its number.  Raises NotFoundError, which says what exists, and InvalidValueError."""
@@ -590,7 +591,8 @@ class Registry:
             adopted = RefUpdate(f"refs/tags/{mine.tag}", mine.oid, theirs.oid)
             return new if self._publisher.publish([event], state.key, changes, [adopted], sign=sign) else None
 
-        return self.get_version(name, self._publisher.retried(attempt))
+        given = self._publisher.retried(attempt)
+        return self.catalog.version(self.catalog.model(name), given)
 
     # -- content -----------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from gittrack.errors import (
 from gittrack.registry.check import fsck
 from gittrack.registry.registry import Registry
 from gittrack.store import check
-from gittrack.store.git import Batch, RefUpdate
+from gittrack.store.git import Batch, RefUpdate, TagInfo
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from gittrack.types import Digest, ObjectId, ViewType
@@ -507,6 +507,23 @@ def test_everything_comes_back_from_tags_and_documents(iris: Desk) -> None:
     again.repo.reindex()
     assert (again.search_models(), again.search_versions(), again.history("iris")) == before
     assert not fsck(again, full=True)
+
+
+def test_a_tag_object_is_read_once(iris: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, registry = iris.run(), iris.reopened().registry
+    read, known = registry.repo.git.read_tag, []
+
+    def counted(oid: ObjectId) -> TagInfo:
+        known.append(oid)
+        return read(oid)
+
+    monkeypatch.setattr(registry.repo.git, "read_tag", counted)
+    registry.search_versions()
+    assert registry.get_model("iris").name == "iris"
+    assert known == [], "an earlier process has read them"
+    version = registry.register("iris", run_id, "model")
+    registry.promote("iris", 1, "Production", archive_existing=True)
+    assert known == [version.tag_oid, ObjectId(iris.sandbox.git("rev-parse", "refs/tags/models/iris/production/1"))]
 
 
 def test_an_index_that_lies_is_found(iris: Desk) -> None:
