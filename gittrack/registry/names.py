@@ -93,7 +93,15 @@ def first_name(key: str) -> str:
 def is_key(text: str) -> bool:
     """True for what ``key_of`` writes."""
     match = _KEY.fullmatch(text)
-    return match is not None and len(match[1]) <= MAX_PART and _encoded(first_name(text)) == match[1]
+    return match is not None and is_model_name(first_name(text)) and _encoded(first_name(text)) == match[1]
+
+
+def is_model_name(text: str) -> bool:
+    """True for what ``check_model_name`` lets pass."""
+    try:
+        return check_model_name(text) == text
+    except InvalidValueError:
+        return False
 
 
 def folded(name: str) -> str:

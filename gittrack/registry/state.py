@@ -143,13 +143,14 @@ class ModelState:
 
     @property
     def name(self) -> str:
-        """Its current name."""
-        return self.document.value("name") or names.first_name(self.key)
+        """Its current name; a document, which comes from anybody, can say no name that could not have been given."""
+        said = self.document.value("name")
+        return said if said is not None and names.is_model_name(said) else names.first_name(self.key)
 
     @property
     def lifecycle(self) -> str:
         """Active or deleted."""
-        return self.document.value("lifecycle") or LifecycleStage.ACTIVE
+        return _lifecycle(self.document.value("lifecycle"))
 
     @property
     def deleted(self) -> bool:
@@ -158,7 +159,7 @@ class ModelState:
 
     def version_lifecycle(self, number: int) -> str:
         """Active or deleted: on its own, or because the name of its deleted model was used anew."""
-        return self.document.value(f"versions.{number}.lifecycle") or LifecycleStage.ACTIVE
+        return _lifecycle(self.document.value(f"versions.{number}.lifecycle"))
 
     @property
     def visible(self) -> list[int]:
@@ -498,6 +499,10 @@ def _split(field: str) -> tuple[int | None, str]:
     if len(parts) == 3 and parts[0] == "versions" and parts[1].isdecimal():
         return int(parts[1]), parts[2]
     return None, field
+
+
+def _lifecycle(text: str | None) -> str:
+    return LifecycleStage.DELETED if text == LifecycleStage.DELETED else LifecycleStage.ACTIVE
 
 
 def _time(text: str | None) -> int:

@@ -15,15 +15,7 @@ from gittrack.store.refs import check_name
 ALIASES = st.text(st.characters(categories=("Lu", "Ll", "Nd"), include_characters="_-"), min_size=1, max_size=20)
 
 
-def _allowed(text: str) -> bool:
-    try:
-        names.check_model_name(text)
-    except InvalidValueError:
-        return False
-    return True
-
-
-MODEL_NAMES = st.text(min_size=1, max_size=40).filter(_allowed)
+MODEL_NAMES = st.text(min_size=1, max_size=40).filter(names.is_model_name)
 
 
 @given(MODEL_NAMES, st.sampled_from(["v", "staging", "production", "archived", "none"]), st.integers(1, 10**6))
@@ -97,6 +89,8 @@ def test_keys_of_renamed_models_differ_from_every_name() -> None:
     assert not names.is_key("iris%2")
     assert not names.is_key("iris%2e")
     assert not names.is_key("..")
+    assert not names.is_key("a%2Fb"), "no model can be called a/b"
+    assert not names.is_key("a%0Ab")
 
 
 @pytest.mark.parametrize(

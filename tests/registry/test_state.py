@@ -153,6 +153,19 @@ def _fields(event: VersionTag) -> dict[str, Any]:
             ("key", "number", "target", "who", "time", "title", "oid", "run_id", "manifest", "path")}  # fmt: skip
 
 
+def test_a_document_from_anybody_cannot_say_anything() -> None:
+    document = Document("iris")
+    said: dict[str, str | None] = {
+        "name": "../\x1b[31m",
+        "lifecycle": "gone",
+        "versions.1.lifecycle": "x",
+        "updated": "²",
+    }
+    document.edit("w", said, now=1, who="a <b>", known=Document("iris"))
+    model, versions = ModelState("iris", [V1], [], document).records()
+    assert (model.name, model.lifecycle_stage, versions[0].lifecycle_stage) == ("iris", "active", "active")
+
+
 def test_one_number_for_two_versions_is_a_conflict() -> None:
     state = fold([], [version(2)])
     assert state.conflict("v2")
