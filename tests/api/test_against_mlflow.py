@@ -144,6 +144,9 @@ def test_an_example_runs_unchanged(project: Path, name: str) -> None:
     if name in NOT_RUN:
         pytest.skip(f"the example {NOT_RUN[name]}")
     text = re.sub(r"^(\s*)import mlflow$", r"\1import gittrack as mlflow", EXAMPLES[name], flags=re.MULTILINE)
+    text = re.sub(
+        r"^( *)import mlflow\.([\w.]+)$", r"\1import gittrack.\2\n\1import gittrack as mlflow", text, flags=re.MULTILINE
+    )
     text = re.sub(r"^(\s*)from mlflow", r"\1from gittrack", text, flags=re.MULTILINE)
     text = re.sub(r"^ *mlflow\.set_tracking_uri\(\"sqlite:.*\n", "", text, flags=re.MULTILINE)
     (project / "example.py").write_text(text, encoding="utf-8")
