@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import MakeRepo, Sandbox
 
+_opened: list[Tracker] = []
 FILES = {"MLmodel": b"flavors: {}\n", "weights/w.bin": b"\x00\x01"}
 
 
@@ -29,8 +31,10 @@ class Desk:
 
     @classmethod
     def at(cls, sandbox: Sandbox) -> Desk:
-        """The registry of a sandbox, as a new process opens it."""
-        return cls(sandbox, Registry(Tracker(Repo.find(sandbox.path, create=True), strict=True)))
+        """The registry of a sandbox, as a new process opens it; closed after the test."""
+        tracker = Tracker(Repo.find(sandbox.path, create=True), strict=True)
+        _opened.append(tracker)
+        return cls(sandbox, Registry(tracker))
 
     def reopened(self) -> Desk:
         """The same clone in another process: nothing is remembered but what is on disk."""
@@ -50,6 +54,14 @@ class Desk:
     def tags(self) -> list[str]:
         """The tags of the registry."""
         return self.sandbox.git("tag", "--list", "models/*").splitlines()
+
+
+@pytest.fixture(autouse=True)
+def closed_registries() -> Iterator[None]:
+    """What a test opened is closed after it."""
+    yield
+    while _opened:
+        _opened.pop().close()
 
 
 @pytest.fixture
