@@ -66,6 +66,22 @@ class UsageError(GittrackError):
     http_status = 400
 
 
+class PredictionError(UsageError):
+    """A model failed on an input that fits its signature; the cause is for whoever runs it."""
+
+
+class MediaTypeError(UsageError):
+    """The body of a request is of a type that the server does not read."""
+
+    http_status = 415
+
+
+class TooLargeError(UsageError):
+    """The body of a request is larger than the server takes."""
+
+    http_status = 413
+
+
 class NotFoundError(GittrackError, LookupError):
     """A run, experiment, artifact, metric or topic of that name does not exist."""
 
@@ -112,6 +128,22 @@ class LockedError(GittrackError):
     code = "TEMPORARILY_UNAVAILABLE"
     exit_status = 1
     http_status = 503
+
+
+class OverloadedError(GittrackError):
+    """The server has more work waiting than it can answer in time; the same request may be sent again later."""
+
+    code = "TEMPORARILY_UNAVAILABLE"
+    exit_status = 1
+    http_status = 503
+
+
+class DeadlineError(GittrackError):
+    """The answer was not there in time."""
+
+    code = "DEADLINE_EXCEEDED"
+    exit_status = 1
+    http_status = 504
 
 
 class ConflictError(GittrackError):

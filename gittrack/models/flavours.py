@@ -52,7 +52,12 @@ class Saved:
 
 
 class Predictor(Protocol):
-    """A model as ``python_function``."""
+    """A model as ``python_function``.
+
+    It may have ``takes_matrix(names: Sequence[str | int] | None) -> bool`` besides: whether ``predict`` answers a
+    matrix with these columns in this order (None: they have no names) as it answers a table with them, and each row by
+    itself, whatever the others are.
+    """
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
         """The model's output for ``data``, as MLflow's wrapper of this flavour gives it."""

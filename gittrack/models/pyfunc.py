@@ -109,6 +109,18 @@ class PyFuncModel:
             return function(data, params=given)
         return function(data)
 
+    def matrix_predictor(self) -> Any | None:
+        """What predicts, if it takes a matrix with the signature's columns in place of a table and answers row by row.
+
+        A server that has checked its input can call it without pandas, and join the rows of several requests.  None if
+        only ``predict`` will do.
+        """
+        inputs = self.metadata.get_input_schema()
+        takes = getattr(self._model_impl, "takes_matrix", None)
+        if inputs is None or takes is None or inputs.is_tensor_spec():
+            return None
+        return self._model_impl if takes(inputs.input_names() if inputs.has_input_names() else None) else None
+
     def unwrap_python_model(self) -> Any:
         """The Python object that was logged.  Raises UnsupportedError if the model is of another kind."""
         model = getattr(self._model_impl, "python_model", None)

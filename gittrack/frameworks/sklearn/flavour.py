@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from gittrack.models.trust import Trust
 
 NAME: Final = "sklearn"
+#: Those that answer each row by itself.
+_BY_ROW: Final = frozenset(("predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba"))
+#: What may pick columns by name, or calls functions that might.
+_BY_NAME: Final = frozenset(("ColumnTransformer", "FunctionTransformer"))
 #: What ``python_function`` may call; the first is the default.
 PREDICT_FUNCTIONS: Final = ("predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba", "score")
 
@@ -65,15 +69,42 @@ class SklearnPredictor:
 
     def __init__(self, model: Any, function: str) -> None:
         self.sklearn_model = model
+        self.function = function
         self._function = getattr(model, function)
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
         """What the estimator says."""
         return self._function(data)
 
+    def takes_matrix(self, names: Sequence[str | int] | None) -> bool:
+        """True if it uses its columns by position only: no step of it picks them by name, or hands a table on.
+
+        Only estimators of scikit-learn itself are known to do so, and to answer each row by itself.
+        """
+        known = getattr(self.sklearn_model, "feature_names_in_", None)
+        if known is not None and (names is None or list(known) != list(names)):
+            return False
+        return self.function in _BY_ROW and all(map(_by_position, _parts(self.sklearn_model)))
+
     def get_raw_model(self) -> Any:
         """The estimator itself."""
         return self.sklearn_model
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """The estimator and those that it is made of."""
+    yield model
+    if hasattr(model, "get_params"):
+        yield from (part for part in model.get_params(deep=True).values() if hasattr(part, "fit"))
+
+
+def _by_position(part: Any) -> bool:
+    kind = type(part)
+    return (
+        kind.__module__.startswith("sklearn.")
+        and kind.__name__ not in _BY_NAME
+        and "transform" not in getattr(part, "_sklearn_output_config", {})
+    )
 
 
 def predictor(model: Any, conf: Mapping[str, Any]) -> SklearnPredictor:
