@@ -1,0 +1,222 @@
+"""Starts the processes of a server, and ends them without cutting a request off."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gittrack.errors import GittrackError, StorageError
+from gittrack.server.connection import GuardedConnection, Limits
+from gittrack.server.metrics import Metrics
+from gittrack.server.serving import PREDICTING, Options, ServedModel, Service, Source, shown
+
+if TYPE_CHECKING:
+    import uvicorn
+
+MAX_CONNECTIONS: Final = 1024
+KEEP_ALIVE: Final = 15  #: seconds that a connection may stay unused
+_BACKLOG: Final = 2048
+_PATIENCE: Final = 2.0  #: seconds that predictions get to end, when nobody waits for them any more
+_STARTUP_FAILURE: Final = 3  #: exit status of a worker that says to its parent: it would fail again
+
+_log = logging.getLogger("gittrack.serving")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen.
+
+    Attributes:
+        host: A name or an address.
+        port: 0 for any that is free.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can reach it."""
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+
+LOOPBACK: Final = frozenset(("127.0.0.1", "localhost", "::1"))
+#: What the header `Host` may name if only this machine can reach the server: a page whose name was made to point here
+#: cannot read from it.
+LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Makes the application in a worker process; travels there as a pickle."""
+
+    source: Source
+    options: Options
+    folder: Path
+
+    def __call__(self) -> Service:
+        """The application; ends the process if there is no model to answer with."""
+        show_log()
+        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+        try:
+            first = self.source.load()
+        except GittrackError as error:
+            _log.error("%s", shown(error))
+            sys.exit(_STARTUP_FAILURE)
+        return Service(self.source, self.options, Metrics(self.folder), first)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a server is started with."""
+
+    source: Source
+    address: Address = field(default_factory=Address)
+    options: Options = field(default_factory=Options)
+    limits: Limits = field(default_factory=Limits)
+    workers: int = 1
+
+
+def serve(plan: Plan, said: Callable[[str, ServedModel | None], None]) -> int:
+    """Serve until a signal comes; the exit status.
+
+    Args:
+        plan: What and how.
+        said: Told the address, and the model if it was loaded in this process, once requests are accepted.
+
+    Raises:
+        GittrackError: The model cannot be loaded; the address is taken.
+    """
+    if plan.workers > 1:
+        return _serve_many(plan, said)
+    first = plan.source.load()
+    listening = listen(plan.address)
+    import uvicorn
+
+    server = uvicorn.Server(config(Service(plan.source, plan.options, first=first), plan))
+    said(url(listening), first)
+    with _quiet_signals():
+        server.run([listening])
+    _leave_behind_what_hangs(0)
+    return 0
+
+
+def _serve_many(plan: Plan, said: Callable[[str, ServedModel | None], None]) -> int:
+    from uvicorn.supervisors import Multiprocess
+
+    listening = listen(plan.address)
+    folder = Path(tempfile.mkdtemp(prefix="gittrack-serving-"))
+    try:
+        settings = config(Worker(plan.source, plan.options, folder), plan, factory=True)
+        said(url(listening), None)
+        with _quiet_signals():  # until the supervisor has handlers of its own, which it does not take back
+            supervisor = Multiprocess(settings, sockets=[listening])
+            supervisor.run()
+        return 1 if any(one.exitcode == _STARTUP_FAILURE for one in supervisor.processes) else 0
+    finally:
+        shutil.rmtree(folder)
+        listening.close()
+
+
+def config(app: Any, plan: Plan, *, factory: bool = False) -> uvicorn.Config:
+    """How uvicorn runs ``app``."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=plan.workers,
+        http=partial(GuardedConnection, limits=plan.limits),  # type: ignore[arg-type]  # called as the class is
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(plan.options.timeout)),
+        limit_concurrency=MAX_CONNECTIONS,
+        backlog=_BACKLOG,
+    )
+
+
+def listen(address: Address) -> socket.socket:
+    """A socket that accepts connections.  Raises StorageError if the address cannot be had."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        found = socket.socket(family, kind, protocol)
+        if os.name == "posix":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(where)
+        found.listen(_BACKLOG)
+        found.set_inheritable(True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot listen on `{address.host}` port {address.port}: {error.strerror}", hint="take another `--port`"
+        ) from error
+    return found
+
+
+def url(listening: socket.socket) -> str:
+    """The address of a socket as people use it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def show_log() -> None:
+    """What the server and uvicorn have to say goes to standard error, a line each with the time."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    for name, level in ((_log.name, logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on, and keep the port."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        signal.raise_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _quiet_signals() -> Iterator[None]:
+    """Uvicorn ends in good order at these signals, and then raises them once more; that is not to end us."""
+    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _leave_behind_what_hangs(status: int) -> None:
+    """End at once if a prediction hangs: Python would wait for its thread for ever."""
+    deadline = time.monotonic() + _PATIENCE
+    threads = [one for one in threading.enumerate() if one.name.startswith(PREDICTING)]
+    for one in threads:
+        one.join(max(0.0, deadline - time.monotonic()))
+    if any(one.is_alive() for one in threads):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
