@@ -70,6 +70,26 @@ def version_argument(function: F) -> F:
     return click.argument("version", shell_complete=complete_versions)(function)
 
 
+def model_option(function: F) -> F:
+    """``-m``, required: the model to load."""
+    return click.option(
+        "-m",
+        "--model-uri",
+        "uri",
+        required=True,
+        metavar="MODEL",
+        shell_complete=complete_versions,
+        help="The model: `models:/NAME/STAGE`, `NAME@ALIAS`, `NAME@vN`, `runs:/RUN/PATH` or a folder.",
+    )(function)
+
+
+def trust_option(function: F) -> F:
+    """``--trust``: code that came with the model may run."""
+    return click.option("--trust", is_flag=True, help="Run code that came with the model (`gittrack help models`).")(
+        function
+    )
+
+
 def name_argument(function: F) -> F:
     """``NAME``, required: a model."""
     return click.argument("name", shell_complete=complete_models)(function)
