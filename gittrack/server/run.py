@@ -161,12 +161,14 @@ def listen(address: Address) -> socket.socket:
         family, kind, protocol, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind, protocol)
-        if os.name == "posix":
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(where)
-        found.listen(_BACKLOG)
-        found.set_inheritable(True)
+        with contextlib.ExitStack() as unless_it_works:
+            found = unless_it_works.enter_context(socket.socket(family, kind, protocol))
+            if os.name == "posix":
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(where)
+            found.listen(_BACKLOG)
+            found.set_inheritable(True)
+            unless_it_works.pop_all()
     except OSError as error:
         raise StorageError(
             f"cannot listen on `{address.host}` port {address.port}: {error.strerror}", hint="take another `--port`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.benchmarks import artifact_rows, logging_rows, reading_rows, run_rows
+from tests.benchmarks import artifact_rows, logging_rows, reading_rows, run_rows, serving_rows
 from tests.benchmarks.measure import Row, Settings
 
 ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
@@ -18,6 +18,7 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "folder": artifact_rows.folder_of_files,
     "points": logging_rows.points,
     "crowd": logging_rows.crowd,
+    "serving": serving_rows.serving,
 }
 
 

@@ -1,0 +1,231 @@
+"""A model behind HTTP: CPU per request, requests per second, time of one, start and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from tests.benchmarks.measure import ROOT, Figures, Row, Settings
+from tests.serving.load import Load, hammer, post, repeat
+
+COLUMNS: Final = 10
+#: Rows of a request, connections, requests of ours in one measurement, and of MLflow's, which is slower.
+CASES: Final = ((1, 1, 2000, 300), (1, 16, 6400, 480), (1000, 1, 300, 60), (1000, 16, 320, 64))
+
+#: The least that a server can do which calls the same predict: no checks, no limits, no metrics.
+BARE: Final = """
+import sys
+import numpy, orjson, uvicorn, warnings
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+import gittrack.sklearn
+
+warnings.filterwarnings("ignore")
+model = gittrack.sklearn.load_model(sys.argv[1])
+
+async def ping(request):
+    return Response(b"")
+
+async def predict(request):
+    document = orjson.loads(await request.body())
+    answer = model.predict(numpy.array(document["dataframe_split"]["data"]))
+    body = orjson.dumps({"predictions": answer}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, media_type="application/json")
+
+app = Starlette(routes=[Route("/ping", ping), Route("/invocations", predict, methods=["POST"])])
+uvicorn.run(app, port=int(sys.argv[2]), log_level="error", access_log=False)
+"""
+
+
+@dataclass
+class _Server:
+    """A server that was started.
+
+    Attributes:
+        wall: Seconds until it answered.
+        cpu: CPU seconds until then.
+        memory: Bytes that it has after the measurements.
+        found: By case: CPU seconds per request, requests per second, seconds of a request in the middle.
+    """
+
+    port: int
+    process: subprocess.Popen[bytes]
+    wall: float = 0.0
+    cpu: float = 0.0
+    memory: int = 0
+    found: dict[Any, list[tuple[float, float, float]]] = field(default_factory=dict)
+
+    def used(self) -> float:
+        """CPU seconds of all its processes."""
+        return sum(sum(one.cpu_times()[:2]) for one in self._processes())
+
+    def resident(self) -> int:
+        """Bytes in memory of all its processes."""
+        return sum(int(one.memory_info().rss) for one in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        first = psutil.Process(self.process.pid)
+        return [first, *first.children(recursive=True)]
+
+
+@contextmanager
+def _started(settings: Settings, words: list[str], port: int, **environment: str) -> Iterator[_Server]:
+    log = (settings.folder("server") / "log").open("wb")
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        words, env={**settings.environment(), **environment}, stdout=log, stderr=log, cwd=settings.scratch,
+        start_new_session=True,
+    )  # fmt: skip
+    server = _Server(port, process)
+    try:
+        while True:
+            with suppress(OSError), closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as probe:
+                probe.request("GET", "/ping")
+                if probe.getresponse().status == 200:
+                    break
+            if process.poll() is not None or time.perf_counter() - begun > 180:
+                raise RuntimeError(f"{words}: {Path(log.name).read_text()[-2000:]}")
+            time.sleep(0.02)
+        server.wall, server.cpu = time.perf_counter() - begun, server.used()
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+        log.close()
+
+
+def serving(settings: Settings) -> list[Row]:
+    """One scikit-learn model, three servers, turn about."""
+    model = _model(settings)
+    ports = _free_ports(3)
+    python = sys.executable
+    ours = [python, "-m", "gittrack", "models", "serve", "-m", str(model), "--port", str(ports[0])]
+    (settings.scratch / "bare.py").write_text(BARE)
+    bare = [python, str(settings.scratch / "bare.py"), str(model), str(ports[1])]
+    with ExitStack() as stack:
+        servers = {
+            "ours": stack.enter_context(_started(settings, ours, ports[0])),
+            "bare": stack.enter_context(_started(settings, bare, ports[1])),
+        }
+        if settings.peer is not None:
+            words = [str(settings.peer), "-m", "mlflow", "models", "serve", "-m", str(model)]
+            path = f"{settings.peer.parent}{os.pathsep}{os.environ['PATH']}"
+            servers["peer"] = stack.enter_context(
+                _started(
+                    settings,
+                    [*words, "-p", str(ports[2]), "--env-manager", "local"],
+                    ports[2],
+                    PYTHONPATH="",
+                    PATH=path,
+                )
+            )
+        for number in range(settings.rounds + 1):
+            names = list(servers) if number % 2 else list(servers)[::-1]
+            for case in CASES:
+                for name in names:
+                    measured = _measured(servers[name], case, name == "peer", settings)
+                    if number:
+                        servers[name].found.setdefault(case, []).append(measured)
+        for server in servers.values():
+            server.memory = server.resident()
+    return _rows(servers, settings)
+
+
+def _model(settings: Settings) -> Path:
+    import numpy as np
+    import pandas as pd
+    from sklearn.linear_model import LogisticRegression
+
+    import gittrack.sklearn
+    from gittrack.models.signature import infer_signature
+
+    features = pd.DataFrame(
+        np.random.default_rng(0).random((500, COLUMNS)), columns=[f"column {at}" for at in range(COLUMNS)]
+    )
+    model = LogisticRegression().fit(features, features.sum(axis=1) > COLUMNS / 2)
+    folder = settings.folder("model") / "model"
+    gittrack.sklearn.save_model(
+        model,
+        folder,
+        signature=infer_signature(features, model.predict(features)),
+        pip_requirements=["scikit-learn"],
+    )
+    return folder
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _measured(
+    server: _Server, case: tuple[int, int, int, int], slow: bool, settings: Settings
+) -> tuple[float, float, float]:
+    import numpy as np
+
+    rows, connections, many, few = case
+    requests = settings.size(few if slow else many, 32)
+    data = np.random.default_rng(1).random((rows, COLUMNS)).tolist()
+    names = [f"column {at}" for at in range(COLUMNS)]
+    request = post(json.dumps({"dataframe_split": {"columns": names, "data": data}}).encode())
+    before = server.used()
+    load: Load = asyncio.run(hammer(server.port, connections, repeat(request, max(1, requests // connections))))
+    cpu = server.used() - before
+    if load.statuses != {200} or load.lost:
+        raise RuntimeError(f"answers had status {load.statuses}, {load.lost} were lost")
+    done = len(load.replies)
+    return cpu / done, done / load.seconds, statistics.median(reply.seconds for reply in load.replies)
+
+
+def _rows(servers: dict[str, _Server], settings: Settings) -> list[Row]:
+    found: list[Row] = []
+    aims = {(1, 1): "≤ 1/10 of MLflow", (1, 16): "≤ 1/20 of MLflow"}
+
+    def figures(name: str, case: Any, at: int, unit: str) -> Figures | None:
+        return Figures(tuple(one[at] for one in servers[name].found[case]), unit) if name in servers else None
+
+    for case in CASES:
+        rows, connections = case[:2]
+        what = f"{rows:,} row{'s' * (rows > 1)}, {connections} connection{'s' * (connections > 1)}"
+        for at, (text, unit) in enumerate((("CPU of a request", "ms"), ("requests", "requests"), ("p50", "ms"))):
+            ours = figures("ours", case, at, unit)
+            assert ours is not None
+            found.append(
+                Row(
+                    f"serve {what}: {text}",
+                    ours,
+                    figures("bare", case, at, unit),
+                    "bare Starlette handler, same predict, no checks",
+                    aims.get((rows, connections), "") if at == 0 else "",
+                    figures("peer", case, at, unit),
+                )
+            )
+    for text, take in (("start-up, CPU", lambda one: one.cpu), ("start-up, wall", lambda one: one.wall)):
+        values = {name: Figures((take(one),), "s") for name, one in servers.items()}
+        found.append(Row(f"serve: {text}", values["ours"], values["bare"], "bare handler", "", values.get("peer")))
+    settings.say(
+        "serving: memory after the measurements "
+        + ", ".join(f"{name} {server.memory / 1e6:.0f} MB" for name, server in servers.items())
+    )
+    return found
