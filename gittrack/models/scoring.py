@@ -241,28 +241,27 @@ class Scorer:
             raise UsageError("the rows of the input must be lists of the same length")
         if self.schema is not None and self.schema.is_tensor_spec():
             return _table_of_tensors(names, rows, self.schema)
-        frame = pd.DataFrame(rows, columns=names)
-        if names is None and self.schema is not None and self.schema.has_input_names():
+        if self.schema is None:
+            return pd.DataFrame(rows, columns=names)
+        if names is None and self.schema.has_input_names():
             raise SchemaError(
                 "the input has no names of columns", hint=f"the model takes {tables.listed(self.schema.input_names())}"
             )
-        return frame if self.schema is None else tables.cast_frame(frame, self.schema)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(names or ())
+        return tables.typed_table(names, columns, self.schema)
 
     def _column_lists(self, value: Any, schema: Schema) -> Any:
         """``inputs`` or ``instances`` for columns that are not all numbers."""
-        import pandas as pd
-
         if isinstance(value, dict):
             nested = any(not isinstance(kind, str) for kind in schema.input_types())
             lists = all(isinstance(one, list) for one in value.values()) and not nested
-            try:
-                frame = pd.DataFrame(value) if lists else pd.DataFrame([value])
-            except (ValueError, TypeError) as error:
-                raise UsageError("the columns of the input differ in length") from error
-            return tables.cast_frame(frame, schema)
+            columns = list(value.values()) if lists else [[one] for one in value.values()]
+            if len(set(map(len, columns))) > 1:
+                raise UsageError("the columns of the input differ in length")
+            return tables.typed_table(list(value), columns, schema)
         values = value if isinstance(value, list) else [value]
         if len(schema) == 1:
-            return tables.cast_frame(pd.DataFrame({schema.input_names()[0]: pd.Series(values, dtype=object)}), schema)
+            return tables.typed_table(schema.input_names(), [values], schema)
         if schema.has_input_names():
             raise SchemaError(
                 "the input has no names of columns",
@@ -550,7 +549,8 @@ def _csv_frame(text: str, schema: Schema | None) -> Any:
         raise UsageError("the input is no CSV with a line of column names") from error
     if schema is None or schema.is_tensor_spec():
         return frame
-    return tables.cast_frame(frame.astype(object).where(frame.notna(), None), schema)
+    values = frame.astype(object).where(frame.notna(), None)
+    return tables.typed_table(list(frame.columns), [values[name].tolist() for name in values], schema)
 
 
 def _parquet(body: bytes, schema: Schema | None) -> Any:

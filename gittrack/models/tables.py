@@ -15,6 +15,7 @@ from gittrack.errors import SchemaError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     Matrix = np.ndarray[Any, Any]
 
@@ -133,9 +134,9 @@ class Columns:
         if self._whole and (raw.dtype.kind != "i" or "integer" in self.types):
             for at in self._whole:
                 _check_whole(raw[:, at], self.types[at], self._label(at))
-        result = raw.astype(self.dtype, copy=False)
-        if self._single:
-            result[:, self._single] = result[:, self._single].astype(np.float32)
+        result = _narrowed(raw, self.dtype, "the input")
+        for at in self._single:
+            result[:, at] = _narrowed(result[:, at], np.dtype("float32"), self._label(at))
         return result
 
     def columns(self, rows: list[list[Any]], order: list[int] | None) -> list[Matrix]:
@@ -202,9 +203,21 @@ def numbers(values: Sequence[Any], kind: str, what: str) -> Matrix:
         limit = _LIMITS[kind]
         if any(not -limit <= value < limit for value in values):
             raise UsageError(f"{what} has a number that does not fit into {kind}")
-    return np.array(values, dtype=np.float64 if kind in ("float", "double") else np.int64).astype(
-        NUMPY_TYPES[kind], copy=False
-    )
+    array = np.array(values, dtype=np.float64 if kind in ("float", "double") else np.int64)
+    return _narrowed(array, np.dtype(NUMPY_TYPES[kind]), what)
+
+
+def _narrowed(found: Matrix, wanted: np.dtype[Any], what: str) -> Matrix:
+    """``found`` with another element type.  Raises UsageError if a number is too large for it."""
+    import numpy as np
+
+    if wanted.kind != "f" or wanted.itemsize >= found.dtype.itemsize or found.dtype.kind != "f":
+        return found.astype(wanted, copy=False)
+    with np.errstate(over="ignore"):
+        result = found.astype(wanted)
+    if bool(np.isinf(result).any()):  # there is no infinity in JSON
+        raise UsageError(f"{what} has a number that does not fit into {wanted}")
+    return result
 
 
 def _check_whole(column: Matrix, kind: str, what: str) -> None:
@@ -280,7 +293,7 @@ def _elements(found: Matrix, value: Any, wanted: np.dtype[Any], what: str) -> Ma
     if found.dtype.kind == "O" and wanted.kind == "f":
         if not set(map(type, found.ravel().tolist())) <= {int, float, type(None)}:
             raise UsageError(f"{what} has element type {wanted}, and values that are no numbers; or its lists differ")
-        return found.astype(np.float64).astype(wanted)
+        return _narrowed(found.astype(np.float64), wanted, what)
     if wanted.kind == "b":
         if found.dtype.kind != "b":
             raise UsageError(f"{what} takes true and false")
@@ -292,7 +305,7 @@ def _elements(found: Matrix, value: Any, wanted: np.dtype[Any], what: str) -> Ma
         whole = found.dtype.kind != "f" or bool(np.all(found == np.floor(found)))
         if not whole or not bool(np.all((found >= limits.min) & (found <= limits.max))):
             raise UsageError(f"{what} has element type {wanted}, and a number that does not fit")
-    return found.astype(wanted, copy=False)
+    return _narrowed(found, wanted, what)
 
 
 def _has_truths(value: Any) -> bool:
@@ -307,65 +320,69 @@ def _has_truths(value: Any) -> bool:
 # --- other types, through pandas
 
 
-def cast_frame(frame: Any, schema: Schema) -> Any:
-    """A DataFrame of JSON or CSV values with the types of ``schema``, without the columns that it does not know.
+def typed_table(names: Sequence[Any] | None, columns: Sequence[Sequence[Any]], schema: Schema) -> pd.DataFrame:
+    """Columns of JSON values as a DataFrame with the types of ``schema``, without those that it does not know.
+
+    Args:
+        names: Of the columns; None if they have none.
+        columns: Their values; of the same length.
+        schema: Of columns.
 
     Raises:
         UsageError: A value has the wrong type.
     """
     import pandas as pd
 
-    names = schema.input_names() if schema.has_input_names() else list(frame.columns[: len(schema)])
-    known = dict(zip(names, schema.inputs, strict=False))
-    return pd.DataFrame(
-        {name: _cast(frame[name], known[name].type, name) for name in frame.columns if name in known},
-        index=frame.index,
-    )
+    given: Sequence[Any] = range(len(columns)) if names is None else names
+    if schema.has_input_names():
+        known = {name: spec.type for name, spec in schema.input_dict().items()}
+    else:
+        known = dict(zip(given, schema.input_types(), strict=False))
+    found = {
+        name: _typed(values, known[name], name) for name, values in zip(given, columns, strict=True) if name in known
+    }
+    table: pd.DataFrame = pd.DataFrame(found, index=range(len(columns[0])) if columns else None)
+    return table
 
 
-def _cast(column: Any, kind: Any, name: Any) -> Any:
+def _typed(values: Sequence[Any], kind: Any, name: Any) -> Any:
     what = f"column `{name!s:.80}`"
-    cast = _CASTS.get(kind) if isinstance(kind, str) else None
     if isinstance(kind, str) and (kind in NUMBERS or kind == "boolean"):
-        if column.dtype.kind in "fi" and kind in ("float", "double"):
-            return column.astype(NUMPY_TYPES[kind])
-        import pandas as pd
-
-        values = [None if value != value else value for value in column.tolist()]
-        return pd.Series(numbers(values, kind, what), index=column.index)
-    return column if cast is None else cast(column, what)
+        return numbers(values, kind, what)
+    cast = _CASTS.get(kind) if isinstance(kind, str) else None
+    return list(values) if cast is None else cast(values, what)
 
 
-def _texts(column: Any, what: str) -> Any:
-    found = {type(value) for value in column.tolist() if not (value is None or value != value)}
-    if not found <= {str}:
-        raise _wrong(what, "string", found - {str})
-    return column
+def _texts(values: Sequence[Any], what: str) -> Any:
+    found = set(map(type, values)) - {str, type(None)}
+    if found:
+        raise _wrong(what, "string", found)
+    return list(values)
 
 
-def _bytes(column: Any, what: str) -> Any:
+def _bytes(values: Sequence[Any], what: str) -> Any:
     import base64
     import binascii
 
-    def decoded(value: Any) -> Any:
-        return None if value is None or value != value else base64.b64decode(value, validate=True)
-
     try:
-        return column.astype(object).map(decoded)
+        return [None if value is None else base64.b64decode(value, validate=True) for value in values]
     except (binascii.Error, ValueError, TypeError) as error:
         raise UsageError(f"{what} is of type binary and takes texts in base64") from error
 
 
-def _dates(column: Any, what: str) -> Any:
+def _dates(values: Sequence[Any], what: str) -> Any:
     import pandas as pd
 
-    found = {type(value) for value in column.tolist() if not (value is None or value != value)}
-    if not found <= {str, pd.Timestamp}:
+    if not set(map(type, values)) <= {str, type(None)}:
         raise UsageError(f"{what} is of type datetime and takes texts such as 2026-01-31T12:00:00")
     try:
-        return pd.to_datetime(column, format="ISO8601").astype("datetime64[ns]")
+        return pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601").astype("datetime64[ns]").array
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"{what} is of type datetime and takes texts such as 2026-01-31T12:00:00") from error
 
 
-_CASTS: Final[Mapping[str, Callable[[Any, str], Any]]] = {"string": _texts, "binary": _bytes, "datetime": _dates}
+_CASTS: Final[Mapping[str, Callable[[Sequence[Any], str], Any]]] = {
+    "string": _texts,
+    "binary": _bytes,
+    "datetime": _dates,
+}

@@ -76,9 +76,15 @@ class Batcher:
         self._count = count
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Job] = deque()
-        self._running: set[ThreadFuture[Any]] = set()
+        self._running: dict[ThreadFuture[Any], float] = {}  # with the time when it began
         self._scheduled = False
         self._row_seconds: float | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """True if every thread is busy with something that nobody has waited for any more for a while."""
+        limit = time.monotonic() - 2 * self._timeout
+        return len(self._running) >= self._threads and all(begun < limit for begun in self._running.values())
 
     def predict(self, request: Request) -> asyncio.Future[Any]:
         """The prediction for a matrix.
@@ -119,7 +125,7 @@ class Batcher:
             for job in batch:
                 self._limit(job)
             running = self._pool.submit(self._call, batch)
-            self._running.add(running)
+            self._running[running] = time.monotonic()
             running.add_done_callback(lambda done, batch=batch: self._from_thread(done, batch))  # type: ignore[misc]
         for job in self._waiting:
             self._limit(job)
@@ -192,7 +198,7 @@ class Batcher:
         self._loop.call_soon_threadsafe(self._thread_ended, running, batch)
 
     def _thread_ended(self, running: ThreadFuture[Any], batch: list[_Job]) -> None:
-        self._running.discard(running)
+        self._running.pop(running)
         self._finish(batch, running.result())
         self._start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import multiprocessing
 import os
@@ -51,10 +52,14 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Only this machine can reach it."""
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return False
 
 
-LOOPBACK: Final = frozenset(("127.0.0.1", "localhost", "::1"))
 #: What the header `Host` may name if only this machine can reach the server: a page whose name was made to point here
 #: cannot read from it.
 LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))

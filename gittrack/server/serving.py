@@ -14,7 +14,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
@@ -48,6 +48,7 @@ INLINE_BYTES: Final = 512 << 10  #: a larger body is parsed in a thread, so that
 #: All bodies that are being received may take so much memory, or that of some of the largest allowed.
 _BODIES_BYTES: Final = 256 << 20
 _BODIES: Final = 4
+_DISCARDED: Final = 4  #: so many times the largest body are read of one that is larger, before the answer is sent
 _LOG_SECONDS: Final = 10.0  #: between two lines about models that fail
 
 _log = logging.getLogger("gittrack.serving")
@@ -250,7 +251,7 @@ class Service:
         path = scope["path"]
         # Scoring does not go through the router, which takes longer than a small model.
         if path == "/invocations" and scope["method"] == "POST":
-            answer = await self._guarded(scope, receive, self._invoke)
+            answer = await self._guarded(scope, receive, self._invoke, _answer_of)
             if answer is not None:
                 await self._send(send, answer)
                 self._metrics.answered("invocations", answer[0], time.perf_counter() - begun)
@@ -273,9 +274,13 @@ class Service:
         self._metrics.answered(route, status if status in STATUSES else 500, time.perf_counter() - begun)
 
     async def _guarded(
-        self, scope: Scope, receive: Receive, work: Callable[[bytes, str | None], Awaitable[Answer]]
+        self,
+        scope: Scope,
+        receive: Receive,
+        work: Callable[[bytes, str | None], Awaitable[Answer]],
+        failed: Callable[[GittrackError], Answer],
     ) -> Answer | None:
-        """The answer of ``work`` to the body of a request, or the error; None if the client is gone."""
+        """The answer of ``work`` to the body of a request, or what ``failed`` makes of an error; None: nobody waits."""
         try:
             headers = scope["headers"]
             content_type = length = None
@@ -289,12 +294,12 @@ class Service:
             if not self._is_host_known(headers):
                 return _error(421, "BAD_REQUEST", "the header Host names another server")
             if length is not None and (len(length) > 18 or int(length) > self._options.max_body):
-                raise TooLargeError(f"a body may have {self._options.max_body} bytes")
+                await self._refuse_body(receive, more=True)
             body = await self._body(receive)
             return None if body is None else await work(body, content_type)
         except GittrackError as error:
             self._log_cause(error)
-            return _answer_of(error)
+            return failed(error)
         except Exception:  # noqa: BLE001 - the last line of defence: a bug becomes status 500
             _log.exception("a bug of gittrack's")
             return _error(500, "INTERNAL_ERROR", "the server failed")
@@ -312,7 +317,7 @@ class Service:
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             if len(body) > self._options.max_body:
-                raise TooLargeError(f"a body may have {self._options.max_body} bytes")
+                await self._refuse_body(receive, more=False)
             return body
         parts, size = [body], len(body)
         self._receiving += size
@@ -326,12 +331,25 @@ class Service:
                 size += len(part)
                 self._receiving += len(part)
                 if size > self._options.max_body:
-                    raise TooLargeError(f"a body may have {self._options.max_body} bytes")
+                    await self._refuse_body(receive, more=message.get("more_body", False))
                 if self._receiving > self._may_receive:
                     raise OverloadedError("too many large requests are being received", hint="send it again later")
             return b"".join(parts)
         finally:
             self._receiving -= size
+
+    async def _refuse_body(self, receive: Receive, *, more: bool) -> NoReturn:
+        """Say that a body is too large, but take some of what still comes: many clients read no answer before.
+
+        Raises:
+            TooLargeError: Always.
+        """
+        left = _DISCARDED * self._options.max_body
+        while more and left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            more = message.get("more_body", False)
+        raise TooLargeError(f"a body may have {self._options.max_body} bytes")
 
     async def _invoke(self, body: bytes, content_type: str | None) -> Answer:
         installed = self._installed
@@ -377,7 +395,7 @@ class Service:
     # --- pages
 
     async def _ping(self, _: HttpRequest) -> Response:
-        return Response(b"\n", media_type=JSON)
+        return Response(b"\n", 503 if self._installed.batcher.stuck else 200, media_type=JSON)
 
     async def _version(self, _: HttpRequest) -> Response:
         return Response(__version__, media_type=JSON)
@@ -400,7 +418,8 @@ class Service:
         return _json({"live": True})
 
     async def _ready(self, _: HttpRequest) -> Response:
-        return _json({"live": True, "ready": True})
+        ready = not self._installed.batcher.stuck
+        return _json({"live": True, "ready": ready}, 200 if ready else 503)
 
     def _named(self, request: HttpRequest) -> _Installed:
         """The model that a path names.  Raises NotFoundError."""
@@ -415,7 +434,7 @@ class Service:
         try:
             current = self._named(request)
         except NotFoundError as error:
-            return _v2_error(error)
+            return _json({"error": str(error)}, error.http_status)
         versions = [] if current.version is None else [current.version]
         return _json(inference.model_metadata(current.scorer, current.name, versions))
 
@@ -423,21 +442,16 @@ class Service:
         try:
             return _json({"name": self._named(request).name, "ready": True})
         except NotFoundError as error:
-            return _v2_error(error)
+            return _json({"error": str(error)}, error.http_status)
 
     async def _infer(self, request: HttpRequest) -> Response:
         async def work(body: bytes, content_type: str | None) -> Answer:
-            try:
-                installed = self._named(request)
-                if media_type(content_type) != JSON:
-                    raise MediaTypeError(f"the Content-Type must be {JSON}")
-                return 200, _JSON, await self._inferred(installed, body), installed.headers
-            except GittrackError as error:
-                self._log_cause(error)
-                status, _, _, more = _answer_of(error)
-                return status, _JSON, dump({"error": str(error)}), more
+            installed = self._named(request)
+            if media_type(content_type) != JSON:
+                raise MediaTypeError(f"the Content-Type must be {JSON}")
+            return 200, _JSON, await self._inferred(installed, body), installed.headers
 
-        answer = await self._guarded(request.scope, request.receive, work)
+        answer = await self._guarded(request.scope, request.receive, work, _v2_answer_of)
         if answer is None:
             return Response(status_code=400)  # nobody reads it
         status, media, content, more = answer
@@ -517,8 +531,10 @@ def _answer_of(error: GittrackError) -> Answer:
     return _error(status, error.code, str(error))
 
 
-def _v2_error(error: GittrackError) -> Response:
-    return _json({"error": str(error)}, error.http_status)
+def _v2_answer_of(error: GittrackError) -> Answer:
+    """An error as the Open Inference Protocol writes it."""
+    status, _, _, more = _answer_of(error)
+    return status, _JSON, dump({"error": str(error)}), more
 
 
 async def _no_such_page(_: HttpRequest, __: Exception) -> Response:

@@ -19,6 +19,7 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "points": logging_rows.points,
     "crowd": logging_rows.crowd,
     "serving": serving_rows.serving,
+    "serving-mixed": serving_rows.serving_mixed,
 }
 
 

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +19,15 @@ from typing import Any, Final
 
 import psutil
 
-from tests.benchmarks.measure import ROOT, Figures, Row, Settings
+from tests.benchmarks.measure import Figures, Row, Settings
 from tests.serving.load import Load, hammer, post, repeat
 
 COLUMNS: Final = 10
 #: Rows of a request, connections, requests of ours in one measurement, and of MLflow's, which is slower.
 CASES: Final = ((1, 1, 2000, 300), (1, 16, 6400, 480), (1000, 1, 300, 60), (1000, 16, 320, 64))
+MIXED_CASES: Final = ((1, 1, 200, 200), (1, 16, 320, 320), (1000, 1, 60, 60))
+
+_Case = tuple[int, int, int, int]
 
 #: The least that a server can do which calls the same predict: no checks, no limits, no metrics.
 BARE: Final = """
@@ -115,61 +118,87 @@ def _started(settings: Settings, words: list[str], port: int, **environment: str
 
 
 def serving(settings: Settings) -> list[Row]:
-    """One scikit-learn model, three servers, turn about."""
-    model = _model(settings)
+    """A model of numbers: three servers, turn about."""
+    return _compared(settings, "", CASES, _numbers(), BARE)
+
+
+def serving_mixed(settings: Settings) -> list[Row]:
+    """A model of numbers and texts, which goes through pandas; two servers, turn about."""
+    return _compared(settings, " of texts and numbers", MIXED_CASES, _mixed(), None)
+
+
+_Model = tuple[Any, Any]  # an estimator, and the table that it was fitted with
+
+
+def _compared(settings: Settings, what: str, cases: Sequence[_Case], model: _Model, bare: str | None) -> list[Row]:
+    """The rows for one model.
+
+    Args:
+        settings: What was asked for.
+        what: Said of its rows.
+        cases: What to measure.
+        model: What to serve.
+        bare: Program of the least that a server could do; None if there is none.
+    """
+    estimator, features = model
+    folder = _saved(settings, estimator, features)
     ports = _free_ports(3)
     python = sys.executable
-    ours = [python, "-m", "gittrack", "models", "serve", "-m", str(model), "--port", str(ports[0])]
-    (settings.scratch / "bare.py").write_text(BARE)
-    bare = [python, str(settings.scratch / "bare.py"), str(model), str(ports[1])]
+    ours = [python, "-m", "gittrack", "models", "serve", "-m", str(folder), "--port", str(ports[0])]
     with ExitStack() as stack:
-        servers = {
-            "ours": stack.enter_context(_started(settings, ours, ports[0])),
-            "bare": stack.enter_context(_started(settings, bare, ports[1])),
-        }
+        servers = {"ours": stack.enter_context(_started(settings, ours, ports[0]))}
+        if bare is not None:
+            program = settings.scratch / "bare.py"
+            program.write_text(bare)
+            words = [python, str(program), str(folder), str(ports[1])]
+            servers["bare"] = stack.enter_context(_started(settings, words, ports[1]))
         if settings.peer is not None:
-            words = [str(settings.peer), "-m", "mlflow", "models", "serve", "-m", str(model)]
+            words = [str(settings.peer), "-m", "mlflow", "models", "serve", "-m", str(folder), "-p", str(ports[2])]
             path = f"{settings.peer.parent}{os.pathsep}{os.environ['PATH']}"
-            servers["peer"] = stack.enter_context(
-                _started(
-                    settings,
-                    [*words, "-p", str(ports[2]), "--env-manager", "local"],
-                    ports[2],
-                    PYTHONPATH="",
-                    PATH=path,
-                )
-            )
+            peer = _started(settings, [*words, "--env-manager", "local"], ports[2], PYTHONPATH="", PATH=path)
+            servers["peer"] = stack.enter_context(peer)
         for number in range(settings.rounds + 1):
             names = list(servers) if number % 2 else list(servers)[::-1]
-            for case in CASES:
+            for case in cases:
                 for name in names:
-                    measured = _measured(servers[name], case, name == "peer", settings)
+                    measured = _measured(servers[name], case, features, name == "peer", settings)
                     if number:
                         servers[name].found.setdefault(case, []).append(measured)
         for server in servers.values():
             server.memory = server.resident()
-    return _rows(servers, settings)
+    return _rows(servers, what, cases, settings)
 
 
-def _model(settings: Settings) -> Path:
+def _numbers() -> _Model:
     import numpy as np
     import pandas as pd
     from sklearn.linear_model import LogisticRegression
 
+    names = [f"column {at}" for at in range(COLUMNS)]
+    features = pd.DataFrame(np.random.default_rng(0).random((1000, COLUMNS)), columns=names)
+    return LogisticRegression().fit(features, features.sum(axis=1) > COLUMNS / 2), features
+
+
+def _mixed() -> _Model:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    _, features = _numbers()
+    target = features.sum(axis=1) > COLUMNS / 2
+    features["text"] = ["north", "east", "south", "west"] * 250
+    encoder = ColumnTransformer([("text", OneHotEncoder(), ["text"])], remainder="passthrough")
+    return make_pipeline(encoder, LogisticRegression()).fit(features, target), features
+
+
+def _saved(settings: Settings, estimator: Any, features: Any) -> Path:
     import gittrack.sklearn
     from gittrack.models.signature import infer_signature
 
-    features = pd.DataFrame(
-        np.random.default_rng(0).random((500, COLUMNS)), columns=[f"column {at}" for at in range(COLUMNS)]
-    )
-    model = LogisticRegression().fit(features, features.sum(axis=1) > COLUMNS / 2)
     folder = settings.folder("model") / "model"
-    gittrack.sklearn.save_model(
-        model,
-        folder,
-        signature=infer_signature(features, model.predict(features)),
-        pip_requirements=["scikit-learn"],
-    )
+    signature = infer_signature(features, estimator.predict(features))
+    gittrack.sklearn.save_model(estimator, folder, signature=signature, pip_requirements=["scikit-learn"])
     return folder
 
 
@@ -180,15 +209,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _measured(
-    server: _Server, case: tuple[int, int, int, int], slow: bool, settings: Settings
+    server: _Server, case: _Case, features: Any, slow: bool, settings: Settings
 ) -> tuple[float, float, float]:
-    import numpy as np
-
     rows, connections, many, few = case
     requests = settings.size(few if slow else many, 32)
-    data = np.random.default_rng(1).random((rows, COLUMNS)).tolist()
-    names = [f"column {at}" for at in range(COLUMNS)]
-    request = post(json.dumps({"dataframe_split": {"columns": names, "data": data}}).encode())
+    split = features.iloc[:rows].to_dict(orient="split")
+    request = post(json.dumps({"dataframe_split": {"columns": split["columns"], "data": split["data"]}}).encode())
     before = server.used()
     load: Load = asyncio.run(hammer(server.port, connections, repeat(request, max(1, requests // connections))))
     cpu = server.used() - before
@@ -198,32 +224,33 @@ def _measured(
     return cpu / done, done / load.seconds, statistics.median(reply.seconds for reply in load.replies)
 
 
-def _rows(servers: dict[str, _Server], settings: Settings) -> list[Row]:
+def _rows(servers: dict[str, _Server], what: str, cases: Sequence[_Case], settings: Settings) -> list[Row]:
     found: list[Row] = []
-    aims = {(1, 1): "≤ 1/10 of MLflow", (1, 16): "≤ 1/20 of MLflow"}
+    aims = {(1, 1): "≤ 1/10 of MLflow", (1, 16): "≤ 1/20 of MLflow"} if "bare" in servers else {}
 
     def figures(name: str, case: Any, at: int, unit: str) -> Figures | None:
         return Figures(tuple(one[at] for one in servers[name].found[case]), unit) if name in servers else None
 
-    for case in CASES:
+    for case in cases:
         rows, connections = case[:2]
-        what = f"{rows:,} row{'s' * (rows > 1)}, {connections} connection{'s' * (connections > 1)}"
+        size = f"{rows:,} row{'s' * (rows > 1)}{what}, {connections} connection{'s' * (connections > 1)}"
         for at, (text, unit) in enumerate((("CPU of a request", "ms"), ("requests", "requests"), ("p50", "ms"))):
             ours = figures("ours", case, at, unit)
             assert ours is not None
             found.append(
                 Row(
-                    f"serve {what}: {text}",
+                    f"serve {size}: {text}",
                     ours,
                     figures("bare", case, at, unit),
-                    "bare Starlette handler, same predict, no checks",
+                    "bare Starlette handler, same predict, no checks" if "bare" in servers else "",
                     aims.get((rows, connections), "") if at == 0 else "",
                     figures("peer", case, at, unit),
                 )
             )
-    for text, take in (("start-up, CPU", lambda one: one.cpu), ("start-up, wall", lambda one: one.wall)):
-        values = {name: Figures((take(one),), "s") for name, one in servers.items()}
-        found.append(Row(f"serve: {text}", values["ours"], values["bare"], "bare handler", "", values.get("peer")))
+    for text, attribute in (("start-up, CPU", "cpu"), ("start-up, wall", "wall")):
+        values = {name: Figures((getattr(one, attribute),), "s") for name, one in servers.items()}
+        work = f"serve{what}: {text}"
+        found.append(Row(work, values["ours"], values.get("bare"), "bare handler", "", values.get("peer")))
     settings.say(
         "serving: memory after the measurements "
         + ", ".join(f"{name} {server.memory / 1e6:.0f} MB" for name, server in servers.items())

@@ -151,6 +151,20 @@ def test_a_prediction_that_takes_too_long(start: Start) -> None:
     assert sum(linear.calls) <= 3, "requests that nobody waits for are not predicted"
 
 
+def test_a_server_whose_threads_all_hang_says_so(start: Start) -> None:
+    model, linear = held()
+    running = start(model, timeout=0.1, threads=1)
+    assert linear.held is not None
+    assert running.get("/ping").status == 200
+    linear.held.clear()
+    assert running.post(body([1, 0, 0, 0])).status == 504
+    running.until(lambda: running.get("/ping").status == 503)
+    assert running.get("/v2/health/ready").status == 503
+    assert running.get("/v2/health/live").status == 200
+    linear.held.set()
+    running.until(lambda: running.get("/ping").status == 200)
+
+
 def in_parallel(running: Running, bodies: list[bytes]) -> list[Any]:
     replies: list[Any] = [None] * len(bodies)
 

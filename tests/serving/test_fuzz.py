@@ -97,6 +97,7 @@ def check(error: GittrackError) -> None:
 @example(body=b'{"dataframe_split": {"columns": [], "data": [[]]}}')
 @example(body=b'{"inputs": {}}')
 @example(body=b'{"inputs": []}')
+@example(body=b'{"inputs": [[1e100, 1]]}')
 def test_scoring(name: str, body: bytes) -> None:
     scorer = SCORERS[name]
     try:

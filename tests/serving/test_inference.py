@@ -127,6 +127,8 @@ def test_methods_and_types(iris: Running) -> None:
     assert iris.get("/v2/models/iris/infer").status == 405
     reply = iris.post(b"", path="/v2/models/iris/infer", content_type="text/csv")
     assert (reply.status, list(reply.json)) == (415, ["error"])
+    reply = iris.post(b" " * (9 << 20), path="/v2/models/iris/infer")
+    assert (reply.status, list(reply.json)) == (413, ["error"])
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,7 @@ def test_numbers_of_every_type(
         ("boolean", "true"),
         ("boolean", None),
         ("float", "1"),
+        ("float", 1e39),
         ("double", {}),
     ],
 )
