@@ -26,7 +26,8 @@ PROSE = [
 #: Pages that must be there; there may be more.
 TOPICS = {
     "artifacts", "cli", "config", "errors", "glossary", "mlflow", "models", "quickstart", "registry", "reproduce",
-    "runs", "search", "storage", "tracking",
+    "artifacts", "cli", "config", "errors", "glossary", "mlflow", "models", "quickstart", "registry", "reproduce",
+    "runs", "search", "serving", "storage", "tracking",
 }  # fmt: skip
 
 

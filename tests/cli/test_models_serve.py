@@ -146,3 +146,30 @@ def test_serve(served: Served) -> None:
     assert status == 0
     (line,) = said.splitlines()
     assert re.match(r"\d{4}-\d\d-\d\dT\S+ WARNING the model failed on an input: ValueError: Input X contains NaN", line)
+
+
+IN_ANOTHER = """
+import sys
+from pathlib import Path
+from gittrack.models import environments
+
+def for_model(local, lines, *, kind, say):
+    say(f"{kind} for {lines}")
+    return environments.Environment(kind, Path(sys.executable))
+
+environments.for_model = for_model
+from gittrack.cli.main import main
+main()
+"""
+
+
+def test_another_environment_runs_the_same_command(folder: Path, tmp_path: Path) -> None:
+    """The environment that is made is this one; that one can be made at all is tested elsewhere."""
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+    words = ["-C", tmp_path.name, "models", "predict", "-m", str(folder), "-i", "in.csv", "--env", "uv"]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER, *words], cwd=tmp_path.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"predictions": [pytest.approx(3.0)]}
+    assert "uv for ['scikit-learn'" in done.stderr

@@ -6,14 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from gittrack.cli import output
-
-if TYPE_CHECKING:
-    from gittrack.models.addresses import LocalModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,12 +42,12 @@ def enter(kind: str, uri: str, *, trust: bool) -> int | None:
     if kind == LOCAL:
         return None
     from gittrack import session
-    from gittrack.models import addresses, environments
+    from gittrack.models import addresses, environments, requirements
     from gittrack.server.following import is_folder
 
     tracker = None if is_folder(uri) else session.open_reader()
     local = addresses.fetch(uri, trust=trust, tracker=tracker)
-    built = environments.for_model(local, in_force(local), kind=kind, say=output.message)
+    built = environments.for_model(local, requirements.read(local.folder), kind=kind, say=output.message)
     if tracker is not None:
         tracker.repo.close()
     # The last `--env` counts.  What came before the verb has had its effect on this process.
@@ -61,21 +58,3 @@ def enter(kind: str, uri: str, *, trust: bool) -> int | None:
     if os.name == "posix":
         os.execve(words[0], words, environments.child_environment())  # noqa: S606 - no shell is wanted
     return subprocess.run(words, env=environments.child_environment(), check=False).returncode
-
-
-def in_force(local: LocalModel) -> list[str]:
-    """Requirement lines of a fetched model: those that were set later, or those that it was logged with."""
-    from gittrack.models import requirements
-
-    if local.version is not None:
-        from gittrack import session
-        from gittrack.registry.registry import Registry
-
-        tracker = session.open_reader()
-        try:
-            text = Registry(tracker).requirements(local.version.name, local.version.version)
-        finally:
-            tracker.repo.close()
-        if text is not None:
-            return requirements.check(text.splitlines())
-    return requirements.read(local.folder)
