@@ -95,6 +95,16 @@ def _trust(text: str) -> str:
     return text
 
 
+def _places(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(re.split(r"[,\s]+", text.strip()))) if text.strip() else ()
+    for word in words:
+        if not re.fullmatch(r"@[\w-]+|(?i:staging|production|archived|versions)", word):
+            raise ValueError(
+                "it must name `staging`, `production`, `archived`, `versions` or `@ALIAS`, with commas between"
+            )
+    return words
+
+
 SETTINGS: Final = (
     Setting("tracking_uri", str, None, "where runs are kept: a folder, or gittrack:///folder", "MLFLOW_TRACKING_URI"),
     Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
@@ -137,6 +147,12 @@ SETTINGS: Final = (
     Setting(
         "user", str, None, "who runs are recorded as; the system's user name if not set", "MLFLOW_TRACKING_USERNAME"
     ),
+    Setting(
+        "require_signed",
+        _places,
+        (),
+        "stages, @aliases or versions whose models are refused without a good signature (see `gittrack help signing`)",
+    ),
 )
 
 
@@ -157,6 +173,7 @@ class Config:
     system_metrics_interval: float
     trust: str
     user: str | None
+    require_signed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -191,7 +208,7 @@ def values(start: Path | None = None) -> list[Value]:
     """
     paths = gateway.discover(start or Path.cwd())
     person = _git_settings(paths)
-    team = _team_settings(paths)
+    team = team_settings(paths)
     return [_value(known, person, team) for known in SETTINGS]
 
 
@@ -217,7 +234,8 @@ def _value(known: Setting, person: Mapping[str, tuple[str, str]], team: Mapping[
                 hint=f"take it out there; `git config --global {known.git_key} …` sets it for yourself",
             )
         raw = team[known.team_key]
-        text = str(raw).lower() if isinstance(raw, bool) else str(raw)
+        words = map(str, raw) if isinstance(raw, list) else [str(raw).lower() if isinstance(raw, bool) else str(raw)]
+        text = ",".join(words)
         return Value(known, _parsed(known, text, f"{known.team_key} in pyproject.toml"), "pyproject", "pyproject.toml")
     return Value(known, known.default, "default", "")
 
@@ -283,7 +301,8 @@ def _section_of(file: Path, section: bytes, _stamp: tuple[int, ...]) -> tuple[tu
     )
 
 
-def _team_settings(paths: gateway.RepoPaths | None) -> Mapping[str, Any]:
+def team_settings(paths: gateway.RepoPaths | None) -> Mapping[str, Any]:
+    """`[tool.gittrack]` of pyproject.toml at the top of the work tree; empty without one.  Raises InvalidValueError."""
     if paths is None or paths.work_tree is None:
         return {}
     file = paths.work_tree / "pyproject.toml"
@@ -291,6 +310,11 @@ def _team_settings(paths: gateway.RepoPaths | None) -> Mapping[str, Any]:
         data = file.read_bytes()
     except OSError:  # not every project has one
         return {}
+    return read_team(data, str(file))
+
+
+def read_team(data: bytes, where: str) -> Mapping[str, Any]:
+    """`[tool.gittrack]` of a pyproject.toml with that content.  Raises InvalidValueError, which names ``where``."""
     if b"gittrack" not in data:
         return {}
     if sys.version_info >= (3, 11):
@@ -300,7 +324,7 @@ def _team_settings(paths: gateway.RepoPaths | None) -> Mapping[str, Any]:
     try:
         table = tomllib.loads(data.decode()).get("tool", {}).get("gittrack", {})
     except ValueError as error:
-        raise InvalidValueError(f"`{file}` cannot be read: {error}") from error
+        raise InvalidValueError(f"`{where}` cannot be read: {error}") from error
     return table if isinstance(table, dict) else {}
 
 

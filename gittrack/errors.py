@@ -217,5 +217,13 @@ class ReproductionError(GittrackError):
     http_status = 409
 
 
+class PolicyError(GittrackError):
+    """The team's rules about models forbid it: a signature is missing, or the run is not good enough."""
+
+    code = "PERMISSION_DENIED"
+    exit_status = 1
+    http_status = 403
+
+
 #: MLflow's name for the base class: ``except mlflow.exceptions.MlflowException`` keeps working.
 MlflowException = GittrackError

@@ -68,6 +68,8 @@ def _shown(value: Any) -> str:
         if isinstance(value, bool)
         else f"{value:g}"
         if isinstance(value, float)
+        else ",".join(value)
+        if isinstance(value, tuple)
         else str(value)
     )
 

@@ -81,7 +81,7 @@ def settings() -> str:
 
     parts = [_SETTINGS]
     for one in SETTINGS:
-        default = "not set" if one.default is None else f"`{str(one.default).lower()}`"
+        default = "not set" if one.default in (None, ()) else f"`{str(one.default).lower()}`"
         variables = f"`{one.variable}`" + (f" or `{one.mlflow}`" if one.mlflow else "")
         parts.append(f"## {one.team_key}\n\n{one.help[:1].upper()}{one.help[1:]}.\n")
         git = f"`{one.git_key}`" + (", yours and not a repository's: `git config --global`" if one.personal else "")

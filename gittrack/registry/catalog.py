@@ -17,6 +17,7 @@ from gittrack.errors import ConflictError, CorruptError, FormatError, InvalidVal
 from gittrack.registry import documents, events, names
 from gittrack.registry.documents import Document
 from gittrack.registry.events import Event
+from gittrack.registry.manifest import Manifest
 from gittrack.registry.state import ModelState
 from gittrack.store import layout
 from gittrack.store.index import MODEL_VERSIONS, MODELS, Row, Table
@@ -370,6 +371,31 @@ class Catalog:
         """Raise ConflictError if clones disagree about a stage, ``@<alias>`` or ``v<N>``."""
         if about in model.conflicts:
             self.state(model.key).require_agreement(about)
+
+    # -- content -----------------------------------------------------------------------------------------------------
+
+    def manifest(self, version: ModelVersion) -> Manifest:
+        """The files of a version, as the commit that its tag points at has them.
+
+        Raises:
+            CorruptError: They are not those that the tag vouches for.
+            NotFoundError: The commit is not in this clone.
+        """
+        manifest = self.manifest_at(version.commit, version.path)
+        if manifest.digest != version.manifest:
+            raise CorruptError(
+                f"the files of `{version.name}` v{version.version} are not those that were registered",
+                hint="`gittrack fsck` tells more; fetch the version again",
+            )
+        return manifest
+
+    def manifest_at(self, commit: ObjectId, path: str) -> Manifest:
+        """The files at a path among the artifacts of a run commit.  Raises CorruptError, NotFoundError."""
+        if not self.repo.is_run_commit(commit):
+            raise CorruptError(f"commit `{commit}` is no run commit", hint="`gittrack fsck` tells more")
+        folder, _, _ = path.rpartition("/")
+        artifacts = self.repo.artifacts_of(commit, path) or self.repo.artifacts_of(commit, folder)
+        return Manifest.of(artifacts.values(), path)
 
     def by_alias(self, name: str, alias: str) -> ModelVersion:
         """The version that has an alias, or the newest for ``latest``.

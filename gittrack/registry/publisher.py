@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gittrack.errors import AlreadyExistsError, ConflictError, UnsupportedError
+from gittrack.errors import AlreadyExistsError, ConflictError
 from gittrack.registry import documents, events, names
 from gittrack.registry.catalog import Catalog
 from gittrack.registry.documents import Document
@@ -19,7 +19,7 @@ from gittrack.registry.events import Event
 from gittrack.store import files, layout
 from gittrack.store.refs import RefUpdate
 from gittrack.store.repo import LOCK_TIMEOUT
-from gittrack.types import LifecycleStage
+from gittrack.types import LifecycleStage, ObjectId
 
 if TYPE_CHECKING:
     from gittrack.store.pack import Batch
@@ -84,15 +84,14 @@ class Publisher:
 
         Raises:
             ConflictError: A tag cannot be made for another reason; nothing was written.
+            PolicyError: The team's rules forbid an event; nothing was written.
+            GitError: git could not sign one; likewise.
         """
         git, now = self._repo.git, self.now()
         batch = git.batch()
         updates = list(moves)
         for event in new:
-            text = events.message(event)
-            if sign:
-                raise UnsupportedError("tags cannot be signed by this version")
-            oid = batch.add_tag(event.tag, event.target, text, now["who"], now["time"] // 1000)
+            oid = self._add(batch, event, sign=sign)
             updates.append(RefUpdate(f"refs/tags/{event.tag}", None, oid))
         if changes:
             updates.append(self._document_update(batch, key, changes, reason, now))
@@ -106,6 +105,19 @@ class Publisher:
         git.maintain()
         self._catalog.refresh(changed=True)
         return True
+
+    def _add(self, batch: Batch, event: Event, *, sign: bool) -> ObjectId:
+        """Put the tag object of an event into the batch, if the team's rules allow it."""
+        from gittrack.registry import policy, signing
+
+        gate = policy.Gate(self._catalog)
+        gate.before(event, sign=sign)
+        text, seconds = events.message(event), event.time // 1000
+        if not sign:
+            return batch.add_tag(event.tag, event.target, text, event.who, seconds)
+        mine = signing.sign_tag(self._repo.git, batch, event.tag, event.target, text, time_s=seconds)
+        gate.after(event, mine)
+        return mine.oid
 
     def _document_update(
         self, batch: Batch, key: str, changes: Mapping[str, str | None], reason: str, now: Mapping[str, Any]

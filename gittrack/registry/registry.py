@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import (
-    CorruptError,
     InvalidValueError,
     NotFoundError,
     StateError,
 )
-from gittrack.registry import events, names
+from gittrack.registry import events, names, policy
 from gittrack.registry.catalog import Catalog
 from gittrack.registry.documents import Edit
 from gittrack.registry.events import AliasTag, Event, StageTag, VersionTag
@@ -205,8 +204,9 @@ class Registry:
         if run.info.lifecycle_stage == LifecycleStage.DELETED:
             raise StateError(f"run `{run_id}` is deleted", hint=f"`gittrack restore {run_id}` brings it back")
         self._require_artifacts(run_id, path)
-        with self._publisher.writing():  # a bad name is refused before the run is committed for it
+        with self._publisher.writing():  # what is refused is refused before the run is committed for it
             self._publisher.key_for(name)
+            policy.Gate(self.catalog).require_signing(policy.VERSIONS, name, sign=sign)
         return self._register(name, run, self._commit_of(check_run_id(run_id)), path, model_id, said, sign=sign)
 
     def copy(
@@ -246,7 +246,7 @@ class Registry:
         *,
         sign: bool,
     ) -> ModelVersion:
-        manifest = self._manifest_at(commit, path)
+        manifest = self.catalog.manifest_at(commit, path)
 
         def attempt() -> int | None:
             key, changes = self._publisher.key_for(name)
@@ -361,6 +361,8 @@ class Registry:
     ) -> ModelVersion:
         """Put a version into a stage, as one event.
 
+        Signing what is in the stage already approves of it: another signature for the same event.
+
         Args:
             name: The model's.
             version: The version's number.
@@ -373,6 +375,8 @@ class Registry:
             NotFoundError: No such model or version.
             InvalidValueError: A bad stage or reason, or a stage whose versions cannot be archived.
             ConflictError: Clones disagree about the stage.
+            PolicyError: The team's rules forbid it (``gittrack.registry.policy``).
+            GitError: It could not be signed.
         """
         number, stage = names.check_version(version), ModelVersionStages.canonical(stage)
         reason = events.check_reason(reason)
@@ -389,6 +393,8 @@ class Registry:
             for about in (stage, state.stage(number), f"v{number}"):
                 state.require_agreement(about)
             others = [other for other in state.in_stage(stage) if other != number] if archive_existing else []
+            if sign and not others and state.stage(number) == stage:
+                return self._publish_approval(state, number, stage, reason)
             return self._publish_stage(state, number, stage, others, reason, (), sign=sign)
 
         self._publisher.retried(attempt)
@@ -406,23 +412,38 @@ class Registry:
         sign: bool,
     ) -> bool | None:
         """One event that puts ``number`` into a stage, archives ``archived`` and comes after ``settled``."""
-        tag = state.versions[number]
         before = [head for subject in (number, *archived) for head in state.heads(subject)]
         event = StageTag(
-            key=state.key,
-            number=self.catalog.next_number(state.key, stage.lower()),
-            target=tag.target,
-            version=number,
-            stage=stage,
-            run_id=tag.run_id,
-            manifest=tag.manifest,
             archives=tuple(archived),
             replaces=refs([*before, *settled]),
             title=f"{state.name} v{number} is {'in no stage' if stage == ModelVersionStages.NONE else stage}",
-            reason=reason,
-            **self._publisher.now(),
+            **self._about(state, number, stage, reason),
         )
         return self._publisher.publish([event], state.key, {}, sign=sign) or None
+
+    def _publish_approval(self, state: ModelState, number: int, stage: str, reason: str) -> bool | None:
+        """A signed event that approves of those that put ``number`` into the stage that it is in."""
+        event = StageTag(
+            approves=refs(state.heads(number)),
+            title=f"{state.name} v{number} is approved as {stage}",
+            **self._about(state, number, stage, reason),
+        )
+        return self._publisher.publish([event], state.key, {}, sign=True) or None
+
+    def _about(self, state: ModelState, number: int, stage: str, reason: str) -> dict[str, Any]:
+        """What every event about a version and a stage says."""
+        tag = state.versions[number]
+        return {
+            "key": state.key,
+            "number": self.catalog.next_number(state.key, stage.lower()),
+            "target": tag.target,
+            "version": number,
+            "stage": stage,
+            "run_id": tag.run_id,
+            "manifest": tag.manifest,
+            "reason": reason,
+            **self._publisher.now(),
+        }
 
     def set_alias(self, name: str, alias: str, version: int | str, reason: str = "", *, sign: bool = False) -> None:
         """Give an alias to a version; it is taken from the one that had it.
@@ -603,20 +624,7 @@ class Registry:
             CorruptError: They are not those that the tag vouches for.
             NotFoundError: The commit is not in this clone.
         """
-        manifest = self._manifest_at(version.commit, version.path)
-        if manifest.digest != version.manifest:
-            raise CorruptError(
-                f"the files of `{version.name}` v{version.version} are not those that were registered",
-                hint="`gittrack fsck` tells more; fetch the version again",
-            )
-        return manifest
-
-    def _manifest_at(self, commit: ObjectId, path: str) -> Manifest:
-        if not self.repo.is_run_commit(commit):
-            raise CorruptError(f"commit `{commit}` is no run commit", hint="`gittrack fsck` tells more")
-        folder, _, _ = path.rpartition("/")
-        artifacts = self.repo.artifacts_of(commit, path) or self.repo.artifacts_of(commit, folder)
-        return Manifest.of(artifacts.values(), path)
+        return self.catalog.manifest(version)
 
     def run_of(self, version: ModelVersion) -> Run:
         """The run of a version as it was when that was registered.  Raises CorruptError, NotFoundError."""
@@ -664,7 +672,7 @@ class Registry:
         name = f"{version.commit}:{version.path}"
         known = self.repo.index.parsed_get([name])
         if name not in known:
-            files_ = self._manifest_at(version.commit, version.path).files.values()
+            files_ = self.catalog.manifest_at(version.commit, version.path).files.values()
             known = {name: sorted({digest for digest, _ in files_})}
             self.repo.index.parsed_set(known)
         return set(known[name])
