@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import (
+    CorruptError,
     InvalidValueError,
     NotFoundError,
     StateError,
