@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gittrack.models.info import (
         get_model_info as get_model_info,
         set_signature as set_signature,
+        validate_serving_input as validate_serving_input,
     )
     from gittrack.models.model import (
         Model as Model,
@@ -50,7 +51,7 @@ _HOMES = {
     "gittrack.data.schema": "AnyType Array ColSpec DataType Map Object Property Schema TensorSpec",
     "gittrack.models.enforcement": "validate_schema",
     "gittrack.models.examples": "convert_input_example_to_serving_input",
-    "gittrack.models.info": "get_model_info set_signature",
+    "gittrack.models.info": "get_model_info set_signature validate_serving_input",
     "gittrack.models.model": "Model ModelInfo",
     "gittrack.models.python_model": "ModelConfig set_model",
     "gittrack.models.signature": "ModelSignature ParamSchema ParamSpec infer_signature",

@@ -1,9 +1,12 @@
-"""What is known of a model without loading it, and its signature given afterwards."""
+"""What is known of a model without loading it, its signature given afterwards, and a try of a server's request."""
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 from gittrack import stores
 from gittrack.errors import InvalidValueError, UnsupportedError
@@ -58,3 +61,30 @@ def set_signature(model_uri: str | os.PathLike[str], signature: ModelSignature) 
     else:
         path = f"{source.path}/{MLMODEL}" if source.path else MLMODEL
         stores.tracker().active_writer(source.run_id).log_bytes(model.to_yaml().encode(), path)
+
+
+def validate_serving_input(
+    model_uri: str | os.PathLike[str], serving_input: str | dict[str, Any], *, trust: bool = False
+) -> Any:
+    """What a server of the model would answer to a request, before it is written as JSON.
+
+    Args:
+        model_uri: As for ``gittrack.pyfunc.load_model``.
+        serving_input: The JSON body of the request, as text or as a dict.
+        trust: Code that came with the model may run.
+
+    Raises:
+        UsageError: The request breaks the protocol.
+        SchemaError: It does not fit the model's signature.
+        PredictionError: The model failed on it.
+    """
+    from gittrack.models.pyfunc import load_model
+    from gittrack.models.scoring import Scorer
+
+    scorer = Scorer(load_model(model_uri, trust=trust))
+    body = serving_input if isinstance(serving_input, str) else json.dumps(serving_input)
+    request = scorer.read(body.encode(), "application/json")
+    with warnings.catch_warnings():
+        # scikit-learn misses the columns' names, which were held against the signature already.
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        return scorer.predict(request)

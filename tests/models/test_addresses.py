@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,19 @@ from gittrack.errors import (
     GittrackError,
     InvalidValueError,
     NotFoundError,
+    SchemaError,
     StateError,
     UnsupportedError,
+    UsageError,
 )
-from gittrack.models import addresses, get_model_info, infer_signature, set_signature
+from gittrack.models import (
+    addresses,
+    convert_input_example_to_serving_input,
+    get_model_info,
+    infer_signature,
+    set_signature,
+    validate_serving_input,
+)
 from gittrack.models.model import Model
 from gittrack.registry.registry import Registry
 from tests.models.conftest import equal
@@ -223,6 +233,18 @@ def test_model_info_and_a_signature_afterwards(logged: Any, tmp_path: Path, iris
     set_signature(target, other)
     assert Model.load(target).signature == other
     assert get_model_info(target).signature == other
+
+
+def test_a_request_is_tried_before_a_server_gets_it(logged: Any, iris: Any) -> None:
+    request = str(convert_input_example_to_serving_input(iris[0][:2]))
+    assert equal(validate_serving_input("models:/iris/3", request), [0, 0])
+    assert equal(
+        validate_serving_input("models:/iris/3", {"dataframe_split": json.loads(request)["dataframe_split"]}), [0, 0]
+    )
+    with pytest.raises(SchemaError):
+        validate_serving_input("models:/iris/3", {"dataframe_records": [{"x": 1}]})
+    with pytest.raises(UsageError):
+        validate_serving_input("models:/iris/3", {"rows": []})
 
 
 def test_decided_requirements_hold_for_every_copy(logged: Any) -> None:
