@@ -69,4 +69,7 @@ def load(folder: Path, conf: Mapping[str, Any], *, trust: Trust) -> Any:
 
 def predictor(model: Any, conf: Mapping[str, Any]) -> native.NativePredictor:
     """``model`` as ``python_function``; see ``models.flavours.Flavour``."""
-    return native.NativePredictor(model, model.predict)
+    booster = model if hasattr(model, "feature_name") else getattr(model, "booster_", None)
+    if booster is None or booster.pandas_categorical:  # categories are told from the types of a table's columns
+        return native.NativePredictor(model, model.predict)
+    return native.NativePredictor(model, model.predict, booster.feature_name())

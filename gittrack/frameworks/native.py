@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -69,15 +69,22 @@ class NativePredictor:
     Args:
         model: The model of its own library.
         function: What predicts; parameters that it does not take are left out, with a warning.
+        columns: ``function`` answers an array with these columns as it answers a table, and each row by itself; None if
+            it takes tables only.
     """
 
-    def __init__(self, model: Any, function: Callable[..., Any]) -> None:
+    def __init__(self, model: Any, function: Callable[..., Any], columns: Sequence[str] | None = None) -> None:
         self._model = model
         self._function = function
+        self._columns = columns
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
         """What the model says."""
         return self._function(data, **accepted(self._function, params or {}))
+
+    def takes_matrix(self, names: Sequence[str | int] | None) -> bool:
+        """True for the columns that the model was fitted with, if it takes them by position; see ``Predictor``."""
+        return self._columns is not None and names is not None and list(names) == list(self._columns)
 
     def get_raw_model(self) -> Any:
         """The model itself."""

@@ -68,9 +68,20 @@ def predictor(model: Any, conf: Mapping[str, Any]) -> native.NativePredictor:
     """``model`` as ``python_function``; see ``models.flavours.Flavour``."""
     xgboost = native.library("xgboost", "xgboost")
     if not isinstance(model, xgboost.Booster):
-        return native.NativePredictor(model, partial(model.predict, validate_features=True))
+        columns = None if getattr(model, "feature_names_in_", None) is None else _columns(model.get_booster())
+        return native.NativePredictor(model, partial(model.predict, validate_features=True), columns)
+    columns = _columns(model)
 
     def predict(data: Any, **params: Any) -> Any:
-        return model.predict(xgboost.DMatrix(data), **native.accepted(model.predict, params))
+        names = None if hasattr(data, "columns") or columns is None else model.feature_names
+        matrix = xgboost.DMatrix(data, feature_names=names)
+        return model.predict(matrix, **native.accepted(model.predict, params))
 
-    return native.NativePredictor(model, predict)
+    return native.NativePredictor(model, predict, columns)
+
+
+def _columns(booster: Any) -> list[str] | None:
+    """Names of the columns, if they have names and all of them are numbers."""
+    if booster.feature_names is None or "c" in (booster.feature_types or ()):
+        return None
+    return list(booster.feature_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import gittrack
 from gittrack import pyfunc
 from gittrack.errors import FormatError, InvalidValueError, UntrustedModelError
 from gittrack.models.model import Model
+from gittrack.models.scoring import Scorer
 from tests.flavours.conftest import Mlflow, matrix
 
 NAMES = ("xgboost-booster", "xgboost-estimator", "lightgbm-booster", "lightgbm-estimator", "catboost")
@@ -109,3 +111,19 @@ def test_no_model_of_the_library(name: str, tmp_path: Path) -> None:
     pytest.importorskip(library, reason=f"a model of {library}")
     with pytest.raises(InvalidValueError, match="is no model of"):
         getattr(gittrack, library).save_model(object(), tmp_path / "model")
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_server_predicts_from_arrays_what_a_table_gives(name: str, tmp_path: Path, table: Any, labels: Any) -> None:
+    ours, model = trained(name, table, labels)
+    ours.save_model(model, tmp_path / "model", input_example=table[:3])
+    loaded = pyfunc.load_model(tmp_path / "model")
+    scorer = Scorer(loaded)
+    shuffled = table[["f3", "f1", "f0", "f2"]]
+    body = json.dumps({"dataframe_split": shuffled.to_dict(orient="split")}).encode()
+    request = scorer.read(body, "application/json")
+    assert request.matrix is (name != "catboost")
+    assert np.array_equal(np.asarray(scorer.predict(request)), np.asarray(loaded.predict(table)))
+    one = scorer.rows(["f0", "f1", "f2", "f3"], [table.iloc[70].tolist()], None)
+    assert np.array_equal(np.asarray(scorer.predict(one))[0], np.asarray(loaded.predict(table))[70])
