@@ -84,6 +84,7 @@ def test_an_entity_has_mlflows_attributes(name: str) -> None:
 NOT_RUN = {
     "Client.copy_model_version[1]": "migrates from Databricks",
     "Client.create_model_version[0]": "uses inner modules of MLflow",
+    "Client.get_model_version_stages[0]": "registers what its run did not log",
     "Client.log_artifact[0]": "uses a variable it does not define",
     "Client.log_artifacts[0]": "does not import what it uses",
     "Client.log_dict[0]": "does not import what it uses",
