@@ -24,6 +24,7 @@ from gittrack.errors import FormatError, InvalidValueError, NotFoundError, Unsup
 from gittrack.models import requirements
 from gittrack.models.model import Model
 from gittrack.models.trust import Trust, decide
+from gittrack.registry import names
 from gittrack.registry.manifest import Manifest
 from gittrack.store import files
 from gittrack.track import limits
@@ -119,7 +120,7 @@ def fetch(
         InvalidValueError, UnsupportedError: Not an address of a model.
         CorruptError: The bytes are not those that were logged or registered.
         FormatError: It is no model, or has links or names that lead out of it.
-        UntrustedModelError: The policy wants a signature that the version does not have.
+        PolicyError: The version does not fulfil what the team, or ``gittrack.requireSigned``, asks of it.
     """
     address = os.fspath(uri)
     source = locate(address, tracker=tracker)
@@ -137,7 +138,8 @@ def fetch(
         else:
             manifest = _copy_artifacts(source, folder, tracker or stores.tracker())
             _override_requirements(source, folder, tracker or stores.tracker())
-        return LocalModel(address, folder, manifest, _trust(address, source, trust), source.version, own=own)
+        trusted = _trust(address, source, tracker, trust=trust)
+        return LocalModel(address, folder, manifest, trusted, source.version, own=own)
     except BaseException:
         if own:
             shutil.rmtree(folder, ignore_errors=True)
@@ -154,8 +156,19 @@ def _override_requirements(source: Source, folder: Path, tracker: Tracker) -> No
             requirements.override(folder, text)
 
 
-def _trust(address: str, source: Source, trust: bool) -> Trust:
-    return decide(f"`{address}`", trust=trust, setting=config.current().trust)
+def _trust(address: str, source: Source, tracker: Tracker | None, *, trust: bool) -> Trust:
+    version = source.version
+
+    def signed() -> str | None:
+        from gittrack.registry import signing
+        from gittrack.registry.registry import Registry
+
+        if version is None:
+            return "it is no registered version, which could be signed"
+        found = signing.verify_version(Registry(tracker or stores.tracker()).catalog, version)
+        return None if found.valid else f"v{version.version} is not signed by anybody who may: {found.reason}"
+
+    return decide(f"`{address}`", trust=trust, setting=config.current().trust, signed=signed)
 
 
 # --- finding
@@ -201,13 +214,25 @@ def _folder(path: Path) -> Source:
 
 
 def _registered(address: str, tracker: Tracker) -> Source:
+    from gittrack.registry import policy
     from gittrack.registry.registry import Registry
 
     registry = Registry(tracker)
     version = registry.resolve(address)
+    policy.check_load(registry.catalog, version, place_of(address, version))
     manifest = registry.manifest(version)
     found = {path: Artifact(path, digest, size) for path, (digest, size) in manifest.files.items()}
     return Source(version.run_id, version.path, found, version)
+
+
+def place_of(address: str, version: ModelVersion) -> str | None:
+    """The stage or alias that a version was asked for by; None if it was by its number, or as the latest."""
+    wanted = names.parse_address(address)
+    if wanted.word is not None and wanted.word in version.aliases:
+        return f"@{wanted.word}"
+    if wanted.word is not None and wanted.word.lower() == version.current_stage.lower():
+        return version.current_stage
+    return wanted.stage
 
 
 def _of_run(run_id: str, path: str, tracker: Tracker) -> Source:

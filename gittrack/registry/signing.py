@@ -366,6 +366,8 @@ class Verifier:
 
     def _checked(self, tag: str, oid: ObjectId, message: str) -> Verification:
         """The verdict on a tag's signature, from memory if it is one that time does not change."""
+        if not _ARMOUR.search(message.encode()):  # most tags are not signed, and git need not be asked about that
+            return _signature(self._git.program, tag, oid, message.encode())
         if self._against is None:
             self._against = _compared_with(self._git)
         key = (str(self._git.paths.common_dir), oid, self._against)

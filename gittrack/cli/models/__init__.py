@@ -24,6 +24,7 @@ from gittrack.cli.models import (
     serve,
     show,
     tag,
+    verify,
     which,
 )
 
@@ -52,6 +53,7 @@ for _name, _verb in {
     "pull": pull.verb,
     "serve": serve.verb,
     "predict": predict.verb,
+    "verify": verify.verb,
     "which": which.verb,
     "requirements": requirements.verb,
     "resolve": resolve.verb,

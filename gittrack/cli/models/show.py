@@ -86,7 +86,17 @@ def _model(model: RegisteredModel) -> Iterator[str]:
     yield ""
 
 
-def _facts(version: ModelVersion) -> Iterator[str]:
+def _signed(opened: Registry, version: ModelVersion) -> str:
+    """Who vouches for a version, in words."""
+    from gittrack.registry import signing
+
+    found = signing.verify_version(opened.catalog, version)
+    if found.valid:
+        return f"by {found.signer}, key {found.key}"
+    return "no" if found.state == "unsigned" else f"not validly: {found.reason}"
+
+
+def _facts(version: ModelVersion, signed: str = "") -> Iterator[str]:
     yield f"{output.style(f'model {version.name} v{version.version}', 'yellow')} ({version.current_stage})"
     if version.aliases:
         yield f"Aliases:    {' '.join(f'@{alias}' for alias in version.aliases)}"
@@ -95,6 +105,8 @@ def _facts(version: ModelVersion) -> Iterator[str]:
     yield f"Source:     {version.source}"
     yield f"Commit:     {version.commit}"
     yield f"Manifest:   sha256:{version.manifest}"
+    if signed:
+        yield f"Signed:     {signed}"
     yield from _described(version.description)
     yield from _section("Tags", [list(item) for item in sorted(version.tags.items())])
 
@@ -102,7 +114,7 @@ def _facts(version: ModelVersion) -> Iterator[str]:
 def _version(
     opened: Registry, version: ModelVersion, run: Run, manifest: Manifest, names: dict[str, str]
 ) -> Iterator[str]:
-    yield from _facts(version)
+    yield from _facts(version, _signed(opened, version))
     yield ""
     yield output.style("Lineage", "bold")
     yield from ("    " + line for line in render.heading(run, names))
