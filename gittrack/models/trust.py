@@ -11,7 +11,6 @@ import pickle
 import stat
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,19 +51,32 @@ def runs_code(formats: object) -> bool:
     return not isinstance(formats, (list, tuple)) or not all(one in SAFE_FORMATS for one in formats)
 
 
-@dataclass(frozen=True, slots=True)
 class Trust:
     """Whether code that came with one model may run.
 
-    Attributes:
+    Args:
         granted: It may.
         model: What is loaded, for messages: an address or a path.
-        reason: Why it may not, beyond that nobody said so.
+        signed: Asked, once, if somebody wants to know and ``granted`` is not set: who vouches for the model may grant
+            it, too.  Returns None if somebody does, else why that does not count.
     """
 
-    granted: bool = False
-    model: str = "the model"
-    reason: str = ""
+    def __init__(
+        self, granted: bool = False, model: str = "the model", signed: Callable[[], str | None] | None = None
+    ) -> None:
+        self.model = model
+        self._granted = granted
+        self._signed = signed
+        self._reason = ""
+
+    @property
+    def granted(self) -> bool:
+        """True if code that came with the model may run."""
+        if self._signed is not None and not self._granted:
+            fault = self._signed()
+            self._signed = None
+            self._granted, self._reason = fault is None, fault or ""
+        return self._granted
 
     def require(self, what: str) -> None:
         """Go on only if code may run.
@@ -76,7 +88,7 @@ class Trust:
             UntrustedModelError: It may not.
         """
         if not self.granted:
-            why = f"; {self.reason}" if self.reason else ""
+            why = f"; {self._reason}" if self._reason else ""
             raise UntrustedModelError(
                 f"{self.model} has {what}: loading it runs code that came with it{why}",
                 hint="if you trust who made it, pass trust=True or `--trust`; `gittrack help models` says more",
@@ -90,14 +102,9 @@ def decide(model: str, *, trust: bool, setting: str, signed: Callable[[], str | 
         model: What is loaded, for messages.
         trust: The caller says so.
         setting: ``never`` (only if the caller says so), ``signed`` or ``always``.
-        signed: Tells who signed the registered version: None for an allowed signer, else why it does not count.
+        signed: As for ``Trust``.
     """
-    if trust or setting == "always":
-        return Trust(True, model)
-    if setting == "signed" and signed is not None:
-        fault = signed()
-        return Trust(fault is None, model, fault or "")
-    return Trust(False, model)
+    return Trust(trust or setting == "always", model, signed if setting == "signed" else None)
 
 
 def inside(folder: Path, name: object) -> Path:
