@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -42,17 +43,18 @@ _NOBODY = {
 @common.verb()
 @click.argument("folder", metavar="[DIR]", default="gittrack-demo", type=click.Path(file_okay=False, path_type=Path))
 def command(folder: Path) -> None:
-    """Make a small project, train real models in it, and look at the runs.
+    """Make a small project, train real models in it, look at the runs, and put the best model into production.
 
     DIR (`gittrack-demo` if not given) becomes a git repository with a plain train.py. It trains on two datasets that
     come with scikit-learn, once with a change that is not committed and once with an error. Every command is shown, so
     that you can repeat it. Takes less than a minute; nothing outside DIR is touched.
     """
     started = time.monotonic()
-    if find_spec("sklearn") is None:
-        raise MissingDependencyError(
-            "the demo trains with scikit-learn, which is not installed", hint="pip install 'gittrack[demo]'"
-        )
+    for package, purpose in {"sklearn": "trains with scikit-learn", "skops": "keeps models with skops"}.items():
+        if find_spec(package) is None:
+            raise MissingDependencyError(
+                f"the demo {purpose}, which is not installed", hint="pip install 'gittrack[demo]'"
+            )
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()):
         raise AlreadyExistsError(
@@ -62,6 +64,7 @@ def command(folder: Path) -> None:
     demo.make_project()
     demo.train()
     demo.look()
+    demo.release()
     demo.say_what_next(time.monotonic() - started)
 
 
@@ -127,6 +130,37 @@ class _Demo:
         _heading("Why did svc get so much better? Two runs compared: results and code")
         self._gittrack("diff", *(run.info.run_id[: common.SHORT] for run in self._two_runs()))
 
+    def release(self) -> None:
+        """Give the best model of committed code a name, put it into production, and predict with it by name."""
+        from sklearn.datasets import load_wine
+
+        _heading("The best model of committed code gets a name and goes into production: annotated tags, nothing else")
+        best = self._best().info.run_id[: common.SHORT]
+        self._gittrack("models", "register", best, "wine")
+        self._gittrack("models", "promote", "wine@v1", "production", "-m", "the best accuracy on wine")
+        _show_command("git tag -n1 --list 'models/*'")
+        output.lines(_git(self._folder).run("tag", "-n1", "--list", "models/*").decode().splitlines())
+        _heading("Whoever needs it asks for it by name: a wine of the first kind, and one of the third")
+        features, _ = load_wine(return_X_y=True)
+        request = json.dumps({"inputs": features[[0, -1]].tolist()})
+        (self._folder / "wines.json").write_text(request, encoding="utf-8")
+        _show_command("cat wines.json")
+        output.lines([request])
+        self._gittrack("models", "predict", "-m", "models:/wine/Production", "-i", "wines.json")
+
+    def _best(self) -> Run:
+        """The best run on wine whose code was committed."""
+        from gittrack import session
+
+        opened = session.open_reader(str(self._folder))
+        try:
+            experiment = opened.get_experiment_by_name("wine")
+            ids = [experiment.experiment_id] if experiment else []
+            found = opened.search_runs(ids, f"{_METRIC} > 0", order_by=[f"{_METRIC} DESC"])
+            return next(run for run in found if not run.code.get("dirty"))
+        finally:
+            opened.repo.close()
+
     def _two_runs(self) -> tuple[Run, Run]:
         """The svc on wine as committed, and the one with the change."""
         from gittrack import session
@@ -154,6 +188,8 @@ class _Demo:
             f"git show {(after.commit or 'HEAD')[: common.SHORT]}": "the same run, seen by plain git",
             f"gittrack reproduce {run}": "the exact code of that run, uncommitted change and all",
             "gittrack log -n 3": "the latest runs in full",
+            "gittrack models show wine@production": "where the model in production comes from",
+            "gittrack models serve -m models:/wine/Production": "the same as a server",
             "gittrack help": "all the rest",
         }
         width = max(map(len, commands))

@@ -67,7 +67,7 @@ def test_runs(answer: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
 
 def test_the_project_is_an_ordinary_repository(answer: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     project = answer[0]
-    assert run_git(project, "status", "--porcelain") == " M train.py"
+    assert run_git(project, "status", "--porcelain").splitlines() == [" M train.py", "?? wines.json"]
     assert run_git(project, "log", "--format=%s %an") == "train classifiers gittrack demo"
     run_git(project, "fsck", "--strict")
     dirty = runs_of(project)[9]
@@ -79,7 +79,11 @@ def test_what_it_says(answer: tuple[Path, subprocess.CompletedProcess[str]]) -> 
     lines = done.stdout.splitlines()
     commands = [line for line in lines if line.startswith("$ ")]
     assert sum(line.startswith("$ python train.py ") for line in commands) == 4
-    assert [line.split()[2] for line in commands if line.startswith("$ gittrack ")] == ["init", "log", "search", "diff"]
+    verbs = ["init", "log", "search", "diff", "models", "models", "models"]
+    assert [line.split()[2] for line in commands if line.startswith("$ gittrack ")] == verbs
+    assert "$ gittrack models predict -m models:/wine/Production -i wines.json" in lines
+    assert '{"predictions":[0,2]}' in lines
+    assert run_git(project, "tag", "--list").splitlines() == ["models/wine/production/1", "models/wine/v1"]
     assert "InvalidParameterError" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert "+scaler = StandardScaler().fit(X_train)" in lines
@@ -94,9 +98,9 @@ def test_its_commands_can_be_repeated(answer: tuple[Path, subprocess.CompletedPr
     following = done.stdout.partition("To try next:")[2].splitlines()[1:]
     commands = [line.strip().partition("  ")[0].split() for line in following if line.strip()]
     readers = [words[1:] for words in commands if words[0] == "gittrack"]
-    assert [words[0] for words in readers] == ["show", "artifacts", "reproduce", "log", "help"]
+    assert [words[0] for words in readers] == ["show", "artifacts", "reproduce", "log", "models", "models", "help"]
     for words in readers:
-        if words[0] != "reproduce":  # has tests of its own, and would leave a work tree
+        if words[0] != "reproduce" and "serve" not in words:  # have tests of their own; the first leaves a work tree
             done = subprocess.run(
                 [sys.executable, "-m", "gittrack", *words],
                 cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
