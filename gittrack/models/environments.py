@@ -131,7 +131,7 @@ def build(
     if not trusted and (plain := [one for one in lines if requirements.parse_line(one).url is not None]):
         raise InvalidValueError(f"`{plain[0]}` names an address, not a version", hint="`--trust` allows it")
     tool, interpreter = _tool(kind), _interpreter(kind, python)
-    own = _own_requirements()
+    own = own_requirements()
     known = [lines, constraints, own, kind, interpreter, platform.platform(), trusted]
     name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
     root = root or config.cache_folder() / "environments"
@@ -262,7 +262,7 @@ def _cause(said: str) -> str:
 # --- gittrack inside of it
 
 
-def _own_requirements() -> list[str]:
+def own_requirements() -> list[str]:
     """What gittrack needs to run, as its own metadata says it."""
     from packaging.requirements import Requirement
 

@@ -274,7 +274,12 @@ def test_the_command_line(signed: Desk, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.chdir(signed.sandbox.path)
     assert main.run(["models", "verify", "iris"]) == 0
     assert "ana@lab" in capsys.readouterr().out
-    assert main.run(["models", "verify", "--all", "--json", "--policy"]) == 0
+    signed.registry.set_alias("iris", "champion", 1)
+    assert main.run(["models", "verify", "iris@champion", "--policy"]) == 0
+    assert main.run(["models", "verify", "iris@v1", "--signed"]) == 4
+    assert "unsigned" in capsys.readouterr().out
+    signed.registry.delete_alias("iris", "champion")
+    assert main.run(["models", "verify", "iris@v2", "--json", "--policy"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {one["state"] for one in document["tags"]} == {"good"}
     assert main.run(["models", "show", "iris@v1"]) == 0

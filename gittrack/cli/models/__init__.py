@@ -7,9 +7,11 @@ import click
 from gittrack.cli import common
 from gittrack.cli.models import (
     alias,
+    ci,
     demote,
     describe,
     diff,
+    dockerfile,
     list as list_,
     log,
     predict,
@@ -54,6 +56,8 @@ for _name, _verb in {
     "serve": serve.verb,
     "predict": predict.verb,
     "verify": verify.verb,
+    "dockerfile": dockerfile.verb,
+    "ci": ci.verb,
     "which": which.verb,
     "requirements": requirements.verb,
     "resolve": resolve.verb,

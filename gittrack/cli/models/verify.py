@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: The exit status if something is wrong, as for damaged data.
 _WRONG = 4
-_STYLE = {"good": "green", "unsigned": "", "bad": "red"}
+_STYLE = {"good": "green", "unsigned": "dim", "bad": "red"}
 
 
 @common.verb()
