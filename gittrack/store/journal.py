@@ -153,14 +153,18 @@ class JournalWriter:
             if not self._suspect:
                 try:
                     files.sync_data(self._file)
-                    if not self._named:
-                        files.sync_dir(self._path.parent)
-                        files.sync_dir(self._path.parent.parent)
-                        self._named = True
+                    self._sync_name()
                 except OSError:
                     self._suspect = True  # a second sync of the same bytes would report success without being one
             if self._suspect:
                 self._rewrite()
+
+    def _sync_name(self) -> None:
+        """Puts the journal's name on disk, once.  OSError."""
+        if not self._named:
+            files.sync_dir(self._path.parent)
+            files.sync_dir(self._path.parent.parent)
+            self._named = True
 
     def finish(self, payload: bytes) -> None:
         """Adds the last frame, syncs and closes; an append that comes meanwhile waits, and then finds it closed.
@@ -177,6 +181,11 @@ class JournalWriter:
                 raise self._closed()
             try:
                 self._park()
+                try:
+                    # Before the last frame: whoever sees that may commit the run and remove the journal at once.
+                    self._sync_name()
+                except OSError:
+                    self._suspect = True
                 with files.reporting(self._path):
                     self._cut_partial()
                     self._write_whole(frame(payload))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,9 +134,25 @@ def test_finish_is_the_last_word(path: Path) -> None:
     assert payloads(path) == [b"o", b"x", b"end"]
 
 
+def test_a_journal_may_be_gone_once_its_last_word_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process commits the run between the last frame and the sync of it."""
+    writer = JournalWriter(path, b"o")
+    write = JournalWriter._write_whole
+
+    def write_and_be_sealed(self: JournalWriter, data: bytes) -> None:
+        write(self, data)
+        shutil.rmtree(path.parent)
+
+    monkeypatch.setattr(JournalWriter, "_write_whole", write_and_be_sealed)
+    writer.finish(b"end")
+    assert not writer.is_open
+    assert not path.parent.exists()
+
+
 def test_a_last_word_that_does_not_fit_closes_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = JournalWriter(path, b"o")
     seen = watch(monkeypatch, path.parent)
+    writer.sync()  # its name is on disk: the next call is the write
     seen.arm(1, errno.ENOSPC)
     with pytest.raises(StorageError):
         writer.finish(b"end")
