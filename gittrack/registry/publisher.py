@@ -131,12 +131,15 @@ class Publisher:
         text = f"{names.first_name(key)}: {', '.join(list(changes)[:5])}\n" + (f"\n{reason}\n" if reason else "")
         return RefUpdate(ref, old, documents.build(git, batch, old, [mine], message=text, now=now["time"]))
 
-    def document_of_others(self, key: str) -> Document:
-        """What all writers but this clone say of a model."""
-        git, mine = self._repo.git, layout.DOCUMENT_PREFIX + self._repo.writer
-        commits = [oid for ref, oid in git.refs(layout.DOCUMENT_PREFIX).items() if ref != mine]
-        found = [documents.blobs(git, commit).get(key) for commit in commits]
-        return documents.read(git, key, [blob for blob in found if blob is not None])
+    def documents_of(self, key: str) -> tuple[Document, Document]:
+        """What this clone says of a model, and what all others do."""
+        git, own = self._repo.git, layout.DOCUMENT_PREFIX + self._repo.writer
+        mine, others = Document(key), Document(key)
+        for ref, commit in git.refs(layout.DOCUMENT_PREFIX).items():
+            blob = documents.blobs(git, commit).get(key)
+            if blob is not None:
+                (mine if ref == own else others).merge(documents.read(git, key, [blob]))
+        return mine, others
 
     def new_key(self, name: str) -> tuple[str, dict[str, str | None]]:
         """The key for a new model of that name, and what has to be changed if a deleted one had it."""

@@ -604,10 +604,11 @@ class Registry:
                 manifest=mine.manifest, model_id=mine.model_id, replaces=refs([mine]),
                 title=mine.title.replace(f"v{number}:", f"v{new}:", 1), reason=reason, **self._publisher.now(),
             )  # fmt: skip
+            # What this clone said of its version goes with it; what others said was of theirs.
+            own, others = self._publisher.documents_of(state.key)
             old = f"versions.{number}."
-            said = {f"versions.{new}.{field}": value for field, value in state.document.below(old).items()}
-            others = self._publisher.document_of_others(state.key)
-            changes: dict[str, str | None] = dict(said)
+            changes: dict[str, str | None] = {}
+            changes |= {f"versions.{new}.{field}": value for field, value in own.below(old).items()}
             changes |= {field: others.value(field) for field in state.document.fields if field.startswith(old)}
             # The number was never this clone's: the remote that gave it to another version decides.
             adopted = RefUpdate(f"refs/tags/{mine.tag}", mine.oid, theirs.oid)

@@ -151,7 +151,10 @@ def test_an_alias_that_one_moves_and_the_other_takes_away(ana: Desk, bo: Desk) -
     assert bo.registry.get_model("iris").conflicts == []
 
 
-def test_one_number_given_twice_is_renumbered(ana: Desk, bo: Desk) -> None:
+@pytest.mark.parametrize("writer", ["aaa-1", "zzz-1"])
+def test_one_number_given_twice_is_renumbered(ana: Desk, bo: Desk, writer: str) -> None:
+    (bo.registry.repo.root / "writer").write_text(f"{writer}\n")  # whose edit wins where neither knows the other's
+    bo = bo.reopened()
     theirs = ana.registry.register("iris", ana.run(acc=0.5, extra=b"ana"), "model", description="ana's")
     mine = bo.registry.register("iris", bo.run(acc=0.6, extra=b"bo"), "model", description="bo's", tags={"a": "b"})
     assert (theirs.version, mine.version) == ("4", "4")
