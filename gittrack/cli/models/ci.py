@@ -8,7 +8,6 @@ import click
 
 from gittrack.cli import common, output
 from gittrack.errors import AlreadyExistsError
-from gittrack.store import files
 
 #: Where a host looks for it, from the top of the work tree.
 _PLACES = {"github": ".github/workflows/deploy-model.yml", "gitlab": ".gitlab-ci.yml"}
@@ -28,6 +27,7 @@ def verb(host: str, target: Path | None, force: bool) -> None:
     DEPLOY) deploys it, and the deployment is noted as a tag of the version.
     """
     from gittrack.models import ci
+    from gittrack.store import files
 
     text = ci.workflow(host)
     if target == Path("-"):

@@ -11,7 +11,6 @@ from gittrack.cli import common, output
 from gittrack.cli.models import base
 from gittrack.cli.models.environment import enter, option as environment_option
 from gittrack.errors import InvalidValueError
-from gittrack.store import files
 
 #: By ending of a file's name, and by what people call it.
 _KINDS = {"json": "application/json", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
@@ -42,6 +41,7 @@ def verb(uri: str, source: str, target: str, content_type: str | None, trust: bo
         return status
     from gittrack.models.scoring import Scorer
     from gittrack.server.following import Addressed
+    from gittrack.store import files
 
     kind = content_type or ("json" if source == "-" else Path(source).suffix.removeprefix(".").lower())
     if kind not in _KINDS:
