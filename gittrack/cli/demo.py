@@ -43,7 +43,7 @@ _NOBODY = {
 @common.verb()
 @click.argument("folder", metavar="[DIR]", default="gittrack-demo", type=click.Path(file_okay=False, path_type=Path))
 def command(folder: Path) -> None:
-    """Make a small project, train real models in it, look at the runs, and put the best model into production.
+    """Make a small project, train real models in it, and put the best into production.
 
     DIR (`gittrack-demo` if not given) becomes a git repository with a plain train.py. It trains on two datasets that
     come with scikit-learn, once with a change that is not committed and once with an error. Every command is shown, so
