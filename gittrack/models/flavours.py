@@ -23,6 +23,7 @@ PYFUNC: Final = "python_function"
 #: ``mlflow.<name>`` reads are of the flavour ``<name>``.
 FLAVOURS: Final[dict[str, str]] = {
     "catboost": "gittrack.frameworks.catboost",
+    "keras": "gittrack.frameworks.keras",
     "lightgbm": "gittrack.frameworks.lightgbm",
     "onnx": "gittrack.frameworks.onnx",
     "pytorch": "gittrack.frameworks.pytorch",
