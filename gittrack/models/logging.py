@@ -264,7 +264,9 @@ def _write_environment(folder: Path, about: Model, saved: Saved, common: SaveOpt
         lines = requirements.check(line for part in parts for line in part.get("pip", ()))
     else:
         if common.pip_requirements is None:
-            lines = requirements.infer(folder, distributions=saved.requirements, modules=modules)
+            lines = requirements.infer(
+                folder, distributions=[*saved.requirements, *_data_libraries(about)], modules=modules
+            )
             more, constraints = requirements.given(common.extra_pip_requirements)
             lines = requirements.edited(lines, add=more)
         else:
@@ -287,6 +289,15 @@ def _write_environment(folder: Path, about: Model, saved: Saved, common: SaveOpt
     }
     text = yaml.safe_dump(python_env, default_flow_style=False, sort_keys=False)
     (folder / PYTHON_ENV).write_text(text, encoding="utf-8")
+
+
+def _data_libraries(about: Model) -> list[str]:
+    """What holds the input of the model: nobody else imports it, and it was there before the example was predicted."""
+    schema = about.get_input_schema()
+    example = (about.saved_input_example_info or {}).get("type")
+    if example == "dataframe" or (schema is not None and not schema.is_tensor_spec()):
+        return ["pandas"]
+    return ["numpy"] if schema is not None or example == "ndarray" else []
 
 
 def _pip_for_conda() -> list[str]:
