@@ -40,6 +40,7 @@ _Point = tuple[str, float, int, int]  # key, value, timestamp, step
 _METRIC = record.METRIC
 _pack = codec.packer()
 _STEP = range(limits.INT64_MIN, limits.INT64_MAX + 1)
+_TIME = range(limits.INT64_MAX + 1)
 
 
 class ActiveRun:
@@ -106,7 +107,7 @@ class ActiveRun:
             step = limits.check_step(step)
         if timestamp is None:
             timestamp = int(time.time() * 1000)
-        elif type(timestamp) is not int or timestamp < 0:
+        elif type(timestamp) is not int or timestamp not in _TIME:
             timestamp = limits.check_timestamp(timestamp)
         payload = _pack((_METRIC, key, value, timestamp, step))
         writer = self._journal
@@ -136,7 +137,7 @@ class ActiveRun:
                 value = limits.check_metric_value(key, value)
             if type(step) is not int or step not in _STEP:
                 step = limits.check_step(step)
-            if type(timestamp) is not int or timestamp < 0:
+            if type(timestamp) is not int or timestamp not in _TIME:
                 timestamp = limits.check_timestamp(timestamp)
             rows.append((key, value, timestamp, step))
             if metric.model_id or metric.dataset_name:

@@ -65,6 +65,9 @@ def test_times_are_now_unless_given(project: Path) -> None:
         lambda: gittrack.log_metric("a", 1, step=2**63),
         lambda: gittrack.log_metric("a", 1, step="x"),  # type: ignore[arg-type]
         lambda: gittrack.log_metric("a", 1, timestamp=-1),
+        lambda: gittrack.log_metric("a", 1, timestamp=2**63),
+        lambda: gittrack.log_metrics({"good": 1}, timestamp=2**63),
+        lambda: gittrack.log_batch([Metric("good", 1.0, 0), Metric("late", 1.0, 2**64)]),
         lambda: gittrack.log_metrics({"good": 1, "a/../b": 2}),
         lambda: gittrack.log_param("x" * 251, 1),
         lambda: gittrack.log_params({"good": 1, "bad#": 2}),
