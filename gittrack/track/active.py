@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -235,28 +235,17 @@ class ActiveRun:
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
         """Keep every file below a folder, as paths relative to it.
 
-        Symbolic links are followed when they lead to a file inside the folder and refused otherwise.
+        Symbolic links that stay inside the folder are followed.  Folders without files leave no trace.
 
         Raises:
-            InvalidValueError: No such folder, or something in it that is no regular file.
+            InvalidValueError: No such folder, something in it that is no regular file, or a link that leads out of the
+                folder or in a circle.
         """
         top = Path(local_dir)
         if not top.is_dir():
             raise InvalidValueError(f"`{top}` is no folder", hint="use log_artifact for a single file")
-        inside = top.resolve()
-        found: dict[str, Path] = {}
-        for folder, folders, names in os.walk(top):
-            folders.sort()
-            for name in sorted(names):
-                path = Path(folder, name)
-                if path.is_symlink():
-                    path = path.resolve()
-                    if inside not in path.parents:
-                        raise InvalidValueError(
-                            f"`{Path(folder, name)}` is a symbolic link out of `{top}`",
-                            hint="log the file it points at",
-                        )
-                found[_joined(artifact_path, Path(folder, name).relative_to(top).as_posix())] = path
+        real = top.resolve()
+        found = {_joined(artifact_path, name): path for name, path in _files_below(real, "", (real,))}
         self._store_files(found)
 
     def log_bytes(self, data: bytes, path: str) -> None:
@@ -534,6 +523,25 @@ def _points_frame(rows: list[_Point]) -> bytes:
         found[1].append(timestamp)
         found[2].append(value)
     return codec.pack([record.COLUMNS, codec.pack_points(columns)])
+
+
+def _files_below(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+    """Name and real path of every file below a folder; ``above`` are the folders it is in, from the top to itself."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        real = folder / entry.name
+        if entry.is_symlink():
+            real = real.resolve()
+            if above[0] not in real.parents or real in above:
+                raise InvalidValueError(
+                    f"`{entry.path}` is a symbolic link {'in a circle' if real in above else f'out of `{above[0]}`'}",
+                    hint="log the file it points at",
+                )
+        if entry.is_dir():
+            yield from _files_below(real, f"{prefix}{entry.name}/", (*above, real))
+        else:
+            yield prefix + entry.name, real
 
 
 def _joined(folder: str | None, name: str) -> str:

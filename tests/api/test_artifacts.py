@@ -145,6 +145,52 @@ def test_what_is_no_regular_file_is_refused(project: Path, tmp_path: Path) -> No
     assert paths(run.info.run_id) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_links_inside_a_folder_are_followed(project: Path, tmp_path: Path) -> None:
+    top = tmp_path / "checkpoints"
+    (top / "step-1").mkdir(parents=True)
+    (top / "step-1" / "weights").write_text("w")
+    (top / "last").symlink_to("step-1")
+    (top / "weights").symlink_to("last/weights")
+    (tmp_path / "link").symlink_to(top)
+    with gittrack.start_run() as run:
+        gittrack.log_artifacts(top)
+        gittrack.log_artifact(tmp_path / "link", "by link")
+        (top / "step-1" / "back").symlink_to("../step-1")
+        (top / "other").mkdir()
+        (top / "other" / "top").symlink_to("..")
+        for circle in ("step-1", "other"):
+            with pytest.raises(InvalidValueError, match=r"in a circle|out of"):
+                gittrack.log_artifacts(top / circle)
+        with pytest.raises(InvalidValueError, match="in a circle"):
+            gittrack.log_artifacts(top)
+    names = ["last/weights", "step-1/weights", "weights"]
+    assert paths(run.info.run_id) == [*(f"by link/link/{name}" for name in names), *names]
+
+
+def test_a_folder_of_ten_thousand_files(project: Path, tmp_path: Path) -> None:
+    top = tmp_path / "many"
+    block = os.urandom(10_000)
+    for number in range(100):
+        (top / f"{number:02}").mkdir(parents=True)
+        for other in range(100):
+            (top / f"{number:02}" / f"{other:02}.bin").write_bytes(b"%05d" % (number * 100 + other) + block)
+    with gittrack.start_run() as run:
+        gittrack.log_artifacts(top)
+        gittrack.log_artifact(top, "again")  # the same bytes: no space, little time
+    gittrack.flush_async_logging()
+    client = gittrack.Client()
+    assert len(client.list_artifacts(run.info.run_id)) == 101
+    assert len(paths(run.info.run_id, "57")) == 100
+    assert len(paths(run.info.run_id, "again/many/57")) == 100
+    copy = client.download_artifacts(run.info.run_id, "57", str(tmp_path))
+    for name in ("00.bin", "99.bin"):
+        assert Path(copy, name).read_bytes() == (top / "57" / name).read_bytes()
+    objects = [path for path in (project / ".gittrack" / "objects").rglob("*") if path.is_file()]
+    assert len(objects) == 10_000
+    assert sum(path.stat().st_size for path in objects) == 10_000 * 10_005
+
+
 def test_text_dicts_and_streams(project: Path) -> None:
     value = {"a": [1, 2.5, None, True], "é": {"b": "c"}, "path": Path("x")}
     with gittrack.start_run() as run:
