@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack import config
@@ -148,6 +148,16 @@ def _filter(text: str, metrics: Collection[str] = ()) -> Node:
     return node
 
 
+def _asked(rules: Mapping[str, Rule], place: str) -> list[Rule]:
+    """The rules of a place; an alias that is called like a stage is asked for all that the stage is asked for."""
+    found = [rules[place]] if place in rules else []
+    if place[:1] == "@" and place[1:].lower() in _STAGES:
+        stage = ModelVersionStages.canonical(place[1:])
+        if stage in rules:
+            found.append(replace(rules[stage], place=place))
+    return found
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
@@ -164,26 +174,27 @@ class Gate:
 
     def require_signing(self, place: str, name: str, *, sign: bool) -> None:
         """Raise PolicyError if what puts a model of that name there must be signed, and is not going to be."""
-        rule = self._rules.get(place)
-        if rule is not None and rule.signatures and not sign:
-            raise PolicyError(f"{_what(rule)} of `{name}` must be signed by {_who(rule)}", hint="`--sign` signs it")
+        for rule in _asked(self._rules, place):
+            if rule.signatures and not sign:
+                raise PolicyError(f"{_what(rule)} of `{name}` must be signed by {_who(rule)}", hint="`--sign` signs it")
 
     def before(self, event: Event, *, sign: bool) -> None:
         """Raise PolicyError if an event must not be written, whoever signs it."""
         place = _place_of(event)
-        rule = self._rules.get(place)
-        if rule is None:
+        asked = _asked(self._rules, place)
+        if not asked:
             return
         self.require_signing(place, self._catalog.state(event.key).name, sign=sign)
         if isinstance(event, (VersionTag, StageTag, AliasTag)):
-            _require_run(self._catalog.repo, rule, event.run_id, event.target)
+            for rule in asked:
+                _require_run(self._catalog.repo, rule, event.run_id, event.target)
 
     def after(self, event: Event, mine: Verification) -> None:
         """Raise PolicyError if an event must not be published with this signature."""
-        rule = self._rules.get(_place_of(event))
-        if rule is not None and rule.signatures and not rule.counts(mine):
-            why = mine.reason or f"{mine.signer} is none of {_who(rule)}"
-            raise PolicyError(f"your signature of `{event.tag}` does not count: {why}", hint=mine.hint)
+        for rule in _asked(self._rules, _place_of(event)):
+            if rule.signatures and not rule.counts(mine):
+                why = mine.reason or f"{mine.signer} is none of {_who(rule)}"
+                raise PolicyError(f"your signature of `{event.tag}` does not count: {why}", hint=mine.hint)
         if not mine.valid:
             _log.warning("gittrack: your signature of `%s` does not count here: %s", event.tag, mine.reason)
         if isinstance(event, StageTag) and event.approves:
@@ -234,8 +245,9 @@ def check_load(catalog: Catalog, version: ModelVersion, place: str | None = None
         InvalidValueError: The rules cannot be read.
     """
     rules = load(catalog.repo)
-    wanted = [VERSIONS] if place is None else [VERSIONS, _place(place) if place.lower() != "none" else ""]
-    asked = [rules[one] for one in wanted if one in rules]
+    asked = _asked(rules, VERSIONS)
+    if place is not None and place.lower() != "none":
+        asked += _asked(rules, _place(place))
     if not asked:
         return
     state, verifier = catalog.state(version.key), Verifier(catalog)
@@ -304,15 +316,16 @@ def _require_run(repo: Repo, rule: Rule, run_id: str | None, commit: ObjectId) -
 def _shown(node: Node, run: Any) -> str:
     """The values that a filter looked at."""
     from gittrack.track import query
+    from gittrack.track.query.entities import DATASET
+    from gittrack.track.query.python import filter_value
 
     parts: list[str] = []
 
     def walk(one: Node) -> None:
         if isinstance(one, query.Comparison):
-            field = one.field
-            found = query.RUNS.lookup(run, field.kind, field.key)
-            value = getattr(found, field.summary, found)
-            parts.append(f"no {field.key}" if value is None else f"{field.key} {value}")
+            key = one.field.key
+            value = None if one.field.kind == DATASET else filter_value(run, one.field)
+            parts.append(f"no such {key}" if value is None else f"{key} {value}")
         elif isinstance(one, query.Negation):
             walk(one.part)
         else:

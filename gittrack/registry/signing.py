@@ -18,7 +18,7 @@ import hashlib
 import re
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -408,22 +408,22 @@ def verify_version(catalog: Catalog, version: ModelVersion) -> Verification:
     own = verifier.verify(version.tag, state)
     if own.valid:
         return own
-    for event in _uses(state, int(version.version)):
-        found = verifier.verify(event.tag, state)
-        if found.valid:
+    number = int(version.version)
+    for event in holding(state, number):
+        if _puts_to_use(event, number) and (found := verifier.verify(event.tag, state)).valid:
             return found
     return own
 
 
-def _uses(state: ModelState, number: int) -> Iterator[Event]:
-    """The events that hold and put a version into use, and who approved them."""
+def holding(state: ModelState, number: int) -> list[StageTag | AliasTag]:
+    """The events that say where a version is and which aliases it has, and those that approve them."""
     aliases = [alias for alias, version in state.aliases().items() if version == number]
     heads = [*state.heads(number), *(head for alias in aliases for head in state.heads(f"@{alias}"))]
-    used = [
-        head for head in heads if not isinstance(head, StageTag) or claim(head, number) in ModelVersionStages.ACTIVE
-    ]
-    yield from used
-    yield from approvals(state, used)
+    return [*heads, *(one for one in approvals(state, heads) if one.version == number)]
+
+
+def _puts_to_use(event: StageTag | AliasTag, number: int) -> bool:
+    return not isinstance(event, StageTag) or claim(event, number) in ModelVersionStages.ACTIVE
 
 
 def approvals(state: ModelState, of: Iterable[Event]) -> list[StageTag]:
@@ -444,4 +444,14 @@ def verify(catalog: Catalog, tag: str) -> Verification:
     return Verifier(catalog).verify(tag, catalog.state(names.parse_tag(tag).key))
 
 
-__all__ = ["UNSIGNED", "Verification", "Verifier", "approvals", "people", "sign_tag", "verify", "verify_version"]
+__all__ = [
+    "UNSIGNED",
+    "Verification",
+    "Verifier",
+    "approvals",
+    "holding",
+    "people",
+    "sign_tag",
+    "verify",
+    "verify_version",
+]

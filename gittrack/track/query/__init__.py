@@ -16,7 +16,7 @@ of ``loss``.  ``metrics."loss.min"`` is always the first, ``metrics."loss".min``
 
 The modules, as a text goes through them: ``entities`` what can be asked of what; ``reader`` text to words;
 ``grammar`` words to a ``tree``; ``sql`` a tree to what the index runs; ``pages`` the tokens between its answers.
-``python`` gives the same answers without SQL: the tests' oracle, which gittrack itself never loads.
+``python`` gives the same answers without SQL: the tests' oracle, and for a record that is at hand.
 """
 
 from gittrack.track.query.entities import EXPERIMENTS, MODEL_VERSIONS, MODELS, RUNS, Entity

@@ -1,7 +1,7 @@
 """A tree to a predicate, an order to a sort key: what SQL answers, said without SQL.
 
-The oracle that tests hold the index against.  So it says the rules as plainly as it can, shares none of the code of
-``sql``, and may assume what ``tree`` says of trees and that records are whole.
+The oracle that tests hold the index against, and for a record that is at hand.  So it says the rules as plainly as it
+can, shares none of the code of ``sql``, and may assume what ``tree`` says of trees and that records are whole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _matches(node: Node, record: Any, entity: Entity) -> bool:
         return all(answers) if node.operator == "AND" else any(answers)
     if node.field.kind == DATASET:
         return any(_compare(value, node) for value in _dataset_values(record, node.field.key))
-    value = _filter_value(record, node.field, entity)
+    value = filter_value(record, node.field, entity)
     if value is not None and node.field.kind == PARAM and isinstance(node.value, (int, float)):
         value = number_of(value)
         if value is None:
@@ -40,7 +40,8 @@ def _matches(node: Node, record: Any, entity: Entity) -> bool:
     return _compare(value, node)
 
 
-def _filter_value(record: Any, field: Field, entity: Entity) -> Any:
+def filter_value(record: Any, field: Field, entity: Entity = RUNS) -> Any:
+    """What a filter compares of a record; None if it has no such thing.  Not for datasets, of which there are many."""
     if field.kind != ATTRIBUTE:
         return _keyed_value(record, field, entity)
     attribute = entity.attributes[field.key]
