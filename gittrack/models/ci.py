@@ -3,13 +3,18 @@
 The steps are plain shell, the same for every host, so that they can be tried anywhere: fetch what the tag needs, verify
 signatures, digests and policy, try the model on its input example in an environment of its own, write the build context
 of an image, run the team's own command, and note the deployment as a tag of the version (`gittrack models log` shows
-it).  They take the tag's name from ``$TAG`` and nothing else from outside; it is checked before it is used.
+it).  They take the tag's name from ``$TAG`` and the allowed signers from ``$ALLOWED_SIGNERS``, and nothing else from
+outside; the name is checked before it is used.
+
+A promotion's tag points at a run, whose files are whatever was there when it ran.  So the team's rules are read from
+the default branch, which is what is checked out, and never from the run.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from gittrack._version import __version__
 from gittrack.errors import InvalidValueError
 
 
@@ -26,38 +31,47 @@ class Step(NamedTuple):
 
 
 #: What a promotion's tag looks like; a name has only these characters in a ref, so that none needs quoting.
-_PARSE: Final = """\
-printf '%s\\n' "$TAG" | grep -Eqx 'models/[A-Za-z0-9_.%+-]+/(production|staging)/[1-9][0-9]*' || exit 1
-KEY=${TAG#models/}; STAGE=${KEY#*/}; STAGE=${STAGE%/*}; KEY=${KEY%%/*}
-VERSION=$(git cat-file tag "refs/tags/$TAG" | sed -n 's/^Gittrack-Version: \\([1-9][0-9]*\\)$/\\1/p')
-NAME=$(gittrack models list --json | python -c 'import json, sys
-print(next(m["name"] for m in json.load(sys.stdin) if m["key"] == sys.argv[1]))' "$KEY")
-MODEL="$NAME@v$VERSION"
+_CHECK: Final = """\
+case "$TAG" in *[!A-Za-z0-9_.%+/-]*) exit 1 ;; esac
+printf '%s\\n' "$TAG" | grep -Eqx 'models/[^/]+/(production|staging)/[1-9][0-9]*'
+"""
+
+#: What was verified, for the steps after it.
+_FACTS: Final = ".gittrack/verified.json"
+
+_READ: Final = f"""\
+fact() {{ python -c 'import json, sys; print(json.load(open("{_FACTS}"))[sys.argv[1]])' "$1"; }}
+NAME=$(fact model); VERSION=$(fact version); STAGE=$(fact place | tr '[:upper:]' '[:lower:]')
 """
 
 STEPS: Final = (
     Step(
         "Fetch the registry and the model's files",
-        "git fetch --no-tags origin '+refs/tags/models/*:refs/tags/models/*' \\\n"
-        "  '+refs/gittrack/registry/*:refs/gittrack/remotes/origin/registry/*' 'refs/runs/*:refs/runs/*'\n"
+        _CHECK + "git fetch --no-tags origin '+refs/tags/models/*:refs/tags/models/*' \\\n"
+        "  '+refs/gittrack/registry/*:refs/gittrack/registry/*'\n"
         "git config lfs.storage ../.gittrack  # of this clone, which lives as long as the job\n"
         'git lfs fetch origin "refs/tags/$TAG"\n'
         "gittrack init",
     ),
-    Step("Verify signatures, digests and policy", _PARSE + 'gittrack models verify "$MODEL" --policy'),
+    Step(
+        "Verify signatures, digests and policy",
+        _CHECK + "printf '%s\\n' \"${ALLOWED_SIGNERS:-}\" >.gittrack/allowed_signers\n"
+        'git config gpg.ssh.allowedSignersFile "$PWD/.gittrack/allowed_signers"\n'
+        f'gittrack models verify "$TAG" --policy --json >{_FACTS}',
+    ),
     Step(
         "Try the model where only its requirements are installed",
-        _PARSE + 'gittrack models requirements "$MODEL" --verify',
+        _READ + 'gittrack models requirements "$NAME@v$VERSION" --verify',
     ),
-    Step("Write the build context", _PARSE + 'gittrack models dockerfile -m "models:/$NAME/$VERSION" -o "$CONTEXT"'),
+    Step("Write the build context", _READ + 'gittrack models dockerfile -m "models:/$NAME/$VERSION" -o "$CONTEXT"'),
     Step(
         "Deploy",
-        _PARSE + 'export NAME VERSION STAGE CONTEXT; ${DEPLOY:?set it to the command that deploys "$CONTEXT"}',
+        _READ + 'export NAME VERSION STAGE CONTEXT\n${DEPLOY:?set it to the command that deploys "$CONTEXT"}',
     ),
     Step(
         "Note the deployment",
-        _PARSE + 'gittrack models tag "$MODEL" "deployed.$STAGE=$TAG"\n'
-        "git push origin 'refs/gittrack/registry/*:refs/gittrack/registry/*'",
+        _READ + 'gittrack models tag "$NAME@v$VERSION" "deployed.$STAGE=$TAG"\n'
+        'git push origin "refs/gittrack/registry/$(cat .gittrack/writer)"',
     ),
 )
 
@@ -73,7 +87,8 @@ def github() -> str:
     )
     return f"""\
 # Written by `gittrack models ci github`.  A promotion is a tag, and pushing it starts this.
-# DEPLOY is the team's own command (a variable of the repository); it finds NAME, VERSION, STAGE and CONTEXT.
+# Two variables of the repository: GITTRACK_DEPLOY is the team's own command; it finds NAME, VERSION, STAGE and CONTEXT.
+# GITTRACK_ALLOWED_SIGNERS lists whose signatures count, as ssh-keygen(1) has it.
 name: deploy model
 on:
   push:
@@ -88,16 +103,18 @@ jobs:
     env:
       TAG: ${{{{ github.ref_name }}}}
       DEPLOY: ${{{{ vars.GITTRACK_DEPLOY }}}}
+      ALLOWED_SIGNERS: ${{{{ vars.GITTRACK_ALLOWED_SIGNERS }}}}
       CONTEXT: image
     steps:
       - uses: actions/checkout@v4
         with:
+          ref: ${{{{ github.event.repository.default_branch }}}}
           fetch-depth: 0
       - uses: actions/setup-python@v5
         with:
           python-version: "3.12"
       - name: Install gittrack
-        run: pip install gittrack
+        run: pip install gittrack=={__version__}
 {steps}
 """
 
@@ -107,7 +124,8 @@ def gitlab() -> str:
     lines = "\n".join(f"    - |\n      # {step.name}\n{_indented(step.script, 6)}" for step in STEPS)
     return f"""\
 # Written by `gittrack models ci gitlab`.  A promotion is a tag, and pushing it starts this.
-# DEPLOY is the team's own command (a variable of the project); it finds NAME, VERSION, STAGE and CONTEXT.
+# Two variables of the project: DEPLOY is the team's own command; it finds NAME, VERSION, STAGE and CONTEXT.
+# ALLOWED_SIGNERS lists whose signatures count, as ssh-keygen(1) has it.
 deploy-model:
   image: python:3.12
   rules:
@@ -118,8 +136,10 @@ deploy-model:
     TAG: $CI_COMMIT_TAG
     CONTEXT: image
   before_script:
-    - apt-get update -qq && apt-get install -y -qq git-lfs
-    - pip install gittrack
+    - apt-get update -qq && apt-get install -y -qq git-lfs openssh-client
+    - pip install gittrack=={__version__}
+    - git fetch origin "$CI_DEFAULT_BRANCH"
+    - git checkout --force --detach FETCH_HEAD
   script:
 {lines}
 """

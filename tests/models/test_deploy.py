@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 import yaml
 
 import gittrack
+from gittrack import stores
 from gittrack.errors import AlreadyExistsError, InvalidValueError
 from gittrack.models import addresses, ci, dockerfile
+from gittrack.registry.registry import Registry
 from tests.conftest import run_git
 
 ROOT = Path(__file__).parents[2]
@@ -104,18 +107,48 @@ def test_the_workflows_are_yaml_with_every_step(host: str) -> None:
         ci.workflow("elsewhere")
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
-def test_the_steps_deploy_a_promotion_that_was_pushed(registered: Path, tmp_path: Path) -> None:
+@dataclass
+class Job:
+    """A clone of a remote, in which the steps of a workflow run as on the host.
+
+    Attributes:
+        folder: The clone.
+        environment: What the host sets.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, step: ci.Step, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run one step."""
+        words = ["sh", "-c", "set -eu\n" + step.script]
+        environment = {**self.environment, **variables}
+        return subprocess.run(words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def until_verified(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the steps that fetch and verify."""
+        fetched = self.run(ci.STEPS[0], **variables)
+        assert fetched.returncode == 0, fetched.stderr
+        return self.run(ci.STEPS[1], **variables)
+
+
+def push(project: Path) -> None:
+    """Push what a promotion needs on the other side, as people do it with stock git and git-lfs."""
+    oids = [line.split()[0] for line in run_git(project, "lfs", "ls-files", "-l", "models/iris/v1").splitlines()]
+    run_git(project, "lfs", "push", "origin", "--object-id", *oids)
+    run_git(project, "push", "-q", "origin", "HEAD:refs/heads/main", "refs/tags/*:refs/tags/*")
+
+
+@pytest.fixture
+def job(registered: Path, tmp_path: Path) -> Job:
+    """The job that the promotion of iris v1 starts."""
+    if shutil.which("git-lfs") is None:
+        pytest.skip("git-lfs is not installed")
     remote = tmp_path / "remote.git"
     run_git(tmp_path, "init", "-q", "--bare", str(remote))
     run_git(registered, "remote", "add", "origin", remote.as_uri())
     run_git(registered, "config", "lfs.storage", "../.gittrack")
-    oids = [line.split()[0] for line in run_git(registered, "lfs", "ls-files", "-l", "models/iris/v1").splitlines()]
-    run_git(registered, "lfs", "push", "origin", "--object-id", *oids)
-    run_git(
-        registered, "push", "-q", "origin", "HEAD:refs/heads/main", "refs/tags/*:refs/tags/*", "refs/runs/*:refs/runs/*"
-    )
+    push(registered)
     run_git(remote, "symbolic-ref", "HEAD", "refs/heads/main")
     run_git(tmp_path, "clone", "-q", remote.as_uri(), "job")
     program = tmp_path / "bin"
@@ -123,30 +156,84 @@ def test_the_steps_deploy_a_promotion_that_was_pushed(registered: Path, tmp_path
     for name, words in {"gittrack": f'{sys.executable} -m gittrack "$@"', "python": f'{sys.executable} "$@"'}.items():
         (program / name).write_text(f"#!/bin/sh\nexec {words}\n")
         (program / name).chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{program}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "TAG": "models/iris/production/1",
-        "CONTEXT": "image",
-    }
     deploy = tmp_path / "deploy"
     deploy.write_text(
-        f'#!/bin/sh\ntest -f "$CONTEXT/Dockerfile" && echo "$NAME $VERSION $STAGE" > "{tmp_path}/deployed"\n'
+        f'#!/bin/sh\ntest -f "$CONTEXT/Dockerfile" && echo "$1 $NAME $VERSION $STAGE" > "{tmp_path}/deployed"\n'
     )
     deploy.chmod(0o755)
-    environment["DEPLOY"] = str(deploy)
+    return Job(
+        tmp_path / "job",
+        {
+            **os.environ,
+            "PATH": f"{program}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "TAG": "models/iris/production/1",
+            "CONTEXT": "image",
+            "DEPLOY": f"{deploy} now",
+        },
+    )
+
+
+@pytest.mark.timeout(600)
+def test_the_steps_deploy_a_promotion_that_was_pushed(job: Job, tmp_path: Path) -> None:
     for step in ci.STEPS:
         if "--verify" in step.script:  # has tests of its own, and needs a package index
             continue
-        done = subprocess.run(
-            ["sh", "-c", "set -eu\n" + step.script],
-            cwd=tmp_path / "job", env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = job.run(step)
         assert done.returncode == 0, (step.name, done.stderr)
-    assert (tmp_path / "deployed").read_text() == "iris 1 production\n"
-    assert "refs/gittrack/registry/" in run_git(remote, "for-each-ref")
-    refused = {**environment, "TAG": "models/iris/production/1; touch PWNED"}
-    check = ["sh", "-c", "set -eu\n" + ci.STEPS[1].script]
-    assert subprocess.run(check, cwd=tmp_path / "job", env=refused, check=False).returncode != 0
-    assert not (tmp_path / "job" / "PWNED").exists()
+    assert (tmp_path / "deployed").read_text() == "now iris 1 production\n"
+    assert "refs/gittrack/registry/" in run_git(tmp_path / "remote.git", "for-each-ref")
+    log = subprocess.run(
+        ["gittrack", "models", "log", "iris"],
+        cwd=job.folder, env=job.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "deployed.production" in log.stdout
+
+
+@pytest.mark.parametrize(
+    "tag", ["models/iris/production/1; touch PWNED", "models/iris/production/1\nx", "models/iris/v1"]
+)
+def test_the_steps_refuse_what_is_no_promotion(job: Job, tag: str) -> None:
+    for step in ci.STEPS[:2]:
+        assert job.run(step, TAG=tag).returncode != 0
+    assert not (job.folder / "PWNED").exists()
+
+
+def test_a_promotion_that_was_replaced_is_not_deployed(job: Job, registered: Path) -> None:
+    gittrack.Client().transition_model_version_stage("iris", "1", "Archived")
+    push(registered)
+    done = job.until_verified()
+    assert (done.returncode, "holds no more" in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+def test_the_team_s_rules_are_those_of_the_default_branch(job: Job, registered: Path, tmp_path: Path) -> None:
+    """Production needs a signature: an unsigned promotion is refused, one by a stranger too, and Ana's is deployed."""
+    (registered / "pyproject.toml").write_text('[tool.gittrack.registry.production]\nsigners = ["ana@lab"]\n')
+    run_git(registered, "add", "pyproject.toml")
+    run_git(registered, "commit", "-q", "-m", "production needs a signature")
+    push(registered)
+    run_git(job.folder, "pull", "-q")
+    done = job.until_verified()
+    assert (done.returncode, "it needs 1 signature of ana@lab" in done.stderr) == (1, True), done.stderr
+
+    for name in ("ana", "eve"):
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(tmp_path / name)]
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+    allowed = "ana@lab " + " ".join((tmp_path / "ana.pub").read_text().split()[:2])
+    (tmp_path / "allowed").write_text(allowed + "\n")
+    for key, value in {
+        "gpg.format": "ssh",
+        "user.signingKey": str(tmp_path / "ana"),
+        "gpg.ssh.allowedSignersFile": str(tmp_path / "allowed"),
+    }.items():
+        run_git(registered, "config", key, value)
+    Registry(stores.tracker()).promote("iris", 1, "Production", archive_existing=True, sign=True)
+    push(registered)
+    assert job.until_verified(TAG="models/iris/production/2").returncode == 4  # nobody is allowed yet
+    done = job.until_verified(TAG="models/iris/production/2", ALLOWED_SIGNERS=allowed)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((job.folder / ".gittrack" / "verified.json").read_text())
+    assert (facts["model"], facts["version"], facts["place"]) == ("iris", "1", "Production")
+    stranger = "ana@lab " + " ".join((tmp_path / "eve.pub").read_text().split()[:2])
+    assert job.until_verified(TAG="models/iris/production/2", ALLOWED_SIGNERS=stranger).returncode == 4

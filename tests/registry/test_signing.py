@@ -237,6 +237,16 @@ def test_two_people(signed: Desk, keys: Keys) -> None:
         desk.reopened().registry.promote("iris", 1, "Production", archive_existing=True, sign=True)
 
 
+def test_an_alias_that_is_called_like_a_stage_is_no_way_around(signed: Desk) -> None:
+    signed.registry.set_alias("iris", "production", 2)
+    team(signed, "[tool.gittrack.registry.production]\nsignatures = 1\n")
+    assert signed.registry.resolve("iris@production").version == "2"
+    with pytest.raises(PolicyError, match="is not released as @production"):
+        policy.check_load(signed.registry.catalog, signed.registry.get_version("iris", 2), "@production")
+    with pytest.raises(PolicyError, match="must be signed"):
+        signed.registry.set_alias("iris", "production", 1)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -284,7 +294,17 @@ def test_the_command_line(signed: Desk, monkeypatch: pytest.MonkeyPatch, capsys:
     assert {one["state"] for one in document["tags"]} == {"good"}
     assert main.run(["models", "show", "iris@v1"]) == 0
     assert "Signed:     by ana@lab" in capsys.readouterr().out
+    assert main.run(["models", "verify", "models/iris/production/1", "--json", "--signed"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["model"], document["version"], document["place"]) == ("iris", "1", "Production")
+    signed.registry.promote("iris", 2, "Production", archive_existing=True)
+    assert main.run(["models", "verify", "models/iris/production/1"]) == 1
+    assert "holds no more" in capsys.readouterr().err
+    assert main.run(["models", "verify", "models/iris/production/9"]) == 1
+    assert main.run(["models", "verify", "models/iris/production/2", "--signed"]) == 4
     run_git(signed.sandbox.path, "update-ref", "refs/tags/models/iris/v9", "refs/tags/models/iris/v1")
+    assert main.run(["models", "verify", "models/iris/v9"]) == 4
+    capsys.readouterr()
     assert main.run(["models", "verify", "iris"]) == 4
     assert "was made as `models/iris/v1` and copied here" in capsys.readouterr().out
     assert main.run(["models", "verify"]) == 2
