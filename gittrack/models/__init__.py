@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     )
     from gittrack.models.info import (
         get_model_info as get_model_info,
+        get_model_requirements as get_model_requirements,
         set_signature as set_signature,
+        update_model_requirements as update_model_requirements,
         validate_serving_input as validate_serving_input,
     )
     from gittrack.models.model import (
@@ -51,7 +53,9 @@ _HOMES = {
     "gittrack.data.schema": "AnyType Array ColSpec DataType Map Object Property Schema TensorSpec",
     "gittrack.models.enforcement": "validate_schema",
     "gittrack.models.examples": "convert_input_example_to_serving_input",
-    "gittrack.models.info": "get_model_info set_signature validate_serving_input",
+    "gittrack.models.info": (
+        "get_model_info get_model_requirements set_signature update_model_requirements validate_serving_input"
+    ),
     "gittrack.models.model": "Model ModelInfo",
     "gittrack.models.python_model": "ModelConfig set_model",
     "gittrack.models.signature": "ModelSignature ParamSchema ParamSpec infer_signature",

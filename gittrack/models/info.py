@@ -1,18 +1,20 @@
-"""What is known of a model without loading it, its signature given afterwards, and a try of a server's request."""
+"""What is known of a model without loading it; its signature and requirements changed; a try of a server's request."""
 
 from __future__ import annotations
 
 import json
 import os
 import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 from gittrack import stores
 from gittrack.errors import InvalidValueError, UnsupportedError
-from gittrack.models import addresses
+from gittrack.models import addresses, requirements
 from gittrack.models.model import MLMODEL, Model, ModelInfo
 from gittrack.models.signature import ModelSignature
+from gittrack.registry.registry import Registry
 
 
 def read_model(model_uri: str | os.PathLike[str]) -> Model:
@@ -61,6 +63,84 @@ def set_signature(model_uri: str | os.PathLike[str], signature: ModelSignature) 
     else:
         path = f"{source.path}/{MLMODEL}" if source.path else MLMODEL
         stores.tracker().active_writer(source.run_id).log_bytes(model.to_yaml().encode(), path)
+
+
+def get_model_requirements(model_uri: str | os.PathLike[str]) -> list[str]:
+    """The requirement lines of a model, as every copy of it asks for them.
+
+    Of a registered version they are those that were set since, or else those that it was registered with.
+
+    Raises:
+        NotFoundError, ConflictError, InvalidValueError, CorruptError, PolicyError: See ``addresses.fetch``.
+    """
+    return _requirements(addresses.locate(os.fspath(model_uri)))
+
+
+def _requirements(source: addresses.Source) -> list[str]:
+    if source.version is not None:
+        return requirements.in_force(Registry(stores.tracker()), source.version)
+    if source.run_id is None:
+        return requirements.read(Path(source.path))
+    found = source.files.get(requirements.REQUIREMENTS)
+    return [] if found is None else requirements.parse(stores.tracker().repo.objects.read(found.digest))
+
+
+def update_model_requirements(
+    model_uri: str | os.PathLike[str],
+    operation: Literal["add", "remove"],
+    requirement_list: Sequence[str],
+    *,
+    reason: str = "",
+) -> None:
+    """Change what a model needs to be installed.
+
+    A registered version never changes: the new requirements are kept beside it, with their history, and every copy of
+    it asks for them.  The files of a model in a folder or of a run are written anew; of a run, the old ones stay in
+    its history.
+
+    Args:
+        model_uri: As for ``gittrack.pyfunc.load_model``.
+        operation: ``add`` puts a requirement in the place of one for the same distribution; ``remove`` looks at the
+            names only, and those that are not there do not matter.
+        requirement_list: Requirement lines.
+        reason: For people; kept for a registered version.
+
+    Raises:
+        InvalidValueError: Another operation, or a line that is no requirement.
+        NotFoundError, ConflictError, CorruptError, PolicyError: See ``addresses.fetch``.
+    """
+    if operation not in ("add", "remove"):
+        raise InvalidValueError(f"unknown operation `{operation!s:.40}`", hint="`add` or `remove`")
+    source = addresses.locate(os.fspath(model_uri))
+    before = _requirements(source)
+    if operation == "add":
+        after = requirements.edited(before, add=requirement_list)
+    else:
+        unwanted = {requirements.name_of(line) for line in requirement_list}
+        after = [line for line in before if requirements.name_of(line) not in unwanted]
+    if after != before:
+        _set_requirements(source, after, reason)
+
+
+def _set_requirements(source: addresses.Source, lines: list[str], reason: str) -> None:
+    version = source.version
+    if version is not None:
+        text = requirements.text_of(lines).decode()
+        Registry(stores.tracker()).set_requirements(version.name, version.version, text, reason)
+    elif source.run_id is None:
+        requirements.replace(Path(source.path), lines)
+    else:
+        tracker = stores.tracker()
+        writer = tracker.active_writer(source.run_id)
+        place = PurePosixPath(source.path)
+        conda = source.files.get(requirements.CONDA_ENV)
+        if conda is not None:
+            document = requirements.conda_with(tracker.repo.objects.read(conda.digest), lines)
+            writer.log_bytes(document, str(place / requirements.CONDA_ENV))
+        content = requirements.text_of(lines, constrained=requirements.CONSTRAINTS in source.files)
+        writer.log_bytes(content, str(place / requirements.REQUIREMENTS))
+        if requirements.LOCK in source.files:
+            writer.remove_artifacts([str(place / requirements.LOCK)])
 
 
 def validate_serving_input(

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gittrack")
 
 CODE: Final = "code"
-CONDA_ENV: Final = "conda.yaml"
 PYTHON_ENV: Final = "python_env.yaml"
 #: Where the files of a model go whose name is given to a newer model of the same run.
 _SUPERSEDED: Final = "superseded"
@@ -170,7 +169,7 @@ def pyfunc_environment(code: str | None) -> dict[str, Any]:
     """What every ``python_function`` entry says about code, environments and Python."""
     return {
         "python_version": platform.python_version(),
-        "env": {"conda": CONDA_ENV, "virtualenv": PYTHON_ENV},
+        "env": {"conda": requirements.CONDA_ENV, "virtualenv": PYTHON_ENV},
         "code": code,
     }
 
@@ -278,10 +277,9 @@ def _write_environment(folder: Path, about: Model, saved: Saved, common: SaveOpt
         }
     if constraints:
         (folder / requirements.CONSTRAINTS).write_text("\n".join(constraints), encoding="utf-8")
-    listed = [*lines, *([f"-c {requirements.CONSTRAINTS}"] if constraints else [])]
-    (folder / requirements.REQUIREMENTS).write_text("\n".join(listed), encoding="utf-8")
+    (folder / requirements.REQUIREMENTS).write_bytes(requirements.text_of(lines, constrained=bool(constraints)))
     (folder / requirements.LOCK).write_text("\n".join(requirements.lock(lines)), encoding="utf-8")
-    (folder / CONDA_ENV).write_text(yaml.safe_dump(conda, default_flow_style=False), encoding="utf-8")
+    (folder / requirements.CONDA_ENV).write_text(yaml.safe_dump(conda, default_flow_style=False), encoding="utf-8")
     python_env = {
         "python": platform.python_version(),
         "build_dependencies": [requirements.pinned(name) or name for name in ("pip", "setuptools", "wheel")],

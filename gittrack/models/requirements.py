@@ -24,8 +24,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from gittrack.errors import GittrackError, InvalidValueError, NotFoundError
+from gittrack.errors import FormatError, GittrackError, InvalidValueError, NotFoundError
 from gittrack.models import trust
+from gittrack.store import files
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 REQUIREMENTS: Final = "requirements.txt"
 CONSTRAINTS: Final = "constraints.txt"
+CONDA_ENV: Final = "conda.yaml"
 #: Every distribution that the requirements lead to, as it was installed when the model was logged.
 LOCK: Final = "requirements.lock.txt"
 #: What was recorded with the model, in a copy whose requirements were overridden later.
@@ -304,6 +306,11 @@ def parse_line(line: str) -> Requirement:
     return found
 
 
+def name_of(line: str) -> str:
+    """The distribution that a requirement line is about.  Raises as ``parse_line``."""
+    return canonical(parse_line(line).name)
+
+
 def _without_comment(line: str) -> str:
     return re.sub(r"(^|\s)#.*$", "", line).strip()
 
@@ -374,12 +381,13 @@ def read(folder: Path) -> list[str]:
     path = folder / REQUIREMENTS
     if not path.is_file():
         return []
-    return _lines(path.read_text(encoding="utf-8", errors="replace"))
+    return parse(path.read_bytes())
 
 
-def _lines(text: str) -> list[str]:
-    """The requirements in a file of a model, which may refer to its constraints."""
-    return check(line for line in text.splitlines() if not re.fullmatch(rf"-c\s+{CONSTRAINTS}", line.strip()))
+def parse(text: bytes) -> list[str]:
+    """The requirement lines in a model's ``requirements.txt``, which may refer to its constraints; as ``read``."""
+    lines = text.decode("utf-8", "replace").splitlines()
+    return check(line for line in lines if not re.fullmatch(rf"-c\s+{CONSTRAINTS}", line.strip()))
 
 
 def recorded(registry: Registry, version: ModelVersion) -> list[str]:
@@ -393,7 +401,7 @@ def recorded(registry: Registry, version: ModelVersion) -> list[str]:
     found = registry.manifest(version).files.get(REQUIREMENTS)
     if found is None:
         return []
-    return _lines(registry.repo.objects.read(found[0]).decode("utf-8", "replace"))
+    return parse(registry.repo.objects.read(found[0]))
 
 
 def in_force(registry: Registry, version: ModelVersion) -> list[str]:
@@ -413,14 +421,14 @@ def edited(lines: Sequence[str], *, add: Sequence[str] = (), remove: Sequence[st
         NotFoundError: One that is to be removed is not there; says what is.
         InvalidValueError: A line that is no requirement.
     """
-    now = {canonical(parse_line(line).name): line for line in check(lines)}
+    now = {name_of(line): line for line in check(lines)}
     for name in remove:
-        wanted = canonical(parse_line(name).name)
+        wanted = name_of(name)
         if wanted not in now:
             raise NotFoundError(f"`{name}` is none of the requirements", hint=f"they are {', '.join(now) or 'none'}")
         del now[wanted]
     for line in check(add):
-        now[canonical(parse_line(line).name)] = line
+        now[name_of(line)] = line
     return sorted(now.values(), key=str.lower)
 
 
@@ -430,20 +438,41 @@ def override(folder: Path, text: str) -> None:
     Raises:
         InvalidValueError: A line of ``text`` is no requirement.
     """
-    import yaml
-
-    from gittrack.store import files
-
     lines = check(text.splitlines())
     path = folder / REQUIREMENTS
     if path.is_file():
-        path.replace(folder / RECORDED)
-    files.write_atomic(path, ("\n".join(lines) + "\n").encode())
-    (folder / LOCK).unlink(missing_ok=True)  # it is the closure of what was recorded
-    conda = folder / "conda.yaml"
+        files.write_atomic(folder / RECORDED, path.read_bytes())
+    replace(folder, lines)
+
+
+def replace(folder: Path, lines: Sequence[str]) -> None:
+    """Let a model's folder ask for other requirements, which are checked ones."""
+    conda = folder / CONDA_ENV
     if conda.is_file():
-        environment = yaml.safe_load(conda.read_bytes())
-        if isinstance(environment, dict) and isinstance(environment.get("dependencies"), list):
-            others = [part for part in environment["dependencies"] if not (isinstance(part, dict) and "pip" in part)]
-            environment["dependencies"] = [*others, {"pip": lines}]
-            files.write_atomic(conda, yaml.safe_dump(environment, default_flow_style=False).encode())
+        files.write_atomic(conda, conda_with(conda.read_bytes(), lines))
+    files.write_atomic(folder / REQUIREMENTS, text_of(lines, constrained=(folder / CONSTRAINTS).is_file()))
+    (folder / LOCK).unlink(missing_ok=True)  # it is the closure of what was recorded
+
+
+def text_of(lines: Sequence[str], *, constrained: bool = False) -> bytes:
+    """What ``requirements.txt`` says; ``constrained``: the model has constraints, which it refers to."""
+    return "\n".join([*lines, *([f"-c {CONSTRAINTS}"] if constrained else [])]).encode()
+
+
+def conda_with(document: bytes, lines: Sequence[str]) -> bytes:
+    """A model's ``conda.yaml`` with other requirements for pip; as it is if it is no environment of conda's.
+
+    Raises:
+        FormatError: It is no YAML.
+    """
+    import yaml
+
+    try:
+        environment = yaml.safe_load(document)
+    except yaml.YAMLError as error:
+        raise FormatError(f"`{CONDA_ENV}` of the model cannot be read") from error
+    if not isinstance(environment, dict) or not isinstance(environment.get("dependencies"), list):
+        return document
+    others = [part for part in environment["dependencies"] if not (isinstance(part, dict) and "pip" in part)]
+    environment["dependencies"] = [*others, {"pip": list(lines)}]
+    return yaml.safe_dump(environment, default_flow_style=False).encode()

@@ -27,8 +27,11 @@ from gittrack.models import (
     addresses,
     convert_input_example_to_serving_input,
     get_model_info,
+    get_model_requirements,
     infer_signature,
+    requirements,
     set_signature,
+    update_model_requirements,
     validate_serving_input,
 )
 from gittrack.models.model import Model
@@ -235,6 +238,49 @@ def test_model_info_and_a_signature_afterwards(logged: Any, tmp_path: Path, iris
     assert get_model_info(target).signature == other
 
 
+def test_requirements_afterwards(logged: Any, tmp_path: Path) -> None:
+    before = get_model_requirements("models:/iris/1")
+    assert before == get_model_requirements(logged[0].model_uri)
+    numpy = next(line for line in before if line.startswith("numpy=="))
+    expected = sorted([line for line in before if line != numpy] + ["NumPy>=2", "scipy"], key=str.lower)
+
+    # Of a version: beside it, with a history, for every copy.
+    update_model_requirements("iris@champion", "add", ["NumPy>=2", "scipy"], reason="a fix")
+    assert get_model_requirements("models:/iris/1") == expected
+    assert requirements.read(addresses.fetch("models:/iris/1").folder) == expected
+    [edit] = Registry(stores.tracker()).requirements_history("iris", "1")
+    assert (edit.reason, str(edit.value).splitlines()) == ("a fix", expected)
+    assert get_model_requirements("models:/iris/2") == before
+    assert get_model_requirements(logged[0].model_uri) == before
+
+    # Of a run's model and of a folder: the files. A lock that would be wrong now goes.
+    target = tmp_path / "target"
+    target.mkdir()
+    addresses.fetch("models:/iris/2", dst=target)
+    for uri in (f"runs:/{logged[1].run_id}/model", str(target)):
+        update_model_requirements(uri, "add", ["NumPy>=2", "scipy"])
+        assert get_model_requirements(uri) == expected
+        local = addresses.fetch(uri)
+        assert not (local.folder / requirements.LOCK).exists()
+        conda = (local.folder / requirements.CONDA_ENV).read_text()
+        assert "NumPy>=2" in conda
+        assert numpy not in conda
+        update_model_requirements(uri, "remove", ["numpy==0.1", "SciPy", "never-there"])
+        assert get_model_requirements(uri) == [line for line in before if line != numpy]
+    assert get_model_requirements("models:/iris/2") == before  # what was registered stays
+
+
+@pytest.mark.parametrize(
+    ("operation", "lines"), [("set", ["numpy"]), ("add", ["--index-url https://evil.example"]), ("remove", ["=="])]
+)
+def test_requirements_that_cannot_be(logged: Any, operation: Any, lines: list[str]) -> None:
+    before = get_model_requirements("models:/iris/1")
+    with pytest.raises(InvalidValueError):
+        update_model_requirements("models:/iris/1", operation, lines)
+    assert get_model_requirements("models:/iris/1") == before
+    assert not Registry(stores.tracker()).requirements_history("iris", "1")
+
+
 def test_a_request_is_tried_before_a_server_gets_it(logged: Any, iris: Any) -> None:
     request = str(convert_input_example_to_serving_input(iris[0][:2]))
     assert equal(validate_serving_input("models:/iris/3", request), [0, 0])
@@ -250,7 +296,7 @@ def test_a_request_is_tried_before_a_server_gets_it(logged: Any, iris: Any) -> N
 def test_decided_requirements_hold_for_every_copy(logged: Any) -> None:
     Registry(stores.tracker()).set_requirements("iris", "1", "scikit-learn==1.5.0\n", "a fix")
     local = addresses.fetch("models:/iris/1")
-    assert (local.folder / "requirements.txt").read_text(encoding="utf-8") == "scikit-learn==1.5.0\n"
+    assert (local.folder / "requirements.txt").read_text(encoding="utf-8") == "scikit-learn==1.5.0"
     local = addresses.fetch("models:/iris/2")
     assert "skops==" in (local.folder / "requirements.txt").read_text(encoding="utf-8")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from gittrack.errors import GittrackError, InvalidValueError, NotFoundError
+from gittrack.errors import FormatError, GittrackError, InvalidValueError, NotFoundError
 from gittrack.models import requirements
 
 
@@ -230,3 +230,14 @@ def test_an_override_keeps_what_was_recorded(tmp_path: Path) -> None:
     assert (tmp_path / requirements.RECORDED).read_text() == "numpy==1.0"
     assert not (tmp_path / requirements.LOCK).exists()
     assert "numpy==2.0" in (tmp_path / "conda.yaml").read_text()
+
+
+def test_an_override_keeps_to_the_constraints(tmp_path: Path) -> None:
+    (tmp_path / requirements.CONSTRAINTS).write_text("scipy<2")
+    requirements.override(tmp_path, "scipy\n")
+    assert (tmp_path / requirements.REQUIREMENTS).read_text() == "scipy\n-c constraints.txt"
+    assert requirements.read(tmp_path) == ["scipy"]
+    (tmp_path / requirements.CONDA_ENV).write_text("dependencies: [")
+    with pytest.raises(FormatError, match="cannot be read"):
+        requirements.override(tmp_path, "numpy\n")
+    assert requirements.read(tmp_path) == ["scipy"]
