@@ -152,12 +152,25 @@ def build(
 
 
 def for_model(local: LocalModel, lines: Sequence[str], *, kind: str = VENV, say: Say = _silent) -> Environment:
-    """The environment of a fetched model; ``lines`` are the requirements in force.  Raises as ``build``."""
+    """The environment of a fetched model; ``lines`` are the requirements in force.  Raises as ``build``.
+
+    A signature on a version is about what was registered: for requirements that were set later, packages are built
+    from source only if the person who asks trusts the model.
+    """
     constraints = local.folder / requirements.CONSTRAINTS
     limits = constraints.read_text(encoding="utf-8").splitlines() if constraints.is_file() else []
-    return build(
-        lines, kind=kind, python=recorded_python(local.folder), constraints=limits, trusted=local.trusted, say=say
-    )
+    trusted = local.trust.said or (_as_registered(local, lines) and local.trusted)
+    return build(lines, kind=kind, python=recorded_python(local.folder), constraints=limits, trusted=trusted, say=say)
+
+
+def _as_registered(local: LocalModel, lines: Sequence[str]) -> bool:
+    """Whether these are the requirements in the manifest of a fetched model."""
+    path = local.folder / requirements.REQUIREMENTS
+    known = local.manifest.files.get(requirements.REQUIREMENTS)
+    if known is None or not path.is_file():
+        return False
+    content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest() == known[0] and requirements.parse(content) == list(lines)
 
 
 def recorded_python(folder: Path) -> str | None:

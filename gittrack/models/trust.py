@@ -65,6 +65,8 @@ class Trust:
         self, granted: bool = False, model: str = "the model", signed: Callable[[], str | None] | None = None
     ) -> None:
         self.model = model
+        #: The person who loads it said so.  A signature says less: it is about the files that were registered.
+        self.said = granted
         self._granted = granted
         self._signed = signed
         self._reason = ""

@@ -15,6 +15,7 @@ import gittrack
 from gittrack.errors import InvalidValueError, MissingDependencyError, NotFoundError, StateError
 from gittrack.models import addresses, environments, requirements
 from gittrack.models.environments import Environment
+from gittrack.models.trust import Trust
 
 
 def test_the_local_environment_is_this_python(tmp_path: Path) -> None:
@@ -81,6 +82,25 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     forest = RandomForestClassifier(n_estimators=5, random_state=0).fit(features, target)
     gittrack.sklearn.save_model(forest, tmp_path / "model", input_example=features[:2])
     return tmp_path / "model"
+
+
+def test_a_signature_does_not_vouch_for_requirements_that_were_set_later(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted: list[bool] = []
+
+    def build(lines: list[str], **options: Any) -> Environment:
+        trusted.append(options["trusted"])
+        return Environment("venv", Path(sys.executable))
+
+    monkeypatch.setattr(environments, "build", build)
+    for trust in (Trust(signed=lambda: None), Trust(True, signed=lambda: "nobody")):
+        local = addresses.fetch(model)
+        local.trust = trust
+        environments.for_model(local, requirements.read(local.folder))
+        requirements.override(local.folder, "six\n")
+        environments.for_model(local, requirements.read(local.folder))
+    assert trusted == [True, False, True, True]
 
 
 @pytest.fixture
