@@ -54,6 +54,11 @@ KINDS = ("ordinary", "linked", "bare", "shallow", "unborn", "sha256", "plain", "
 WITH_FILES = ("ordinary", "linked", "shallow", "unborn", "sha256")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests that take minutes are asked for."""
+    parser.addoption("--install", action="store_true", help="also run the tests that install packages from an index")
+
+
 @pytest.fixture(autouse=True)
 def sealed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home of its own with a known git config, and none of the variables of whoever runs the tests.

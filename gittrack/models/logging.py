@@ -161,7 +161,7 @@ def finish(
     _copy_extra_files(common.extra_files, folder, about)
     about.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     about.save(folder / MLMODEL)
-    _write_environment(folder, about, saved, common, modules)
+    _write_environment(folder, about, saved, common, modules | _modules_of_data(about, example))
     return about
 
 
@@ -189,6 +189,18 @@ def _inferred_signature(example: Example, predictor: Predictor) -> ModelSignatur
         _log.warning("the model has no signature: predicting the input example failed: %s", error)
         return None
     return ModelSignature(signature.inputs, inferred.outputs, signature.params)
+
+
+def _modules_of_data(about: Model, example: Example | None) -> set[str]:
+    """The modules that the model's input is made of.
+
+    Who logs a model has them loaded already, so that watching a prediction does not show them.
+    """
+    modules = set() if example is None else {type(example.data).__module__}
+    signature = about.signature
+    if signature is not None and signature.inputs is not None and not signature.from_type_hints:
+        modules.add("numpy" if signature.inputs.is_tensor_spec() else "pandas")  # what enforce_schema makes of it
+    return modules
 
 
 def _as_column(output: Any) -> Any:
@@ -263,9 +275,7 @@ def _write_environment(folder: Path, about: Model, saved: Saved, common: SaveOpt
         lines = requirements.check(line for part in parts for line in part.get("pip", ()))
     else:
         if common.pip_requirements is None:
-            lines = requirements.infer(
-                folder, distributions=[*saved.requirements, *_data_libraries(about)], modules=modules
-            )
+            lines = requirements.infer(folder, distributions=saved.requirements, modules=modules)
             more, constraints = requirements.given(common.extra_pip_requirements)
             lines = requirements.edited(lines, add=more)
         else:
@@ -287,15 +297,6 @@ def _write_environment(folder: Path, about: Model, saved: Saved, common: SaveOpt
     }
     text = yaml.safe_dump(python_env, default_flow_style=False, sort_keys=False)
     (folder / PYTHON_ENV).write_text(text, encoding="utf-8")
-
-
-def _data_libraries(about: Model) -> list[str]:
-    """What holds the input of the model: nobody else imports it, and it was there before the example was predicted."""
-    schema = about.get_input_schema()
-    example = (about.saved_input_example_info or {}).get("type")
-    if example == "dataframe" or (schema is not None and not schema.is_tensor_spec()):
-        return ["pandas"]
-    return ["numpy"] if schema is not None or example == "ndarray" else []
 
 
 def _pip_for_conda() -> list[str]:

@@ -241,3 +241,18 @@ def test_an_override_keeps_to_the_constraints(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be read"):
         requirements.override(tmp_path, "numpy\n")
     assert requirements.read(tmp_path) == ["scipy"]
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_what_the_input_is_made_of_is_needed_though_it_was_loaded_before(tmp_path: Path, table: bool) -> None:
+    import pandas as pd
+
+    import gittrack
+    from gittrack.models import infer_signature
+
+    rows = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    data = rows if table else rows.to_numpy()
+    for number, options in enumerate([{"input_example": data}, {"signature": infer_signature(data)}]):
+        folder = tmp_path / str(number)
+        gittrack.sklearn.save_model(forest(), folder, **options)
+        assert ("pandas" in names(requirements.read(folder))) == table
