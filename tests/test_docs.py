@@ -26,7 +26,7 @@ PROSE = [
 #: Pages that must be there; there may be more.
 TOPICS = {
     "artifacts", "cli", "config", "errors", "glossary", "mlflow", "models", "quickstart", "registry", "reproduce",
-    "runs", "search", "serving", "signing", "storage", "tracking",
+    "requirements", "runs", "search", "serving", "signing", "storage", "tracking",
 }  # fmt: skip
 
 
