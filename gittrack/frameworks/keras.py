@@ -8,7 +8,9 @@ Keras that make models are let through, and a file of weights that has everythin
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +31,7 @@ FILE: Final = "model.keras"
 _KERAS_MODULE: Final = "keras_module.txt"
 _WEIGHTS: Final = "model.weights.h5"
 _MAX_JSON: Final = 64 << 20
+_BACKENDS: Final = ("tensorflow", "torch", "jax")
 #: Modules of Keras that are made of layers, numbers and formulas.
 _MODULES = re.compile(
     r"keras(?:\.(?:activations|constraints|dtype_policies|initializers|layers|losses|metrics|models|optimizers"
@@ -67,6 +70,9 @@ def save(model: Any, folder: Path, options: Mapping[str, Any]) -> Saved:
 
 def load(folder: Path, conf: Mapping[str, Any], *, trust: Trust) -> Any:
     """The model; see ``models.flavours.Flavour``."""
+    if "keras" not in sys.modules and conf.get("keras_backend") in _BACKENDS:
+        # Keras chooses what it computes with when it is imported; what the model was made with is what it asks for.
+        os.environ.setdefault("KERAS_BACKEND", conf["keras_backend"])
     keras = native.library("keras", "keras")
     if conf.get("save_exported_model"):
         trust.require("a model that TensorFlow exported")

@@ -8,6 +8,7 @@ name what the lock names.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -22,7 +23,7 @@ import pytest
 import gittrack
 from gittrack.models import addresses, environments, requirements
 
-FLAVOURS = ("sklearn", "xgboost", "lightgbm", "catboost", "statsmodels", "pytorch", "onnx")
+FLAVOURS = ("sklearn", "xgboost", "lightgbm", "catboost", "statsmodels", "pytorch", "onnx", "keras")
 LIBRARIES = {"sklearn": "scikit-learn", "pytorch": "torch"}
 MODULES = {"pytorch": "torch"}
 
@@ -36,6 +37,9 @@ runpy.run_module("gittrack.models.verification", run_name="__main__")
 
 def trained(flavour: str, table: Any, labels: Any) -> tuple[Any, Any]:
     """(A small model, an input example)."""
+    if flavour == "keras":
+        pytest.importorskip("torch", reason="what Keras computes with here")
+        os.environ.setdefault("KERAS_BACKEND", "torch")
     library = pytest.importorskip(MODULES.get(flavour, flavour), reason=f"a model of {flavour}")
     if flavour == "pytorch":
         return library.nn.Linear(4, 3), table.to_numpy()[:3]
@@ -46,6 +50,9 @@ def trained(flavour: str, table: Any, labels: Any) -> tuple[Any, Any]:
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "graph", ends[:1], ends[1:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
         return model, table.to_numpy()[:3]
+    if flavour == "keras":
+        layers = [library.layers.Input((4,)), library.layers.Dense(3)]
+        return library.Sequential(layers), table.to_numpy()[:3]
     if flavour == "sklearn":
         from sklearn.ensemble import RandomForestClassifier
 
@@ -119,16 +126,10 @@ def asked_for(request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.usefixtures("asked_for")
 def test_pip_installs_what_the_lock_says(
-    flavour: str,
-    tmp_path: Path,
-    table: Any,
-    labels: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    flavour: str, tmp_path: Path, table: Any, labels: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not request.config.getoption("--install"):
-        pytest.skip("installs packages: only with --install")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     lines = saved(flavour, tmp_path / "model", table, labels)
     local = addresses.fetch(tmp_path / "model", trust=True)
