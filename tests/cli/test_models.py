@@ -225,7 +225,10 @@ def test_at(iris: Sandbox, said: Said, cli: Cli) -> None:
     assert json.loads(said("list", "iris", "--at", "HEAD", "--json"))[0]["version"] == "2"
     assert "v1" in said("list", "--at", "HEAD")
     assert "iris v1 (Production)" in said("show", "iris@v1", "--at", "HEAD")
-    assert cli("models", "list", "--at", "2020-01-01").out == ""
+    before = cli("models", "list", "--at", "2020-01-01")
+    assert before.out == ""
+    assert "there were no models then" in before.err
+    assert "no model matches the filter" in cli("models", "list", "-f", "name = 'nope'").err
     said("promote", "iris@v2", "staging")
     assert "iris v1 (Production)" in said("show", "iris@production", "--at", "2999-01-01")
     said("rename", "iris", "flowers")

@@ -49,6 +49,10 @@ def verb(name: str, everything: bool, filter_string: str, at: str | None, as_jso
             output.array(base.model_json(model) | {"versions": count} for model, count in models)
         elif models:
             output.lines(_model_table(models))
+        elif at is not None:
+            output.message("there were no models then")
+        elif filter_string:
+            output.message("no model matches the filter")
         else:
             output.message("no models; `gittrack models register RUN NAME` makes one")
 
