@@ -52,6 +52,8 @@ def command(
         raise UsageError("`--metric` is for comparing after a rerun", hint="add `--run`")
     with common.tracker() as opened:
         found = opened.get_run(opened.resolve(run))
+        if keys:
+            reproduce.metrics_to_check(found, keys)  # before anything is made or run
         short = found.info.run_id[: common.SHORT]
         root = opened.repo.paths.work_tree or opened.repo.paths.main_root
         target = (into or root.with_name(f"{root.name}-{short}")).absolute()
@@ -62,11 +64,14 @@ def command(
                 amount = reproduce.restore_artifacts(opened, found, target)
             output.message(f"copied {text.count(amount, 'artifact')} into {target / reproduce.ARTIFACTS_FOLDER}")
     if not rerun:
-        output.lines([str(target)])
+        if as_json:
+            output.document({"run": found.info.run_id, "worktree": str(target)})
+        else:
+            output.lines([str(target)])
         return
     again = _rerun(found, target)
     checks = reproduce.check_metrics(found, again, tolerance=tolerance, keys=keys)
-    _report(found, again, checks, as_json)
+    _report(found, again, checks, target if as_json else None)
     bad = [one.key for one in checks if not one.ok]
     if bad:
         raise ReproductionError(
@@ -76,11 +81,12 @@ def command(
 
 
 def _rerun(run: Run, target: Path) -> Run:
-    """Run the recorded command in the work tree, as a new run; that run, over."""
+    """Run the recorded command in the work tree; of the runs that it makes, the one that repeats ``run``."""
     from gittrack import config, session
     from gittrack.cli.run import child_environment
     from gittrack.track import reproduce
     from gittrack.track.command import environment_of, execute
+    from gittrack.types import RunId
 
     words, folder = reproduce.recorded_command(run, target)
     words = _with_python(words)
@@ -100,7 +106,10 @@ def _rerun(run: Run, target: Path) -> Run:
         outcome = execute(
             again,
             words,
-            environment=child_environment(config.environment(), opened, again.run_id),
+            environment={
+                **child_environment(config.environment(), opened, again.run_id),
+                reproduce.RERUN_VARIABLE: again.run_id,
+            },
             folder=folder,
             pass_on={"stdout": say, "stderr": say},
         )
@@ -112,7 +121,16 @@ def _rerun(run: Run, target: Path) -> Run:
             f"the rerun failed with exit status {outcome.exit_status}",
             hint=f"`gittrack artifacts cat {again.run_id[: common.SHORT]} stderr.txt` has what it said",
         )
-    return opened.get_run(again.run_id)
+    made = reproduce.runs_of_rerun(opened, RunId(again.run_id))
+    found = reproduce.counterpart(run, made)
+    if len(made) > 1:
+        short, name = found.info.run_id[: common.SHORT], found.info.run_name
+        output.message(f"the program made {len(made)} runs; {short} {name} is the one to compare")
+    if found.info.run_id != again.run_id:
+        opened.writer(RunId(found.info.run_id)).set_tags({reproduce.REPRODUCES_TAG: run.info.run_id})
+        opened.writer(again.run_id).delete_tag(reproduce.REPRODUCES_TAG)
+        opened.flush()
+    return found
 
 
 def _with_python(words: list[str]) -> list[str]:
@@ -123,13 +141,14 @@ def _with_python(words: list[str]) -> list[str]:
     return words
 
 
-def _report(run: Run, again: Run, checks: Sequence[Check], as_json: bool) -> None:
+def _report(run: Run, again: Run, checks: Sequence[Check], json_of: Path | None) -> None:
     from gittrack.track.reproduce import changed_packages
 
     packages = changed_packages(run.environment, again.environment)
-    if as_json:
+    if json_of is not None:
         document = {
             "run": run.info.run_id,
+            "worktree": str(json_of),
             "rerun": again.info.run_id,
             "reproduced": all(one.ok for one in checks),
             "metrics": {one.key: one._asdict() for one in checks},

@@ -35,6 +35,7 @@ VARIABLES: Final = (
     "NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE",
     "PYTHONHASHSEED", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_DEFAULT_ENV", "LANG", "LC_ALL", "TZ",
     "CI", "GITHUB_RUN_ID", "GITHUB_WORKFLOW", "CI_JOB_ID", "CI_PIPELINE_ID", "BUILD_TAG",
+    "GITTRACK_RERUN",  # set by `gittrack reproduce --run`, which so knows every run that its program made
 )  # fmt: skip
 
 #: Variables with which launchers and schedulers tell a process its place in a job.

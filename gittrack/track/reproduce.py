@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gittrack.errors import AlreadyExistsError, GitError, ReproductionError
+from gittrack.errors import AlreadyExistsError, GitError, NotFoundError, ReproductionError
 from gittrack.store import files, gateway, layout
 from gittrack.track.environment import MAX_ARGUMENTS, MAX_TEXT
 from gittrack.track.secrets import REDACTED
@@ -20,10 +20,12 @@ from gittrack.track.secrets import REDACTED
 if TYPE_CHECKING:
     from gittrack.store.repo import Repo
     from gittrack.track.runs import Tracker
-    from gittrack.types import Run
+    from gittrack.types import Run, RunId
 
 #: Tag of a rerun: the id of the run that it repeats.
 REPRODUCES_TAG: Final = "gittrack.reproduces"
+#: Variable of a rerun's program: the id of the run that was made for it.  Runs record it with their environment.
+RERUN_VARIABLE: Final = "GITTRACK_RERUN"
 #: Where `--artifacts` puts a run's files, below the work tree.
 ARTIFACTS_FOLDER: Final = "artifacts"
 
@@ -143,6 +145,58 @@ def changed_packages(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> di
     return {name: (a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name)}
 
 
+def runs_of_rerun(tracker: Tracker, rerun_id: RunId) -> list[Run]:
+    """Every run that the program of a rerun made, in the order they started: the one made for it, then its own."""
+    first = tracker.get_run(rerun_id)
+    since = f"attributes.start_time >= {first.info.start_time}"
+    found, token = [first], None
+    while True:
+        page = tracker.search_runs(filter_string=since, order_by=["start_time ASC"], page_token=token)
+        found += [
+            run
+            for run in page
+            if run.environment.get("variables", {}).get(RERUN_VARIABLE) == rerun_id and run.info.run_id != rerun_id
+        ]
+        token = page.token
+        if token is None:
+            return found
+
+
+def counterpart(run: Run, made: Sequence[Run]) -> Run:
+    """The run in ``made`` that repeats ``run``: of the same name, then with the most like parameters; else the first.
+
+    A program may make several runs, one per model for instance; only one of them is the rerun of ``run``.
+    """
+
+    def likeness(one: Run) -> tuple[bool, float]:
+        params = {*run.data.params, *one.data.params}
+        same = sum(run.data.params.get(key) == one.data.params.get(key) for key in params)
+        return one.info.run_name == run.info.run_name, same / max(len(params), 1)
+
+    return max(made, key=likeness)
+
+
+def metrics_to_check(run: Run, keys: Sequence[str] = ()) -> list[str]:
+    """``keys``, or all metrics of the run but system metrics if there are none.
+
+    Raises:
+        NotFoundError: The run does not have one of ``keys``.
+        ReproductionError: The run has no metric to compare.
+    """
+    short = run.info.run_id[:8]
+    for key in keys:
+        if key not in run.data.metrics:
+            raise NotFoundError(
+                f"run `{short}` has no metric `{key}`", hint=f"`gittrack metrics {short}` lists its metrics"
+            )
+    wanted = list(keys) or sorted(key for key in run.data.metrics if not key.startswith("system/"))
+    if not wanted:
+        raise ReproductionError(
+            f"run `{short}` has no metric to compare", hint=f"`gittrack reproduce {short}` brings its code back"
+        )
+    return wanted
+
+
 def check_metrics(run: Run, rerun: Run, *, tolerance: float, keys: Sequence[str] = ()) -> list[Check]:
     """Compare the last values of the run's metrics with the rerun's.
 
@@ -153,15 +207,9 @@ def check_metrics(run: Run, rerun: Run, *, tolerance: float, keys: Sequence[str]
         keys: Only these metrics; all but system metrics if there are none.
 
     Raises:
-        ReproductionError: The run has no metric to compare, or not one of ``keys``.
+        NotFoundError, ReproductionError: As :func:`metrics_to_check`.
     """
-    wanted = list(keys) or sorted(key for key in run.data.metrics if not key.startswith("system/"))
-    missing = [key for key in wanted if key not in run.data.metrics]
-    if missing or not wanted:
-        raise ReproductionError(
-            f"run `{run.info.run_id}` has no metric " + (f"`{missing[0]}`" if missing else "to compare"),
-            hint=f"`gittrack metrics {run.info.run_id[:8]}` lists its metrics",
-        )
+    wanted = metrics_to_check(run, keys)
     return [_check(key, run.data.metrics[key], rerun.data.metrics.get(key), tolerance) for key in wanted]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gittrack.errors import ReproductionError
+from gittrack.errors import NotFoundError, ReproductionError
 from gittrack.track import reproduce
 from gittrack.types import Run, RunData, RunInfo
 from tests.cli.conftest import Cli, open_tracker
@@ -134,6 +134,51 @@ def test_a_rerun_that_differs(trained: Sandbox, cli: Cli, tmp_path: Path) -> Non
     assert loose.status == 0
 
 
+SEVERAL = f"""
+import sys
+sys.path.insert(0, {PACKAGE!r})
+import gittrack
+for C in (0.01, 0.1, 1.0):
+    with gittrack.start_run(run_name=sys.argv[1] if len(sys.argv) > 1 else None):
+        gittrack.log_param("C", C)
+        gittrack.log_metric("acc", C / 2)
+"""
+
+
+@pytest.mark.parametrize("names", [[], ["same"]])
+def test_a_program_that_makes_several_runs(
+    git_repo: Sandbox, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    monkeypatch.chdir(git_repo.path)
+    git_repo.write("several.py", SEVERAL)
+    subprocess.run([sys.executable, "several.py", *names], check=True)
+
+    for number, value in {1: 0.5, 2: 0.05, 3: 0.005}.items():
+        target = str(tmp_path / f"again-{number}")
+        runs = json.loads(cli("search", f"metrics.acc = {value}", "-o", "start_time ASC", "--json").out)
+        wanted = runs[0]["info"]["run_id"]
+        answer = cli("reproduce", wanted, "--run", "--into", target, "--json")
+        assert answer.status == 0, answer.err
+        report = json.loads(answer.out)
+        assert (report["run"], report["worktree"]) == (wanted, target)
+        assert report["metrics"]["acc"]["rerun"] == value
+        assert "the program made 3 runs; " in answer.err
+
+        tagged = json.loads(cli("search", f"tags.`gittrack.reproduces` = '{wanted}'", "--json").out)
+        assert [run["info"]["run_id"] for run in tagged] == [report["rerun"]]
+
+
+def test_a_metric_that_is_not_there_is_said_before_anything_is_made(trained: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    answer = cli("reproduce", "first", "--run", "-m", "nope", "--into", str(tmp_path / "again"))
+    assert (answer.status, "has no metric `nope`" in answer.err) == (1, True)
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_work_tree_as_json(trained: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    answer = cli("reproduce", "first", "--into", str(tmp_path / "again"), "--json")
+    assert json.loads(answer.out)["worktree"] == str(tmp_path / "again")
+
+
 def test_a_rerun_that_fails(trained: Sandbox, cli: Cli, tmp_path: Path, program: Path) -> None:
 
     subprocess.run([program, "run", "-q", "--name", "bad", "--", "sh", "-c", "exit 4"], check=False)
@@ -174,9 +219,10 @@ def test_what_is_compared() -> None:
         ("b", False),
     ]
     assert [one.key for one in reproduce.check_metrics(run, rerun, tolerance=0, keys=["a"])] == ["a"]
-    for keys in (["c"], []):
-        with pytest.raises(ReproductionError):
-            reproduce.check_metrics(some_run({}) if not keys else run, rerun, tolerance=0, keys=keys)
+    with pytest.raises(ReproductionError):
+        reproduce.check_metrics(some_run({}), rerun, tolerance=0)
+    with pytest.raises(NotFoundError):
+        reproduce.check_metrics(run, rerun, tolerance=0, keys=["c"])
 
 
 @pytest.mark.parametrize(
