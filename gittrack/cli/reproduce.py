@@ -97,7 +97,10 @@ def _rerun(run: Run, target: Path) -> Run:
         name=f"{run.info.run_name}-rerun",
         tags={reproduce.REPRODUCES_TAG: run.info.run_id},
         user_id=session.user(),
-        environment=environment_of(words, config.environment()),
+        environment={
+            **environment_of(words, config.environment()),
+            "directory": folder.relative_to(target).as_posix(),
+        },
     )
     opened.end_at_exit(again)
     opened.flush()

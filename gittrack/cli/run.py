@@ -89,10 +89,12 @@ def _experiment(opened: Tracker, name: str | None, settings: Config) -> str:
 
 def child_environment(inherited: Mapping[str, str], opened: Tracker, run_id: str) -> dict[str, str]:
     """The program's environment: ours, and where and into which run it logs."""
-    uri = opened.repo.paths.main_root.as_uri()
+    paths = opened.repo.paths
+    # The work tree that the program runs in, linked or not: further runs of the program carry the code that is there.
+    uri = (paths.work_tree or paths.main_root).as_uri()
     own = {"GITTRACK_RUN_ID": run_id, "GITTRACK_TRACKING_URI": uri}
     # MLflow itself cannot read this store, and fails on a run id that its own store does not have.
-    if inherited.get("MLFLOW_TRACKING_URI") == uri:
+    if inherited.get("MLFLOW_TRACKING_URI") in (uri, paths.main_root.as_uri()):
         own["MLFLOW_RUN_ID"] = run_id
     # What a Python program prints should be seen when it is printed, also through a pipe.
     return {"PYTHONUNBUFFERED": "1", **inherited, **own}

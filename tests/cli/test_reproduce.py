@@ -164,6 +164,12 @@ def test_a_program_that_makes_several_runs(
         assert report["metrics"]["acc"]["rerun"] == value
         assert "the program made 3 runs; " in answer.err
 
+        # Each of the runs carries the code of the work tree it ran in, not of the one that is here now.
+        git_repo.write("several.py", SEVERAL + f"# edited {number} times since\n")
+        made = json.loads(cli("log", "-n", "3", "--json").out)
+        assert {run["code"]["tree"] for run in made} == {runs[0]["code"]["tree"]}
+        assert {run["environment"]["directory"] for run in made} == {"."}
+
         tagged = json.loads(cli("search", f"tags.`gittrack.reproduces` = '{wanted}'", "--json").out)
         assert [run["info"]["run_id"] for run in tagged] == [report["rerun"]]
 
