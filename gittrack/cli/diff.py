@@ -64,7 +64,7 @@ def sides(found: Comparison) -> dict[str, Any]:
         return {key: {"a": pair.a, "b": pair.b} for key, pair in pairs.items()}
 
     artifacts = {
-        key: {side: None if one is None else render.artifact_json(one) for side, one in zip("ab", pair, strict=True)}
+        key: {side: None if one is None else render.artifact_json(one) for side, one in (("a", pair.a), ("b", pair.b))}
         for key, pair in found.artifacts.items()
     }
     return {
@@ -99,8 +99,29 @@ def _section(title: str, rows: list[list[str]], same: int) -> Iterator[str]:
     yield ""
     yield output.style(title, "bold") + (f" ({same} the same)" if rows and same else "" if rows else ": the same")
     if rows:
-        headers = ["", "a", "b", "change"][: len(rows[0])]
-        yield from ("    " + line for line in output.table(headers, rows, cut=False))
+        table, long = _apart(rows, output.columns())
+        if table:
+            headers = ["", "a", "b", "change"][: len(rows[0])]
+            yield from ("    " + line for line in output.table(headers, table, cut=False))
+        for name, a, b, *_ in long:
+            yield f"    {name}"
+            yield output.style(f"      a  {a}", "red")
+            yield output.style(f"      b  {b}", "green")
+
+
+def _apart(rows: list[list[str]], limit: int | None) -> tuple[list[list[str]], list[list[str]]]:
+    """The rows that fit into a table ``limit`` columns wide, and those too long for it."""
+    table, long = list(rows), []
+    sizes = {id(row): [text.width(text.clean(cell)) for cell in row] for row in rows}
+
+    def needed() -> int:
+        return 4 + sum(max(sizes[id(row)][place] for row in table) + 2 for place in range(len(table[0]))) - 2
+
+    while limit is not None and table and needed() > limit:
+        longest = max(table, key=lambda row: sum(sizes[id(row)]))
+        table.remove(longest)
+        long.append(longest)
+    return table, [row for row in rows if any(row is one for one in long)]
 
 
 def _shown(value: str | None) -> str:
@@ -111,7 +132,7 @@ def _metric(key: str, pair: Pair[float]) -> list[str]:
     change = ""
     if pair.a is not None and pair.b is not None:
         change = f"{pair.b - pair.a:+.6g}"
-    return [key, *("–" if value is None else text.number(value) for value in pair), change]
+    return [key, *("–" if value is None else text.number(value) for value in (pair.a, pair.b)), change]
 
 
 def _file(one: Artifact | None) -> str:

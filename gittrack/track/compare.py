@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gittrack.store import gateway, layout
 
@@ -23,7 +23,8 @@ _EMPTY_TREE: Final = {
 }
 
 
-class Pair(NamedTuple, Generic[T]):
+@dataclass(frozen=True, slots=True)
+class Pair(Generic[T]):
     """One fact in both runs; None where a run does not have it."""
 
     a: T | None
