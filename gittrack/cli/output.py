@@ -25,6 +25,7 @@ _CODES: Final = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blu
 _NONCE: Final = os.urandom(8).hex()
 _STYLED: Final = re.compile(f"\x00{_NONCE}(\\d+)\x00")
 _CELL: Final = 40  # columns of a cell, where a table is too wide
+_LAST: Final = 16  # columns that are worth having of a last column
 _LESS: Final = "FRX"  # git's choice: leave when it fits, pass colours, keep the screen
 
 
@@ -188,13 +189,14 @@ def table(
         headers: A name per column; all empty for no heading line.
         rows: The cells, as many as there are headers.
         right: The columns that are aligned right.
-        cut: On a terminal that is too narrow, cells are cut at 40 columns and the columns at the right edge that still
-            do not fit are left out, which is said on standard error.  Elsewhere, or if false, all is printed in full.
+        cut: On a terminal that is too narrow, cells are cut at 40 columns, the last column to what is left (never a
+            number), and those at the right edge that still do not fit are left out, which is said on standard error.
+            Elsewhere, or if false, all is printed in full.
     """
     headers = [text.clean(header) for header in headers]
     body = [[_tidy(cell) for cell in row] for row in rows]
     widths = [max(text.width(cell) for cell in column) for column in zip(headers, *body, strict=True)]
-    shown = _fit(headers, widths, columns()) if cut else len(widths)
+    shown = _fit(headers, widths, columns(), right) if cut else len(widths)
 
     def line(cells: Sequence[str], heading: bool = False) -> str:
         last = max((position for position in range(shown) if cells[position]), default=-1)
@@ -212,7 +214,7 @@ def table(
         yield line(row)
 
 
-def _fit(headers: Sequence[str], widths: list[int], limit: int | None) -> int:
+def _fit(headers: Sequence[str], widths: list[int], limit: int | None, whole: Sequence[int]) -> int:
     """How many columns fit into ``limit``; cuts ``widths`` where all of them would not."""
     shown = len(widths)
     if limit is None or sum(widths) + 2 * (shown - 1) <= limit:
@@ -221,9 +223,13 @@ def _fit(headers: Sequence[str], widths: list[int], limit: int | None) -> int:
     widths[:] = [min(one, _CELL) for one in widths]
     while shown > 2 and sum(widths[:shown]) + 2 * (shown - 1) > limit:
         shown -= 1
+    left = limit - sum(widths[:shown]) - 2 * shown
+    if shown < len(widths) and shown not in whole and left >= _LAST:
+        widths[shown] = min(widths[shown], left)
+        shown += 1
     if shown < len(widths):
-        missing = text.count(len(widths) - shown, "column")
-        message(f"{missing} not shown for lack of room: {text.quoted(headers[shown:])}")
+        said = f"{text.count(len(widths) - shown, 'column')} not shown for lack of room: "
+        message(said + text.listed(headers[shown:], limit - len(said)))
     spare = limit - sum(widths[:shown]) - 2 * (shown - 1)
     for position in reversed(range(shown)):
         more = min(wanted[position] - widths[position], max(spare, 0))
@@ -271,9 +277,12 @@ def error(line: str, hint: str | None = None, *, pointing: tuple[str, int] | Non
 
 def confirm(question: str) -> bool:
     """Ask on standard error for yes or no; no is the default."""
-    import click
-
-    return click.confirm(text.clean(question), err=True)
+    sys.stderr.write(f"{text.clean(question)} [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # ^D: what comes next starts on a line of its own
+        message("")
+    return answer.strip().lower() in ("y", "yes")
 
 
 class Progress:

@@ -23,6 +23,8 @@ _STATUS_STYLE: Final = {
 }
 #: Metrics and parameters shown for a run in a log entry; `gittrack show` has them all.
 _IN_LOG: Final = 12
+#: Characters of a parameter's value in a log entry.
+_VALUE: Final = 60
 
 #: `--format` placeholders without an argument.  `gittrack help runs` describes them; a test keeps the two in step.
 PLACEHOLDERS: Final[dict[str, Callable[[Run, Mapping[str, str]], str]]] = {
@@ -143,10 +145,11 @@ def block(run: Run, names: Mapping[str, str]) -> Iterator[str]:
     yield from heading(run, names)
     note = run.data.tags.get(NOTE_TAG, "")
     body = [text.clean_lines(note)[0]] if note else []
+    limit = output.columns()
     for items in (list(_metrics(run)), sorted(run.data.params.items())):
-        if items:
-            more = f" … and {len(items) - _IN_LOG} more" if len(items) > _IN_LOG else ""
-            body.append(pairs(items[:_IN_LOG]) + more)
+        shown = [f"{key}={value if len(value) <= _VALUE else value[: _VALUE - 1] + '…'}" for key, value in items]
+        more = [f"… and {len(items) - _IN_LOG} more"] if len(items) > _IN_LOG else []
+        body += text.wrapped([*shown[:_IN_LOG], *more], None if limit is None else limit - 4)
     if body:
         yield ""
         yield from ("    " + line for line in body)
@@ -190,6 +193,9 @@ def as_json(run: Run, names: Mapping[str, str]) -> dict[str, Any]:
 
 def metric_table(run: Run, heading: str) -> Iterator[str]:
     """The metrics of a run: last value and, of more than one point, least, greatest, last step and number."""
+    if all(one.count <= 1 for one in run.data.summaries.values()):
+        plain = [[key, text.number(value)] for key, value in sorted(run.data.metrics.items())]
+        return output.table([heading, "value" if heading else ""], plain, right=[1], cut=False)
     rows = []
     for key, value in sorted(run.data.metrics.items()):
         one = run.data.summaries.get(key)

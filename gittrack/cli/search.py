@@ -64,12 +64,35 @@ def command(
             show(runs, names, renderer(oneline, template), as_json, cleaned=template is not None)
             return
         found = list(runs)
-        wanted = [key.strip() for key in columns.split(",")] if columns else _columns(found)
+        wanted = _meant(columns, found) if columns else _columns(found)
         if found:
-            headers = ["run", "name", "experiment", "status", "started", *(key.partition(".")[2] for key in wanted)]
-            numeric = [5 + place for place, key in enumerate(wanted) if key.startswith("metrics.")]
-            output.lines(output.table(headers, _rows(found, names, wanted), right=numeric))
+            # What was asked for stands before what is always there: a narrow terminal leaves out columns at the right.
+            first = 2 if columns else 5
+            headers = ["run", "name", "experiment", "status", "started"]
+            headers[first:first] = [_title(key) for key in wanted]
+            numeric = [first + place for place, key in enumerate(wanted) if key.startswith("metrics.")]
+            output.lines(output.table(headers, _rows(found, names, wanted, first), right=numeric))
         output.message(text.count(len(found), "run"))
+
+
+def _title(key: str) -> str:
+    """The heading of a column."""
+    kind, _, name = key.partition(".")
+    return name if kind in ("metrics", "params", "tags") else key
+
+
+def _meant(columns: str, runs: Sequence[Run]) -> list[str]:
+    """The columns that a person asked for; a name alone is that of a metric, parameter or tag of these runs."""
+    known = [f"metrics.{key}" for run in runs for key in run.data.metrics]
+    known += [f"params.{key}" for run in runs for key in run.data.params]
+    known += [f"tags.{key}" for run in runs for key in run.data.tags]
+    by_name = {key.partition(".")[2]: key for key in reversed(known)}
+    wanted = [by_name.get(key, key) for key in map(str.strip, columns.split(","))]
+    nowhere = [key for key in wanted if key not in known]
+    if nowhere and runs:
+        hint = text.suggest(nowhere[0], dict.fromkeys([*known, *by_name]))
+        output.message(f"none of these runs has {text.quoted(nowhere)}" + (f"; {hint}" if hint else ""))
+    return wanted
 
 
 def _columns(runs: Sequence[Run]) -> list[str]:
@@ -81,22 +104,21 @@ def _columns(runs: Sequence[Run]) -> list[str]:
     return [f"metrics.{key}" for key in metrics] + [f"params.{key}" for key in params]
 
 
-def _rows(runs: Sequence[Run], names: Mapping[str, str], wanted: Sequence[str]) -> Iterator[list[str]]:
+def _rows(runs: Sequence[Run], names: Mapping[str, str], wanted: Sequence[str], first: int) -> Iterator[list[str]]:
     for run in runs:
-        yield [
+        row = [
             output.Cell(run.info.run_id[: common.SHORT], "yellow"),
             run.info.run_name,
             names.get(run.info.experiment_id, run.info.experiment_id),
             output.Cell(run.info.status, render.status_style(run.info.status)),
             text.ago(run.info.start_time),
-            *(_value(run, key) for key in wanted),
         ]
+        row[first:first] = [_value(run, key) for key in wanted]
+        yield row
 
 
 def _value(run: Run, key: str) -> str:
     kind, _, name = key.partition(".")
     if kind == "metrics":
         return text.number(run.data.metrics[name]) if name in run.data.metrics else ""
-    if kind == "tags":
-        return run.data.tags.get(name, "")
-    return run.data.params.get(name if kind == "params" else key, "")
+    return (run.data.tags if kind == "tags" else run.data.params).get(name, "")

@@ -11,7 +11,7 @@ from gittrack.cli import common, output, render, text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from gittrack.types import Artifact, Run
+    from gittrack.types import Artifact, DatasetInput, Run
 
 
 @common.verb()
@@ -58,13 +58,18 @@ def _everything(run: Run, names: Mapping[str, str], artifacts: Mapping[str, Arti
     yield from _section("Parameters", output.table(["", ""], sorted(run.data.params.items()), cut=False))
     tags = sorted(item for item in run.data.tags.items() if not item[0].startswith("mlflow."))
     yield from _section("Tags", output.table(["", ""], tags, cut=False))
-    yield from _section("Datasets", (f"{one.dataset.name}  {one.dataset.digest}" for one in run.inputs.dataset_inputs))
+    yield from _section("Datasets", output.table(["", "", ""], map(_dataset, run.inputs.dataset_inputs), cut=False))
     sizes = [[path, text.size(one.size)] for path, one in artifacts.items()]
     yield from _section("Artifacts", output.table(["", ""], sizes, right=[1], cut=False))
     yield from _section("Environment", render.environment(run, packages=packages))
     left_out = run.code.get("left_out") or []
     yield from _section("Not recorded with the code", (f"{path}: {reason}" for path, reason in left_out))
     yield ""
+
+
+def _dataset(one: DatasetInput) -> list[str]:
+    context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")
+    return [one.dataset.name, context, one.dataset.digest]
 
 
 def _section(title: str, body: Iterator[str]) -> Iterator[str]:

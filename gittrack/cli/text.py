@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 #: Control characters (C0, DEL, C1), bidirectional and other invisible formatting, line separators, lone surrogates and
@@ -140,6 +140,29 @@ def ago(milliseconds: int, *, now: float | None = None) -> str:
 def quoted(names: Iterable[str]) -> str:
     """Names in backticks, separated by commas."""
     return ", ".join(f"`{name}`" for name in names)
+
+
+def listed(names: Sequence[str], columns: int) -> str:
+    """Names in backticks, as many as fit into ``columns`` columns (at least one), and how many there are more."""
+    for shown in range(len(names), 0, -1):
+        more = f" and {len(names) - shown:,} more" if shown < len(names) else ""
+        line = quoted(names[:shown]) + more
+        if width(clean(line)) <= columns:
+            break
+    return line
+
+
+def wrapped(items: Iterable[str], columns: int | None) -> Iterator[str]:
+    """``items`` with a space between them, in lines of at most ``columns`` columns, broken between items only."""
+    line = ""
+    for item in items:
+        if line and columns is not None and width(clean(line)) + 1 + width(clean(item)) > columns:
+            yield line
+            line = item
+        else:
+            line = f"{line} {item}" if line else item
+    if line:
+        yield line
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:

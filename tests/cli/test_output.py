@@ -136,6 +136,60 @@ def test_a_wide_table_on_a_narrow_terminal(project: Sandbox, program: Path) -> N
     assert all(len(line) <= 60 for line in lines if "not shown" not in line)
 
 
+def test_a_last_column_of_text_is_cut_and_not_left_out(project: Sandbox, program: Path) -> None:
+    shown, _ = at_terminal([str(program), "--color=never", "config"], columns=80)
+    lines = shown.replace("\r", "").splitlines()
+    assert lines[0].split() == ["setting", "value", "from", "meaning"]
+    assert all(len(line) <= 80 for line in lines)
+    assert any(line.endswith("…") for line in lines)
+
+
+def test_many_columns_that_are_left_out_are_one_line(project: Sandbox, program: Path, cli: Cli) -> None:
+    tracker = open_tracker(project.path)
+    run = tracker.create_run(name="many", capture=False)
+    run.log_params({f"parameter-{number:03}": "1" for number in range(100)})
+    run.end()
+    tracker.close()
+    shown, _ = at_terminal([str(program), "--color=never", "search", "params.`parameter-001` = '1'"], columns=80)
+    (line,) = (line for line in shown.replace("\r", "").splitlines() if "not shown" in line)
+    assert len(line) <= 80
+    assert " columns not shown for lack of room: `parameter-0" in line
+    assert line.endswith(" more")
+
+
+def test_columns_that_were_asked_for_stand_first(project: Sandbox, program: Path) -> None:
+    words = ["search", "-e", "churn", "-c", "metrics.acc,params.lr,params.model"]
+    shown, _ = at_terminal([str(program), "--color=never", *words], columns=44)
+    assert "run       name        acc  lr    model" in shown.replace("\r", "")
+
+
+def test_log_breaks_lines_between_facts(project: Sandbox, program: Path) -> None:
+    tracker = open_tracker(project.path)
+    run = tracker.create_run(name="wordy", capture=False)
+    run.log_params({f"name{number}": "value" * number for number in range(9)} | {"long": "x" * 5000})
+    run.end()
+    tracker.close()
+    shown, _ = at_terminal([str(program), "--color=never", "log", "-1"], columns=50)
+    facts = [line for line in shown.replace("\r", "").splitlines() if line.startswith("    ")]
+    assert [word for line in facts for word in line.split()][-2:] == ["name7=" + "value" * 7, "name8=" + "value" * 8]
+    assert all(len(line) <= 50 for line in facts if " " in line.strip())
+    assert max(map(len, facts)) < 80  # a summary; `gittrack show` has the value
+
+
+def test_diff_of_long_values_is_no_table(project: Sandbox, program: Path) -> None:
+    long = "python train.py " + "--option " * 12
+    tracker = open_tracker(project.path, command=long.split())
+    tracker.create_run(name="long").end()
+    tracker.close()
+    shown, _ = at_terminal([str(program), "--color=never", "diff", "alpha", "long", "--no-code"], columns=80)
+    lines = shown.replace("\r", "").splitlines()
+    at = lines.index("    command")
+    assert lines[at + 1 : at + 3] == ["      a  python train.py --lr 0.1", f"      b  {long.strip()}"]
+    assert all(len(line) <= 80 for line in lines if line != lines[at + 2])
+    piped = subprocess.run([program, "diff", "alpha", "long", "--no-code"], capture_output=True, text=True, check=True)
+    assert f"    command  python train.py --lr 0.1  {long.strip()}" in piped.stdout
+
+
 @pytest.fixture
 def hostile(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run with escape sequences wherever a run holds text, written past every check; its id."""
@@ -227,6 +281,8 @@ def test_progress_shows_after_a_second_and_goes_away(tmp_path: Path) -> None:
 def test_gc_asks_on_a_terminal(project: Sandbox, program: Path, cli: Cli) -> None:
     (delta,) = (run for run in json.loads(cli("log", "--all", "--json").out) if run["info"]["run_name"] == "delta")
     words = [str(program), "gc", "--purge", delta["info"]["run_id"], "--older-than", "0"]
+    shown, status = at_terminal(words, type_in=b"\x04", wait_for=b"[y/N]")
+    assert "nothing removed" in shown
     shown, status = at_terminal(words, type_in=b"n\n", wait_for=b"[y/N]")
     assert (status, "delta" in cli("log", "--all", "--oneline").out) == (0, True), shown
     shown, status = at_terminal(words, type_in=b"y\n", wait_for=b"[y/N]")
