@@ -23,10 +23,18 @@ def command(path: str) -> None:
     try:
         points = codec.unpack_points(data)
     except FormatError:
-        lines = _facts("", codec.unpack(data))
+        lines = _facts("", _readable(codec.unpack(data)))
     else:
         lines = (_history(key, *columns) for key, columns in sorted(points.items()))
     output.lines(lines)
+
+
+def _readable(record: Any) -> Any:
+    """A record without its bookkeeping: which journals are in it, and who changed a field after how many changes."""
+    if not (isinstance(record, dict) and isinstance(record.get("fields"), dict)):
+        return record
+    facts = {key: value for key, value in record.items() if key not in ("absorbed", "fields")}
+    return facts | {key: entry[-1] for key, entry in record["fields"].items() if isinstance(entry, list) and entry}
 
 
 def _facts(name: str, value: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ TEXTCONV: Final = "diff.gittrack.textconv"
 
 
 def teach_git(repo: Repo, program: str) -> list[str]:
-    """Set the diff driver in the clone's git configuration and its attributes; what was set, for people to read.
+    """Set the diff driver in the clone's git configuration and its attributes; what was changed, for people to read.
 
     ``git show`` and ``git diff`` then print records as text.  Nothing that the project commits is touched.
 
@@ -34,7 +34,10 @@ def teach_git(repo: Repo, program: str) -> list[str]:
         " || echo '(install gittrack to see this record as text)'; }; f"
     )
     git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
-    git.run("config", "--local", "--replace-all", TEXTCONV, command)
+    changed = []
+    if git.call("config", "--local", "--get-all", TEXTCONV).stdout.decode().splitlines() != [command]:
+        git.run("config", "--local", "--replace-all", TEXTCONV, command)
+        changed.append(f"{TEXTCONV} in {repo.paths.common_dir / 'config'}")
     attributes = repo.paths.common_dir / "info" / "attributes"
     old = attributes.read_bytes() if attributes.exists() else b""
     missing = [line for line in ATTRIBUTES if line.encode() not in old.splitlines()]
@@ -42,4 +45,5 @@ def teach_git(repo: Repo, program: str) -> list[str]:
         files.make_dirs(attributes.parent)
         separator = b"" if not old or old.endswith(b"\n") else b"\n"
         files.write_atomic(attributes, old + separator + "".join(line + "\n" for line in missing).encode())
-    return [f"{TEXTCONV} in {repo.paths.common_dir / 'config'}", f"diff=gittrack for run records in {attributes}"]
+        changed.append(f"diff=gittrack for run records in {attributes}")
+    return changed

@@ -26,7 +26,9 @@ def test_init_teaches_git_to_print_runs(make_repo: MakeRepo, cli: Cli, monkeypat
 
     assert (first.status, first.out) == (0, "")
     assert "made the store" in first.err
+    assert first.err.count("\nset ") == 2
     assert "there already" in again.err
+    assert "\nset " not in again.err  # nothing was
     assert sandbox.git("status", "--porcelain=v2") == before
     assert (sandbox.path / ".git/info/attributes").read_text().count("run.msgpack") == 1
     assert sandbox.git("config", "--get-all", "diff.gittrack.textconv").count("textconv") == 2  # one line, two tries
@@ -236,6 +238,9 @@ def test_plain_git_prints_a_run_as_text(project: Sandbox, program: Path) -> None
     commits = project.git("log", "--format=%H", "--grep=alpha", "--all").split()
     shown = project.git("show", "--textconv", commits[0])
     assert "+params.lr: 0.1" in shown
+    assert "+name: alpha" in shown
+    assert "+tags.team: blue" in shown
+    assert "absorbed" not in shown
     assert "+acc: 10 points, steps 0 to 9, last 0.909091, 0.5 to 0.909091" in shown
 
 
