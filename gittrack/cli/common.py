@@ -289,14 +289,21 @@ def run_argument(function: F) -> F:
 
 
 def complete_runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Recent runs by id, with name and experiment beside it."""
+    """Recent runs by name where that is one run's only, and by id, each with the other beside it."""
     from click.shell_completion import CompletionItem
 
     def items(opened: Tracker) -> list[CompletionItem]:
+        from collections import Counter
+
         from gittrack.types import ViewType
 
         runs: Sequence[Run] = opened.search_runs(view=ViewType.ALL, max_results=PAGE)
-        by_name = [run for run in runs if incomplete and run.info.run_name.startswith(incomplete)]
+        amounts = Counter(run.info.run_name for run in runs)
+        by_name = [
+            run
+            for run in runs
+            if incomplete and run.info.run_name.startswith(incomplete) and amounts[run.info.run_name] == 1
+        ]
         by_id = [run for run in runs if run.info.run_id.startswith(incomplete)]
         return [CompletionItem(run.info.run_name, help=run.info.run_id[:SHORT]) for run in by_name] + [
             CompletionItem(run.info.run_id[:SHORT], help=text.clean(run.info.run_name)) for run in by_id

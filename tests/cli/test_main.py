@@ -1,6 +1,7 @@
 """The program as a whole: finding verbs, failures and their exit statuses, what is loaded."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import click
 import pytest
 
 from gittrack import errors
-from gittrack.cli import log, main
+from gittrack.cli import common, log, main
 from gittrack.errors import GittrackError, QuerySyntaxError
 from tests.cli.conftest import Cli, Snapshot, open_tracker
 from tests.conftest import Sandbox
@@ -226,6 +227,25 @@ def test_completion(project: Sandbox, program: Path) -> None:
     assert proposals("help", "quick") == {"quickstart"}
     assert "max-untracked" in proposals("config", "max")
     assert "get" in proposals("artifacts", "g")
+
+
+def test_names_of_several_runs_are_not_proposed(project: Sandbox, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("twin", "twin", "twig"):
+        cli("run", "-q", "--name", name, "--", "true")
+    found = common.complete_runs(click.Context(main.program()), click.Argument(["run"]), "twi")
+    assert [one.value for one in found] == ["twig"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(("line", "proposed"), [("gittrack sea", "search"), ("git track sea", "search ")])
+def test_completion_in_bash(project: Sandbox, program: Path, line: str, proposed: str) -> None:
+    function = "_git_track" if line.startswith("git ") else "_gittrack_completion gittrack"
+    script = (
+        f'eval "$({program} completion bash)"; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1));'
+        f' {function}; printf "<%s>" "${{COMPREPLY[@]}}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"<{proposed}>", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
