@@ -84,8 +84,8 @@ class _Demo:
 
     def make_project(self) -> None:
         """A git repository with train.py and a first commit."""
-        _heading(f"A small project in {self._folder}")
         (self._folder / ".git").mkdir(parents=True)
+        _heading(f"A small project in {self._folder}")
         source = Path(__file__).parent.parent / "demo" / "train.py"
         (self._folder / "train.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         git = _git(self._folder)
@@ -101,7 +101,7 @@ class _Demo:
 
     def train(self) -> None:
         """Eight runs of committed code, two with a change that is not committed, one that fails."""
-        _heading("Eight models on two datasets; train.py is ordinary scikit-learn plus `gittrack.autolog()`")
+        _heading("Eight models; train.py is plain scikit-learn plus `gittrack.autolog()`")
         for dataset in ("wine", "breast_cancer"):
             self._python("--dataset", dataset, "--model", "knn", "tree", "forest", "svc")
         _heading("A change that is not committed: scale the features first")
@@ -134,13 +134,13 @@ class _Demo:
         """Give the best model of committed code a name, put it into production, and predict with it by name."""
         from sklearn.datasets import load_wine
 
-        _heading("The best model of committed code gets a name and goes into production: annotated tags, nothing else")
+        _heading("The best model gets a name and goes into production: two annotated tags")
         best = self._best().info.run_id[: common.SHORT]
         self._gittrack("models", "register", best, "wine")
         self._gittrack("models", "promote", "wine@v1", "production", "-m", "the best accuracy on wine")
         _show_command("git tag -n1 --list 'models/*'")
         output.lines(_git(self._folder).run("tag", "-n1", "--list", "models/*").decode().splitlines())
-        _heading("Whoever needs it asks for it by name: a wine of the first kind, and one of the third")
+        _heading("It is asked for by name: a wine of the first kind, and one of the third")
         features, _ = load_wine(return_X_y=True)
         request = json.dumps({"inputs": features[[0, -1]].tolist()})
         (self._folder / "wines.json").write_text(request, encoding="utf-8")
@@ -181,14 +181,14 @@ class _Demo:
         _, after = self._two_runs()
         run = after.info.run_id[: common.SHORT]
         _heading(f"That was gittrack, in {seconds:.0f} seconds. To try next:")
+        output.lines([f"  cd {shlex.quote(str(self._folder))}"])
         commands = {
-            f"cd {shlex.quote(str(self._folder))}": "first of all",
             f"gittrack show {run}": "everything about a run",
             f"gittrack artifacts ls {run}": "its files",
-            f"git show {(after.commit or 'HEAD')[: common.SHORT]}": "the same run, seen by plain git",
-            f"gittrack reproduce {run}": "the exact code of that run, uncommitted change and all",
+            f"git show {(after.commit or 'HEAD')[: common.SHORT]}": "the same run in plain git",
+            f"gittrack reproduce {run} --run": "its code, rerun and compared",
             "gittrack log -n 3": "the latest runs in full",
-            "gittrack models show wine@production": "where the model in production comes from",
+            "gittrack models show wine@production": "where that model comes from",
             "gittrack models serve -m models:/wine/Production": "the same as a server",
             "gittrack help": "all the rest",
         }

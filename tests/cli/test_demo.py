@@ -101,6 +101,8 @@ def test_what_it_says(answer: tuple[Path, subprocess.CompletedProcess[str]]) -> 
     named = re.findall(r"gittrack show (\w+)", "\n".join(following))
     assert runs_of(project)[9].info.run_id.startswith(named[0])
     assert re.search(r"in \d+ seconds", done.stdout)
+    told = [line for line in lines if line.startswith("# ") or line in following]
+    assert max(len(line) for line in told if str(project) not in line) <= 80
 
 
 def test_its_commands_can_be_repeated(answer: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -142,3 +144,14 @@ def test_the_changes_fit_the_program() -> None:
     assert len(text.splitlines()) <= 50
     for before in demo._CHANGES:
         assert text.count(before) == 1
+
+
+def test_the_dirty_run_is_reproduced(answer: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """Its program makes two runs, and it is the second."""
+    run = runs_of(answer[0])[9].info.run_id
+    done = subprocess.run(
+        [sys.executable, "-m", "gittrack", "reproduce", run, "--run", "--into", tmp_path / "again"],
+        cwd=answer[0], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[-1] for line in done.stdout.splitlines()[1:]} == {"reproduced"}
