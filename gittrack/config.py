@@ -244,7 +244,9 @@ def _parsed(known: Setting, text: str, where: str) -> Any:
     try:
         return known.parse(text)
     except ValueError as error:
-        raise InvalidValueError(f"`{where}` is `{text:.80}`: {error}", hint="`gittrack help config`") from error
+        raise InvalidValueError(
+            f"`{where}` is `{text:.80}`: {error}", hint="`gittrack help config` says what it may be"
+        ) from error
 
 
 def git_value(key: str, start: Path | None = None) -> str | None:

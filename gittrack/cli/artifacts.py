@@ -63,6 +63,9 @@ def get(run: str, path: str, target: str | None) -> None:
     with common.tracker() as opened:
         run_id = opened.resolve(run)
         found = below(opened.repo.artifacts(run_id), path, run)
+        if not found:
+            output.message(f"run `{run}` has no artifacts")
+            return
         for one in found:
             if (folder / one).exists():
                 raise InvalidValueError(

@@ -42,7 +42,9 @@ def command(name: str | None, value: str | None, unset: bool, as_json: bool) -> 
             raise UsageError("`--unset` takes no value", hint=f"`gittrack config --unset {name}`")
         known = config.store(name, value)
         where = "your own" if known.personal else "this clone's"
-        output.message(f"{'took away' if unset else 'set'} `{known.git_key}` in {where} git configuration")
+        output.message(
+            f"{'removed' if unset else 'set'} `{known.git_key}` {'from' if unset else 'in'} {where} git configuration"
+        )
         return
     if unset:
         raise UsageError("`--unset` needs the name of a setting", hint="`gittrack config` lists the settings")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from gittrack.cli import common, output, text
-from gittrack.errors import UsageError
+from gittrack.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from gittrack.store.check import GcReport
+    from gittrack.track.runs import Tracker
+    from gittrack.types import RunId
 
 _DAY = 24 * 3600
 
@@ -45,7 +47,7 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...]) -> N
     from gittrack.store import check
 
     with common.tracker(fresh=False) as opened:
-        ids = [opened.resolve(run) for run in purged]
+        ids = [_deleted(opened, run) for run in purged]
         with output.Progress("looking for what nothing refers to") as progress:
             report = check.gc(opened.repo, dry_run=True, grace_s=days * _DAY, progress=progress.update)
         if not (report.objects or ids):
@@ -63,6 +65,7 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...]) -> N
                     "nothing removed: there is no terminal to ask on", hint="`gittrack gc --yes` does not ask"
                 )
             if not output.confirm("Remove this?"):
+                output.message("nothing removed")
                 return
         with output.Progress("removing") as progress:
             for run_id in ids:
@@ -71,6 +74,17 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...]) -> N
             report = check.gc(opened.repo, grace_s=days * _DAY, progress=progress.update)
         if report.objects:
             output.message(_sentence(report, "removed"))
+
+
+def _deleted(opened: Tracker, run: str) -> RunId:
+    """The id of a deleted run.  Raises StateError for any other."""
+    from gittrack.types import LifecycleStage
+
+    run_id = opened.resolve(run)
+    if opened.get_run(run_id).info.lifecycle_stage != LifecycleStage.DELETED:
+        short = run_id[: common.SHORT]
+        raise StateError(f"run `{short}` is not deleted", hint=f"`gittrack rm {short}` deletes it; then purge it")
+    return run_id
 
 
 def _sentence(report: GcReport, verb: str) -> str:

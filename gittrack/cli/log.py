@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     from gittrack.types import Run
 
 
+#: Options that take the next word as their value.
+_VALUED = ("-n", "--max-count", "-e", "--experiment", "--format", "--color")
+
+
 class _Log(common.Verb):
     """Also takes git's ``-5`` for ``-n 5``."""
 
     extra_hint = "`gittrack log -e NAME` lists one experiment, `gittrack show RUN` a run"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Rewrite ``-5`` before click sees it."""
-        return super().parse_args(ctx, [f"-n{word[1:]}" if re.fullmatch(r"-\d+", word) else word for word in args])
+        """Rewrite ``-5`` before click sees it, unless it is the value of an option."""
+        pairs = zip(["", *args], args, strict=False)
+        return super().parse_args(
+            ctx,
+            [
+                f"-n{word[1:]}" if re.fullmatch(r"-\d+", word) and before not in _VALUED else word
+                for before, word in pairs
+            ],
+        )
 
 
 @click.command(cls=_Log)

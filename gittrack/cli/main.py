@@ -18,7 +18,7 @@ import click
 
 from gittrack.cli import output, text
 from gittrack.cli.common import Helped, terminal_options
-from gittrack.errors import GittrackError, QuerySyntaxError
+from gittrack.errors import GittrackError, QuerySyntaxError, StorageError
 
 #: Every verb, in the order and under the headings of `gittrack help`.  The file of a verb has its name.
 VERBS: Final = {
@@ -43,6 +43,7 @@ ELSEWHERE: Final = {
 
 #: How the script of `gittrack completion` asks.
 COMPLETE: Final = "_GITTRACK_COMPLETE"
+_REFUSED: Final = "the operating system says so: look at the path, its owner and the room on the disk"
 _POINTABLE: Final = 160  #: characters of a filter that a mark beneath it still makes clearer
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
@@ -204,15 +205,29 @@ def _run(arguments: list[str], name: str) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes a report
-        from gittrack.cli.bugs import report
-
-        path = report(error, [name, *arguments])
-        output.error(
-            f"gittrack has a bug: {type(error).__name__}: {error}", f"the details are in `{path}`; please report them"
+    except OSError as error:
+        if error.filename is None:
+            return _bug(error, [name, *arguments])
+        # A file that the person named, or the disk; not worth a report.
+        refused = StorageError(
+            f"cannot use `{os.fsdecode(error.filename)}`: {str(error.strerror).lower()}", hint=_REFUSED
         )
-        return EXIT_BUG
+        output.error(refused.message, refused.hint)
+        return refused.exit_status
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes a report
+        return _bug(error, [name, *arguments])
     return result if isinstance(result, int) else 0
+
+
+def _bug(error: Exception, words: Sequence[str]) -> int:
+    """Write a report about ``error`` and say where it is."""
+    from gittrack.cli.bugs import report
+
+    path = report(error, words)
+    output.error(
+        f"gittrack has a bug: {type(error).__name__}: {error}", f"the details are in `{path}`; please report them"
+    )
+    return EXIT_BUG
 
 
 def _complete(instruction: str) -> int:
@@ -242,6 +257,9 @@ def _usage(error: click.ClickException, path: str) -> tuple[str, str | None]:
         return f"no option `{error.option_name}`", f"{close} {hint}" if close else hint
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return f"`{path}` needs {error.param.metavar or (error.param.name or '').upper()}", hint
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Argument):
+        said = error.message.strip().rstrip(".").replace("'", "`")
+        return said[:1].lower() + said[1:], hint
     message = error.format_message().strip().rstrip(".").replace("'", "`")
     extra = re.fullmatch(r"Got unexpected extra arguments? \((.*)\)", message)
     if extra and context is not None:

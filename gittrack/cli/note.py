@@ -10,7 +10,13 @@ from gittrack.cli import common, output, render, text
 from gittrack.errors import UsageError
 
 
-@common.verb()
+class _Note(common.Verb):
+    """Says how a note is written to those who write it as a further word."""
+
+    extra_hint = "`gittrack note RUN -m TEXT` writes one"
+
+
+@click.command(cls=_Note)
 @common.run_argument
 @click.option("-m", "--message", "messages", multiple=True, metavar="TEXT", help="The note; each `-m` is a paragraph.")
 @click.option("-F", "--file", "file", type=click.File(), help="Read the note from this file; `-` is standard input.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -42,8 +44,7 @@ def command(
     from gittrack.track.command import environment_of, execute
 
     if shutil.which(words[0]) is None:
-        output.error(f"cannot run `{words[0]}`: no such program", "`gittrack run -h` shows how it is used")
-        return _NOT_FOUND
+        return _refuse(words[0])
     settings, labels = config.current(), pairs(tags)
     opened = session.open_tracker()
     run = opened.create_run(
@@ -78,9 +79,19 @@ def command(
     return outcome.exit_status
 
 
+def _refuse(word: str) -> int:
+    """Say why ``word`` cannot be run; the exit status, as shells have it."""
+    named = os.path.dirname(word) and Path(word).exists()  # noqa: PTH120 - `./x` and `x` are the same Path
+    hint = "`gittrack run -h` shows how it is used"
+    if Path(word).is_file():
+        hint = f"`gittrack run -- {'python' if word.endswith('.py') else 'sh'} {word}` gives the file to an interpreter"
+    output.error(f"cannot run `{word}`: {'it is not executable' if named else 'no such program'}", hint)
+    return _NOT_EXECUTABLE if named else _NOT_FOUND
+
+
 def _experiment(opened: Tracker, name: str | None, settings: Config) -> str:
     """Id of the experiment of this name, else of the one in the settings; made if there is none."""
-    name = name or settings.experiment_name
+    name = settings.experiment_name if name is None else name
     if name is None:
         return settings.experiment_id or "0"
     found = opened.get_experiment_by_name(name)

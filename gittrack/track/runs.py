@@ -24,7 +24,7 @@ from gittrack.errors import (
     NotFoundError,
     StateError,
 )
-from gittrack.store import layout, record, seal
+from gittrack.store import gateway, layout, record, seal
 from gittrack.store.record import RunState
 from gittrack.store.repo import Repo
 from gittrack.track import limits
@@ -46,6 +46,8 @@ from gittrack.types import (
 SEAL_TIMEOUT: Final = 5.0
 #: MLflow's greatest page.
 MAX_RESULTS: Final = 50_000
+#: What names the run in the message of its commit.
+_RUN_TRAILER: Final = "Gittrack-Run"
 
 T = TypeVar("T")
 _log = logging.getLogger("gittrack")
@@ -125,12 +127,7 @@ class Tracker:
         self.repo.require_writable()
         experiment_id = limits.check_experiment_id(experiment_id)
         if experiment_id != layout.DEFAULT_EXPERIMENT_ID:
-            experiment = self.get_experiment(experiment_id)
-            if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-                raise StateError(
-                    f"experiment `{experiment.name}` is deleted",
-                    hint=f"`gittrack experiments restore {experiment.name}` brings it back",
-                )
+            self._active_experiment(experiment_id)
         checked = dict(limits.check_tag(key, value, truncate=self.truncate) for key, value in (tags or {}).items())
         given = checked.pop(record.RUN_NAME_TAG, None)
         parent_run_id = parent_run_id or checked.get(record.PARENT_TAG)
@@ -209,7 +206,7 @@ class Tracker:
         """Undo ``delete_run``.  Raises NotFoundError, StateError if the run is not deleted."""
         run = self.writer(run_id)
         if run.lifecycle_stage == LifecycleStage.ACTIVE:
-            raise StateError(f"run `{run_id}` is not deleted")
+            raise StateError(f"run `{run_id[:8]}` is not deleted", hint="`gittrack log --all` lists deleted runs too")
         run.set_lifecycle(LifecycleStage.ACTIVE)
         self._settle(run)
 
@@ -267,16 +264,23 @@ class Tracker:
     def resolve(self, text: str) -> RunId:
         """The run that a person means: an id or a name or its beginning, ``latest``, ``@{-N}`` (the N-th newest).
 
+        The run's commit is as good as its id.
+
         Raises:
             NotFoundError: Nothing fits; the hint names what comes near.
             InvalidValueError: Several runs fit.
         """
-        match = re.fullmatch(r"@\{-(\d{1,9})\}", text)
+        match = re.fullmatch(r"@\{-([1-9]\d{0,8})\}", text)
         if text in ("latest", "@") or match:
             nth = int(match[1]) if match else 1
-            found = self.search_runs(max_results=MAX_RESULTS if nth > 1000 else max(nth, 1))
-            if nth < 1 or len(found) < nth:
-                raise NotFoundError(f"no run `{text}`: there are {len(found)} runs", hint="`gittrack log` lists them")
+            found = self.search_runs(max_results=MAX_RESULTS if nth > 1000 else nth)
+            if not found:
+                raise NotFoundError(
+                    f"no run `{text}`: there are no runs", hint="`gittrack run -- python train.py` records one"
+                )
+            if len(found) < nth:
+                there = "is only 1 run" if len(found) == 1 else f"are only {len(found)} runs"
+                raise NotFoundError(f"no run `{text}`: there {there}", hint="`gittrack log` lists the runs")
             return RunId(found[nth - 1].info.run_id)
         self.repo.refresh()
         rows = self._meant_by(text)
@@ -285,13 +289,36 @@ class Tracker:
         if rows:
             shown = ", ".join(f"`{run_id[:8]}` {name}" for run_id, name in rows[:5])
             more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-            raise InvalidValueError(f"`{text}` fits {len(rows)} runs: {shown}{more}", hint="use more digits of the id")
+            by_id = all(run_id.startswith(text) for run_id, _ in rows)
+            hint = "use more digits of the id" if by_id else f"say which by its id, for example `{rows[0][0][:8]}`"
+            raise InvalidValueError(f"`{text}` fits {len(rows)} runs: {shown}{more}", hint=hint)
+        if re.fullmatch(r"[0-9a-f]{7,64}", text) and (committed := self._committed_as(text)):
+            return committed
         import difflib
 
         near = difflib.get_close_matches(text, self.repo.index.run_names(), n=1)
         raise NotFoundError(
             f"no run `{text}`", hint=f"did you mean `{near[0]}`?" if near else "`gittrack log` lists the runs"
         )
+
+    def _committed_as(self, commit: str) -> RunId | None:
+        """The run whose commit this is, as `git log` shows it; None if git knows no such commit.
+
+        Raises:
+            NotFoundError: It is a commit, and none of a run.
+        """
+        git = gateway.Git(self.repo.paths.git_dir, self.repo.paths.work_tree)
+        show = ("show", "--no-patch", f"--format=%(trailers:key={_RUN_TRAILER},valueonly)%H")
+        answer = git.call(*show, "--end-of-options", f"{commit}^{{commit}}")
+        if answer.status:
+            return None
+        *runs, whole = answer.stdout.decode().split()
+        if not runs or not self.repo.index.find_run_prefix(runs[-1]):
+            raise NotFoundError(
+                f"`{commit}` is a commit, and none of a run",
+                hint=f"`gittrack search \"commit = '{whole}'\"` lists the runs of that code",
+            )
+        return RunId(runs[-1])
 
     def _meant_by(self, text: str) -> list[tuple[str, str]]:
         """(Run id, name) of the runs that ``text`` fits best: a whole id, a name, the beginning of an id, of a name."""
@@ -440,21 +467,28 @@ class Tracker:
         if self._active_experiment(experiment_id).name == name:
             return
         if self.get_experiment_by_name(name) is not None:
-            raise AlreadyExistsError(f"experiment `{name}` exists")
+            raise AlreadyExistsError(f"experiment `{name}` exists", hint="choose another name")
         self._edit_experiment(experiment_id, {"name": name})
 
     def delete_experiment(self, experiment_id: str) -> None:
         """Mark an experiment and its runs deleted.  Raises NotFoundError, StateError if it is deleted or Default."""
         if experiment_id == layout.DEFAULT_EXPERIMENT_ID:
-            raise StateError("the Default experiment cannot be deleted")
+            raise StateError(
+                "the Default experiment cannot be deleted",
+                hint="`gittrack rm` deletes runs, `gittrack experiments rm` others",
+            )
         self._active_experiment(experiment_id)
         self._edit_experiment(experiment_id, {"lifecycle": LifecycleStage.DELETED})
         self._all_runs(experiment_id, ViewType.ACTIVE_ONLY, self.delete_run)
 
     def restore_experiment(self, experiment_id: str) -> None:
         """Undo ``delete_experiment``.  Raises NotFoundError, StateError if it is not deleted."""
-        if self.get_experiment(experiment_id).lifecycle_stage == LifecycleStage.ACTIVE:
-            raise StateError(f"experiment `{experiment_id}` is not deleted")
+        experiment = self.get_experiment(experiment_id)
+        if experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+            raise StateError(
+                f"experiment `{experiment.name}` is not deleted",
+                hint="`gittrack experiments --all` lists deleted ones too",
+            )
         self._edit_experiment(experiment_id, {"lifecycle": LifecycleStage.ACTIVE})
         self._all_runs(experiment_id, ViewType.DELETED_ONLY, self.restore_run)
 
@@ -474,13 +508,18 @@ class Tracker:
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         """Remove a tag of an active experiment.  Raises NotFoundError, StateError."""
         if key not in self._active_experiment(experiment_id).tags:
-            raise NotFoundError(f"experiment `{experiment_id}` has no tag `{key}`")
+            raise NotFoundError(
+                f"experiment `{experiment_id}` has no tag `{key}`", hint="`gittrack experiments --json` lists its tags"
+            )
         self._edit_experiment(experiment_id, {f"tags.{key}": None})
 
     def _active_experiment(self, experiment_id: str) -> Experiment:
         experiment = self.get_experiment(experiment_id)
         if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise StateError(f"experiment `{experiment.name}` is deleted")
+            raise StateError(
+                f"experiment `{experiment.name}` is deleted",
+                hint=f"`gittrack experiments restore {experiment.name}` brings it back",
+            )
         return experiment
 
     # -- background --------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """What each verb prints and how it ends, on a project with known runs."""
 
 import json
+import re
 
 import pytest
 
+from gittrack.cli.help import topic
 from tests.cli.conftest import Cli, Snapshot
 from tests.conftest import Sandbox
 
@@ -41,6 +43,8 @@ READING = {
     "search-filter": "search metrics.acc>0.9 -e churn",
     "search-ordered": "search --order-by metrics.acc -n 2",
     "search-columns": "search --columns params.lr,metrics.acc,tags.team -e churn",
+    "search-columns-nowhere": "search -c acc,params.lt,team,nothing",
+    "artifacts-get-none": "artifacts get gamma",
     "search-oneline": "search --oneline params.lr<0.05",
     "search-nothing": "search params.lr='none'",
     "search-json": "search --json params.lr='0.1'",
@@ -107,12 +111,20 @@ ERRORS = {
     "error-completion": "completion tcsh",
     "error-run-nothing": "run",
     "error-artifact-folder": "artifacts cat alpha notes",
+    "error-path": "artifacts get alpha notes -o /dev/null/nowhere",
+    "error-demo-path": "demo /dev/null/nowhere",
+    "error-purge": "gc --purge alpha",
+    "error-note-word": "note alpha words",
+    "error-count": "log -n -3",
+    "error-run-zero": "show @{{-0}}",
+    "error-blank-experiment": "run -e  -- true",
+    "error-experiment-restore": "experiments restore churn",
     "error-gc-no-terminal": "gc --purge {delta} --older-than 0",
 }
 
 
 def _words(line: str, ids: dict[str, str]) -> list[str]:
-    return line.format(**ids).replace("+", " ").split() if "order" in line else line.format(**ids).split()
+    return line.format(**ids).replace("+", " ").split() if "order" in line else line.format(**ids).split(" ")
 
 
 @pytest.fixture
@@ -134,3 +146,41 @@ def test_errors(name: str, ids: dict[str, str], cli: Cli, snapshot: Snapshot) ->
     assert answer.out == ""
     assert answer.err.splitlines()[0].startswith("error: ") or "gc" in name
     snapshot(name, answer)
+
+
+def test_a_run_by_its_commit(project: Sandbox, ids: dict[str, str], cli: Cli) -> None:
+    """What `git log --all` shows is as good as a run's id."""
+    for commit in (json.loads(cli("show", "alpha", "--json").out)["commit"],):
+        for text in (commit, commit[:9]):
+            assert cli("show", text, "--format", "%H").out == f"{ids['alpha']}\n"
+    code = project.git("rev-parse", "HEAD")
+    answer = cli("show", code[:10])
+    assert (answer.status, answer.err.splitlines()[0]) == (1, f"error: `{code[:10]}` is a commit, and none of a run")
+    assert f"commit = '{code}'" in answer.err
+    assert cli("search", f"commit = '{code}'", "--oneline").out.count("\n") == 2
+    assert "no run `abcdef0`" in cli("show", "abcdef0").err
+
+
+def test_several_runs_fit(project: Sandbox, cli: Cli) -> None:
+    for _ in range(2):
+        assert cli("run", "--name", "twin", "--", "true").status == 0
+    answer = cli("show", "twin")
+    assert (answer.status, "hint: say which by its id, for example `" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "unnamed"),
+    [
+        ("log", 0), ("search", 0), ("show alpha", 0), ("diff alpha beta", 0), ("status", 0), ("experiments", 0),
+        ("metrics alpha", 1), ("metrics alpha acc", 1), ("artifacts ls alpha", 0), ("note beta", 0), ("config", 0),
+        ("config sync", 0), ("reproduce alpha", 0),
+    ],
+)  # fmt: skip
+def test_what_json_holds_is_documented(line: str, unnamed: int, project: Sandbox, cli: Cli) -> None:
+    """``unnamed`` levels have names of the person's own."""
+    documented = set(re.findall(r"`(\w+)`", topic("runs")))
+    found = json.loads(cli(*line.split(), "--json").out)
+    for _ in range(unnamed):
+        found = next(iter(found.values()))
+    keys = set((found[0] if isinstance(found, list) else found).keys())
+    assert keys <= documented
