@@ -202,6 +202,8 @@ def _run(arguments: list[str], name: str) -> int:
         output.error(message, hint)
         return 2 if isinstance(error, click.UsageError) else 1
     except (click.Abort, KeyboardInterrupt):
+        if output.is_terminal(sys.stderr):
+            output.message("")  # the prompt that comes next does not stand behind the terminal's `^C`
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         raise

@@ -82,6 +82,7 @@ class Tracker:
         # One handle per run, as long as somebody has it or its journal is open.
         self._handles: weakref.WeakValueDictionary[str, ActiveRun] = weakref.WeakValueDictionary()
         self._open: set[ActiveRun] = set()
+        self._recorded = False  # a journal was written in this process
         self._warned: set[str] = set()
         self._at_exit: list[ActiveRun] = []
         self._keeper = Keeper(
@@ -527,6 +528,7 @@ class Tracker:
     def opened(self, run: ActiveRun) -> None:
         """``run`` has a journal open in this process from now on."""
         self._open.add(run)
+        self._recorded = True
         self._keeper.watch()
 
     def seal_soon(self) -> None:
@@ -567,6 +569,8 @@ class Tracker:
     def _seal_quietly(self) -> bool:
         """Commit what is ready; False if another process is at it.  Trouble is reported, not raised."""
         self._open = {run for run in self._open if run.open}
+        if self.repo.read_only and not self._recorded:
+            return True  # whoever tried has been told, and nothing waits
         try:
             seal.seal(self.repo, timeout=SEAL_TIMEOUT)
         except LockedError:

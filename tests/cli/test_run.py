@@ -88,6 +88,27 @@ def test_no_such_program_makes_no_run(repo: Sandbox, program: Path, cli: Cli) ->
     assert cli("log", "--all").out == ""
 
 
+@pytest.mark.parametrize(
+    ("word", "status", "why"), [("a.py", 127, "no such program"), ("./a.py", 126, "it is not exec")]
+)
+def test_a_script_that_is_no_program(repo: Sandbox, program: Path, cli: Cli, word: str, status: int, why: str) -> None:
+    repo.write("a.py", "print('hello')\n")
+    done = run(program, "--", word)
+    assert done.returncode == status
+    assert f"error: cannot run `{word}`: {why}" in done.stderr.decode()
+    assert f"hint: `gittrack run -- python {word}` gives" in done.stderr.decode()
+    assert cli("log", "--all").out == ""
+
+
+def test_a_read_only_repository_is_said_once(
+    make_repo: MakeRepo, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_repo("read-only").path)
+    done = run(program, "--", "true")
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stderr.decode().splitlines() if line] == ["error", "hint"]
+
+
 def test_a_program_that_does_not_start_is_a_failed_run(repo: Sandbox, program: Path, cli: Cli) -> None:
     file = repo.write("broken", "#!/no/such/interpreter\n")
     file.chmod(0o755)

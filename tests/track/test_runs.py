@@ -307,7 +307,7 @@ def test_runs_are_found_by_what_people_type(tracker: Tracker) -> None:
     with pytest.raises(NotFoundError) as info:
         tracker.resolve("alpah")
     assert info.value.hint == "did you mean `alpha`?"
-    with pytest.raises(NotFoundError, match="there are 2 runs"):
+    with pytest.raises(NotFoundError, match="there are only 2 runs"):
         tracker.resolve("@{-3}")
     tracker.create_run(name="beta").end()
     with pytest.raises(InvalidValueError, match="fits 2 runs"):
