@@ -176,12 +176,15 @@ def execute(
     Raises:
         OSError: The program cannot be started; the run has ended as FAILED.
     """
-    try:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError:
-        run.end("FAILED")
-        raise
-    with _forwarding(process):
+    with _forwarding() as forward_to:
+        try:
+            process = subprocess.Popen(
+                command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError:
+            run.end("FAILED")
+            raise
+        forward_to(process)
         streams = [
             _Stream(name, pipe, pass_on[name])
             for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr))
@@ -210,18 +213,38 @@ def _outcome(code: int) -> Outcome:
 
 
 @contextlib.contextmanager
-def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass signals on to the program instead of dying of them, for as long as it runs."""
+def _forwarding() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Pass signals on to the program instead of dying of them; those that come before it has started wait for it.
+
+    Gives what is to be called with the program once it has started.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    waiting: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if not (number in from_terminal and _in_foreground()):
+        if process is None:
+            waiting.append(number)
+        elif not (number in from_terminal and _in_foreground()):
+            process.send_signal(number)
+
+    def forward_to(started: subprocess.Popen[bytes]) -> None:
+        nonlocal process
+        process = started
+        for number in ignored:
+            signal.signal(number, forward)
+        for number in waiting:
             process.send_signal(number)
 
     from_terminal = {getattr(signal, name, None) for name in ("SIGINT", "SIGQUIT")}
     numbers = [getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)]
-    before = {number: signal.signal(number, forward) for number in numbers}
+    before = {number: signal.getsignal(number) for number in numbers}
+    # The program inherits what is ignored (`nohup`), and no handlers: those must not come before it.
+    ignored = [number for number in numbers if before[number] is signal.SIG_IGN]
     try:
-        yield
+        for number in numbers:
+            if number not in ignored:
+                signal.signal(number, forward)
+        yield forward_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
