@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import CorruptError, FormatError, GittrackError, NotFoundError, StateError
 from gittrack.store import codec, files, journal, layout
+from gittrack.store.experiments import ExperimentState
 from gittrack.store.git import RefUpdate
 from gittrack.store.record import RunState
 from gittrack.store.seal import owner_alive, seal
@@ -95,6 +97,13 @@ def fsck(repo: Repo, *, full: bool = False, progress: Progress | None = None) ->
         except GittrackError as error:
             problems.append(Problem("ledger", ref, error.message))
             continue
+        try:
+            parsed, data = layout.parse_ledger_ref(ref), repo.git.ledger_blob(ledger, layout.EXPERIMENT_FILE)
+            if parsed is not None and data is not None:
+                ExperimentState.decode(parsed[0], data)
+            tombstones(repo.git.ledger_blob(ledger, layout.TOMBSTONES))
+        except GittrackError as error:
+            problems.append(Problem("ledger", ref, error.message))
         for run_id, commit in entries:
             problems += _check_run(repo, run_id, commit, digests)
             seen += 1
@@ -155,7 +164,7 @@ def _check_artifacts(
 def _check_index(repo: Repo) -> list[Problem]:
     """Compare what the index answers with what the runs say themselves."""
     repo.refresh()
-    ids = repo.all_run_ids()
+    ids = {run_id for run_id in repo.all_run_ids() if _is_readable(repo, run_id)}  # the others have been reported
     indexed = {run.info.run_id: run for run in repo.index.get_runs(sorted(ids))}
     wrong = dict.fromkeys(ids - set(indexed), "is not in the index")
     # Compared as text, since NaN equals nothing.
@@ -165,18 +174,19 @@ def _check_index(repo: Repo) -> list[Problem]:
     return [Problem("index", subject, why, "run `gittrack reindex`") for subject, why in sorted(wrong.items())]
 
 
+def _is_readable(repo: Repo, run_id: str) -> bool:
+    try:
+        repo.state(run_id)
+    except (CorruptError, NotFoundError):
+        return False
+    return True
+
+
 def referenced(repo: Repo) -> set[Digest]:
     """The digests that some revision of some run, deleted ones included, some tag or some journal refers to."""
-    found: set[Digest] = set()
-    done: set[ObjectId] = set()
     todo = [commit for ledger in set(repo.ledgers().values()) for _, commit in repo.git.ledger_read(ledger)]
     todo += [commit for _, commit in _tagged(repo, layout.TAG_PREFIX, layout.REMOTE_PREFIX)]
-    while todo:
-        oid = todo.pop()
-        if oid not in done and repo.is_run_commit(oid):
-            done.add(oid)
-            found.update(a.digest for a in repo.artifacts_of(oid).values())
-            todo.extend(repo.git.read_commit(oid).parents)
+    found = {artifact.digest for oid in _history(repo, todo) for artifact in repo.artifacts_of(oid).values()}
     for folder in (repo.live, repo.root / "lost"):
         for run_id, paths in journal.list_journals(folder).items():
             state = RunState(run_id)
@@ -190,6 +200,18 @@ def referenced(repo: Repo) -> set[Digest]:
     return found
 
 
+def _history(repo: Repo, commits: Iterable[ObjectId]) -> Iterator[ObjectId]:
+    """The run commits among these and before them, each once."""
+    done: set[ObjectId] = set()
+    todo = list(commits)
+    while todo:
+        oid = todo.pop()
+        if oid not in done and repo.is_run_commit(oid):
+            done.add(oid)
+            yield oid
+            todo.extend(repo.git.read_commit(oid).parents)
+
+
 def _tagged(repo: Repo, *prefixes: str) -> Iterator[tuple[str, ObjectId]]:
     """(Ref, commit) of the annotated tags below these prefixes."""
     for ref, oid in [item for prefix in prefixes for item in repo.git.refs(prefix).items()]:
@@ -201,17 +223,10 @@ def _tagged(repo: Repo, *prefixes: str) -> Iterator[tuple[str, ObjectId]]:
             yield ref, info.target
 
 
-def _tags_at(repo: Repo, run_id: str) -> list[str]:
-    """The tags that point at a revision of a run, below ``refs/tags/``."""
-    revisions: set[ObjectId] = set()
-    todo = repo.revisions(run_id)
-    while todo:
-        oid = todo.pop()
-        if oid not in revisions and repo.is_run_commit(oid):
-            revisions.add(oid)
-            todo.extend(repo.git.read_commit(oid).parents)
-    found = _tagged(repo, layout.TAG_PREFIX)
-    return [ref.removeprefix("refs/tags/") for ref, commit in found if commit in revisions]
+def _tags_at(repo: Repo, revisions: Iterable[ObjectId]) -> list[str]:
+    """The tags that point at one of the revisions, below ``refs/tags/``."""
+    known = set(revisions)
+    return [ref.removeprefix("refs/tags/") for ref, commit in _tagged(repo, layout.TAG_PREFIX) if commit in known]
 
 
 def gc(
@@ -269,12 +284,18 @@ def purge(repo: Repo, run_id: str) -> int:
         raise StateError(f"run `{run_id}` is not deleted", hint=f"`gittrack rm {run_id[:8]}` first")
     if any(owner_alive(path) for path in repo.journals(run_id)):
         raise StateError(f"run `{run_id}` goes on", hint="end it first")
-    if tags := _tags_at(repo, run_id):
+    revisions = list(_history(repo, repo.revisions(run_id)))
+    if tags := _tags_at(repo, revisions):
         shown = ", ".join(f"`{name}`" for name in tags[:3]) + (" …" if len(tags) > 3 else "")
         raise StateError(
             f"run `{run_id}` is kept by {shown}", hint="`git tag -d` removes a tag, here and not elsewhere"
         )
+    began = time.time()
     with repo.seal_lock():
+        own = {artifact.digest for artifact in state.artifacts.values() if artifact is not None}
+        for oid in revisions:
+            with suppress(CorruptError, NotFoundError):  # a damaged run can be forgotten too; `gc` frees what it had
+                own.update(artifact.digest for artifact in repo.artifacts_of(oid).values())
         for ref, ledger in repo.ledgers().items():
             if repo.git.ledger_lookup(ledger, run_id) is None:
                 continue
@@ -284,8 +305,14 @@ def purge(repo: Repo, run_id: str) -> int:
             _rewrite_ledger(repo, ref, ledger, run_id)
         for path in repo.journals(run_id):
             files.remove(path)
+        freed = 0
+        # Only its own: other processes may have stored objects that they are about to name, equal ones too.
+        for digest in own - referenced(repo):
+            with suppress(FileNotFoundError):
+                if repo.objects.path(digest).stat().st_mtime < began:
+                    freed += repo.objects.delete(digest)
     repo.refresh()
-    return gc(repo, grace_s=0).size
+    return freed
 
 
 def _rewrite_ledger(repo: Repo, ref: str, ledger: ObjectId, run_id: str) -> None:

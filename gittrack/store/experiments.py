@@ -10,6 +10,7 @@ from typing import Final
 
 from gittrack.errors import FormatError
 from gittrack.store import codec, layout
+from gittrack.store.record import checked_field, int64
 from gittrack.types import Experiment, Field, LifecycleStage
 
 VERSION: Final = 1
@@ -90,12 +91,9 @@ class ExperimentState:
         try:
             if raw["version"] != VERSION:
                 raise FormatError(f"experiment `{experiment_id}` has format version `{raw['version']}`")
-            state = cls(experiment_id, int(raw["created"]))
-            state.updated = int(raw["updated"])
-            state.fields = {
-                name: Field(int(f[0]), str(f[1]), None if f[2] is None else str(f[2]))
-                for name, f in raw["fields"].items()
-            }
-        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            state = cls(experiment_id, int64(raw["created"], "the time it was made"))
+            state.updated = int64(raw["updated"], "the time of its last change")
+            state.fields = {name: checked_field(*field) for name, field in raw["fields"].items()}
+        except (TypeError, KeyError, AttributeError) as error:
             raise FormatError(f"experiment `{experiment_id}` has the wrong shape: {error}") from error
         return state

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from gittrack.errors import FormatError
@@ -35,6 +37,7 @@ _LEDGER = re.compile(r"refs/runs/([0-9]{1,19})/([a-z0-9][a-z0-9-]{0,62})")
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n"
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 #: A pointer is three short lines; anything longer is no pointer and is not read.
 MAX_POINTER: Final = 200
 
@@ -88,3 +91,47 @@ def check_part(name: str) -> None:
     """
     if name in ("", ".", "..") or any(c in name for c in "/\\\0") or name.lower() == ".git":
         raise FormatError(f"artifact folder has an entry named `{name!r:.80}`")
+
+
+def check_path(path: object) -> None:
+    """Refuse what is no path of an artifact: relative, with ``/``, no part leaving its folder.  Raises FormatError."""
+    if not isinstance(path, str):
+        raise FormatError("the path of an artifact is not text")
+    for name in path.split("/"):
+        check_part(name)
+
+
+def check_digest(digest: object) -> Digest:
+    """``digest`` if it is a sha256 in lower-case hex.  Raises FormatError."""
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise FormatError(f"`{digest!s:.80}` is not a sha256")
+    return Digest(digest)
+
+
+def overlay(found: dict[str, Artifact], changes: Mapping[str, Artifact | None]) -> None:
+    """Change a run's artifacts by path, in the order of the changes; None removes.
+
+    One name cannot be a file and a folder: as on a disk where one is put in the place of the other, the later stays.
+    """
+    folders = Counter(folder for path in found for folder in folders_of(path))
+
+    def drop(path: str) -> None:
+        if found.pop(path, None) is not None:
+            folders.subtract(folders_of(path))
+
+    for path, artifact in changes.items():
+        drop(path)
+        if artifact is None:
+            continue
+        for folder in folders_of(path):
+            drop(folder)
+        if folders[path]:
+            for inside in [other for other in found if other.startswith(f"{path}/")]:
+                drop(inside)
+        found[path] = artifact
+        folders.update(folders_of(path))
+
+
+def folders_of(path: str) -> list[str]:
+    """The folders that ``path`` lies in: ``a`` and ``a/b`` for ``a/b/c``."""
+    return [path[:at] for at, char in enumerate(path) if char == "/"]

@@ -9,18 +9,18 @@ live run, a finished run and an edit of a finished run are one mechanism.  Knows
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from gittrack.errors import FormatError
-from gittrack.store import codec
+from gittrack.errors import FormatError, InvalidValueError
+from gittrack.store import codec, layout
 from gittrack.types import (
     TERMINAL,
     Artifact,
     Dataset,
     DatasetInput,
-    Digest,
     Field,
     InputTag,
     LifecycleStage,
@@ -34,7 +34,10 @@ from gittrack.types import (
     RunInfo,
     RunInputs,
     RunOutputs,
+    RunStatus,
 )
+
+T = TypeVar("T")
 
 VERSION: Final = 1
 
@@ -80,6 +83,86 @@ class EncodedRun(NamedTuple):
 
     record: bytes
     segments: dict[str, bytes]
+
+
+_EXPERIMENT_ID: Final = re.compile(r"[0-9]{1,19}")
+_OBJECT_ID: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_INT64: Final = range(-(2**63), 2**63)
+_DATASET: Final = frozenset(Dataset.__slots__)
+
+
+# Events and records may come from anywhere.  What these let pass can be committed, read back and indexed; that the keys
+# of a map are text, `codec` sees to.
+
+
+def _of(kind: type[T], value: Any, what: str) -> T:
+    if type(value) is not kind:
+        raise FormatError(f"{what} is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def int64(value: Any, what: str) -> int:
+    """``value`` if it is a signed 64-bit number.  Raises FormatError."""
+    if type(value) is not int or value not in _INT64:
+        raise FormatError(f"{what} is no 64-bit number")
+    return value
+
+
+def _texts(value: Any, what: str) -> dict[str, str]:
+    return {key: _of(str, text, what) for key, text in _of(dict, value, what).items()}
+
+
+def _optional(value: Any, what: str) -> str | None:
+    return None if value is None else _of(str, value, what)
+
+
+def _checked_status(status: Any, end_time: Any) -> tuple[str, int | None]:
+    if status not in map(RunStatus.to_string, RunStatus.all_status()):
+        raise FormatError(f"`{status!s:.80}` is no status of a run")
+    return status, None if end_time is None else int64(end_time, "the end time")
+
+
+def _checked_input(item: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = _of(dict, item, "an input")
+    if "dataset" in facts:
+        dataset = _of(dict, facts["dataset"], "a dataset")
+        for name in ("name", "digest", "source_type", "source"):
+            _of(str, dataset[name], f"the {name} of a dataset")
+        for name in _DATASET & dataset.keys():
+            _optional(dataset[name], f"the {name} of a dataset")
+        _texts(facts.get("tags", {}), "the tags of a dataset")
+    else:
+        _of(str, facts["model_id"], "the model of an input")
+    return facts
+
+
+def _checked_output(item: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = _of(dict, item, "an output")
+    _of(str, facts["model_id"], "the model of an output")
+    int64(facts.get("step", 0), "the step of an output")
+    if facts.get("path") is not None:
+        layout.check_path(facts["path"])
+    return facts
+
+
+def _checked_link(link: Any) -> list[Any]:
+    key, step, timestamp, to = link
+    return [_of(str, key, "a metric"), int64(step, "a step"), int64(timestamp, "a time"), _texts(to, "a link")]
+
+
+def _checked_code(facts: Any) -> dict[str, Any]:
+    code: dict[str, Any] = _of(dict, facts, "the code")
+    for name in ("commit", "tree"):
+        oid = code.get(name)
+        if oid is not None and not _OBJECT_ID.fullmatch(_of(str, oid, f"the code's {name}")):
+            raise FormatError(f"the code's {name} is no id of git's")
+    _optional(code.get("branch"), "the code's branch")
+    return dict(code)
+
+
+def checked_field(counter: Any, writer: Any, value: Any) -> Field:
+    """An editable fact.  Raises FormatError."""
+    return Field(int64(counter, "a counter"), _of(str, writer, "a writer"), _optional(value, "a field"))
 
 
 def _dataset_input(raw: Mapping[str, Any]) -> DatasetInput:
@@ -188,13 +271,18 @@ class RunState:
             raise FormatError(f"event of run `{self.run_id}` has the wrong shape: {error}") from error
 
     def _create(self, facts: Mapping[str, Any]) -> None:
+        self._identify(facts)
         self.created = True
-        self.experiment_id = facts["experiment_id"]
-        self.user_id = facts.get("user_id", "")
-        self.start_time = facts["start_time"]
-        self.parent_run_id = facts.get("parent_run_id")
         self._edit(1, "", {"name": facts["name"]})
         self._edit(1, "", {f"tags.{key}": value for key, value in facts.get("tags", {}).items()})
+
+    def _identify(self, facts: Mapping[str, Any]) -> None:
+        if not _EXPERIMENT_ID.fullmatch(facts["experiment_id"]):
+            raise FormatError("the experiment's id is not a number")
+        self.experiment_id = facts["experiment_id"]
+        self.user_id = _of(str, facts.get("user_id", ""), "the user")
+        self.start_time = int64(facts["start_time"], "the start time")
+        self.parent_run_id = _optional(facts.get("parent_run_id"), "the parent run")
 
     def _metrics(self, rows: Iterable[tuple[str, float, int, int]]) -> None:
         for row in rows:
@@ -203,7 +291,7 @@ class RunState:
     def _point(self, key: str, value: float, timestamp: int, step: int) -> None:
         columns = self._points.get(key)
         if columns is None:
-            columns = self._points[key] = (array("q"), array("q"), array("d"))
+            columns = self._points[_of(str, key, "a metric")] = (array("q"), array("q"), array("d"))
         columns[0].append(step)
         columns[1].append(timestamp)
         columns[2].append(value + 0.0)  # zero has no sign: 0.0 and -0.0 are equal, so which came last could not be told
@@ -218,37 +306,42 @@ class RunState:
             known[2].extend(new[2])
 
     def _write_params(self, params: Mapping[str, str]) -> None:
-        for key, value in params.items():
+        for key, value in _texts(params, "a param").items():
             if self.params.setdefault(key, value) != value:
                 self.refused.append(key)
 
     def _artifacts(self, rows: Iterable[tuple[str, str | None, int]]) -> None:
         for path, digest, size in rows:
-            self.artifacts[path] = None if digest is None else Artifact(path, Digest(digest), size)
+            layout.check_path(path)
+            self.artifacts.pop(path, None)  # a later change stands behind an earlier one, also of another path
+            self.artifacts[path] = None if digest is None else Artifact(path, layout.check_digest(digest), size)
+            if int64(size, "a size") < 0:
+                raise FormatError("a size is negative")
 
     def _end(self, status: str, end_time: int | None) -> None:
-        self.status, self.end_time = status, end_time
+        self.status, self.end_time = _checked_status(status, end_time)
 
     def _input(self, item: dict[str, Any]) -> None:
-        if item not in self.inputs:
+        if _checked_input(item) not in self.inputs:
             self.inputs.append(item)
 
     def _output(self, item: dict[str, Any]) -> None:
         """A model that is there already has been moved to another path."""
-        self.outputs = [one for one in self.outputs if _model_of(one) != _model_of(item)] + [item]
+        model = _model_of(_checked_output(item))
+        self.outputs = [one for one in self.outputs if _model_of(one) != model] + [item]
 
     def _code(self, facts: Mapping[str, Any]) -> None:
-        self.code = dict(facts)
+        self.code = _checked_code(facts)
 
     def _environment(self, facts: Mapping[str, Any]) -> None:
-        self.environment = dict(facts)
+        self.environment = dict(_of(dict, facts, "the environment"))
 
     def _link(self, key: str, step: int, timestamp: int, to: Mapping[str, str]) -> None:
-        self.links.append([key, step, timestamp, dict(to)])
+        self.links.append(_checked_link([key, step, timestamp, to]))
 
     def _edit(self, counter: int, writer: str, changes: Mapping[str, str | None]) -> None:
         for name, value in changes.items():
-            edit = Field(counter, writer, value)
+            edit = checked_field(counter, writer, value)
             if edit.beats(self.fields.get(name)):
                 self.fields[name] = edit
 
@@ -428,33 +521,30 @@ class RunState:
             version = raw.get("version") if isinstance(raw, dict) else None
             raise FormatError(f"run record has format version `{version}`, this gittrack reads {VERSION}")
         try:
-            state = cls(_typed(raw, "run_id", str))
+            state = cls(_of(str, raw["run_id"], "the run's id"))
             state.created = True
             state.base = base
-            for name in ("experiment_id", "user_id", "status"):
-                setattr(state, name, _typed(raw, name, str))
-            state.start_time = _typed(raw, "start_time", int)
-            state.end_time = _typed(raw, "end_time", int, type(None))
-            state.parent_run_id = _typed(raw, "parent_run_id", str, type(None))
-            for name in ("params", "code", "environment", "absorbed"):
-                setattr(state, name, _typed(raw, name, dict))
-            for name in ("inputs", "outputs", "links", "refused", "segments"):
-                setattr(state, name, _typed(raw, name, list))
-            if not all(isinstance(v, str) for v in (*state.params.values(), *state.segments)):
-                raise FormatError("run record has a value that is not text where text is due")
-            if not all(isinstance(v, int) for v in state.absorbed.values()):
-                raise FormatError("run record has a journal without its length")
+            state._identify(raw)
+            state.status, state.end_time = _checked_status(raw["status"], raw["end_time"])
+            state.params = _texts(raw["params"], "a param")
+            state.code = _checked_code(raw["code"])
+            state.environment = _of(dict, raw["environment"], "the environment")
+            state.inputs = [_checked_input(item) for item in raw["inputs"]]
+            state.outputs = [_checked_output(item) for item in raw["outputs"]]
+            state.links = [_checked_link(link) for link in raw["links"]]
+            state.refused = [_of(str, key, "a param") for key in raw["refused"]]
+            state.segments = [_of(str, name, "a segment") for name in raw["segments"]]
+            state.absorbed = {name: int64(end, "a journal's length") for name, end in raw["absorbed"].items()}
             state.summaries = {
-                key: MetricSummary(float(s[0]), int(s[1]), int(s[2]), float(s[3]), float(s[4]), int(s[5]))
-                for key, s in _typed(raw, "metrics", dict).items()
+                key: MetricSummary(
+                    float(s[0]), int64(s[1], "a time"), int64(s[2], "a step"), float(s[3]), float(s[4]), int(s[5])
+                )
+                for key, s in raw["metrics"].items()
             }
-            state.fields = {
-                name: Field(int(f[0]), str(f[1]), None if f[2] is None else str(f[2]))
-                for name, f in _typed(raw, "fields", dict).items()
-            }
-        except (TypeError, ValueError, KeyError, IndexError) as error:
-            if isinstance(error, FormatError):
-                raise
+            state.fields = {name: checked_field(*field) for name, field in raw["fields"].items()}
+        except FormatError:
+            raise
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise FormatError(f"run record has the wrong shape: {error}") from error
         state._unknown = {key: value for key, value in raw.items() if key not in _KNOWN}
         return state
@@ -466,6 +556,15 @@ class RunState:
         for event in events:
             state.apply(event)
         return state
+
+
+def check_event(event: list[Any]) -> list[Any]:
+    """``event`` if it can be folded.  Raises InvalidValueError: whoever writes must not write what nobody can read."""
+    try:
+        RunState("").apply(event)
+    except FormatError as error:
+        raise InvalidValueError(f"cannot be recorded: {error.message}") from error
+    return event
 
 
 #: What each kind of event does; a kind that is not here is a later version's, or says nothing about the run.
@@ -489,13 +588,6 @@ _HANDLERS: Final[dict[int, Callable[..., None]]] = {
 def _model_of(output: Mapping[str, Any]) -> tuple[Any, Any]:
     """What an output is about: a model at a step."""
     return output.get("model_id"), output.get("step", 0)
-
-
-def _typed(raw: Mapping[str, Any], name: str, *types: type) -> Any:
-    value = raw[name]
-    if not isinstance(value, types) or isinstance(value, bool):
-        raise FormatError(f"run record field `{name}` is {type(value).__name__}")
-    return value
 
 
 def _parts(points: Mapping[str, Columns]) -> list[dict[str, Columns]]:

@@ -17,10 +17,19 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gittrack.errors import CorruptError, FormatError, NotARepositoryError, NotFoundError, ReadOnlyError
+from gittrack.errors import (
+    CorruptError,
+    FormatError,
+    InvalidValueError,
+    NotARepositoryError,
+    NotFoundError,
+    ReadOnlyError,
+)
 from gittrack.store import codec, files, gateway, journal, layout
 from gittrack.store.experiments import ExperimentState
 from gittrack.store.git import GitStore
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from gittrack.store.pack import Batch
 
 _log = logging.getLogger("gittrack")
+_UNREADABLE: Final = "gittrack: run `%s` cannot be read: %s; run `gittrack fsck`"
 
 #: How long a command waits for another process that is sealing.
 LOCK_TIMEOUT: Final = 60.0
@@ -266,12 +276,18 @@ class Repo:
         return self._record_bytes(commit) is not None
 
     def all_run_ids(self) -> set[str]:
-        """The id of every run, from ledgers and journals."""
-        found = {run_id for ledger in set(self.ledgers().values()) for run_id, _ in self.git.ledger_read(ledger)}
+        """The id of every run, from journals and from the ledgers that can be read."""
+        found: set[str] = set()
+        for ledger in set(self.ledgers().values()):
+            with suppress(CorruptError, NotFoundError):  # `gittrack fsck` names it
+                found.update([run_id for run_id, _ in self.git.ledger_read(ledger)])
         return found | {run_id for run_id in journal.list_journals(self.live) if self._is_whole(run_id)}
 
     def _is_whole(self, run_id: str) -> bool:
-        state = JournalEvents.read(self.journals(run_id)).fold(run_id, None)
+        try:
+            state = JournalEvents.read(self.journals(run_id)).fold(run_id, None)
+        except FormatError:
+            return False
         return state is not None and state.created
 
     def artifacts_of(self, commit: ObjectId, folder: str = "") -> dict[str, Artifact]:
@@ -280,20 +296,18 @@ class Repo:
 
     def stored_artifacts(self, revisions: Iterable[ObjectId], folder: str = "") -> dict[str, Artifact]:
         """The artifacts of a run's revisions together, journals apart.  Raises FormatError."""
-        return {path: artifact for oid in revisions for path, artifact in self.artifacts_of(oid, folder).items()}
+        found: dict[str, Artifact] = {}
+        for oid in revisions:
+            layout.overlay(found, self.artifacts_of(oid, folder))
+        return found
 
     def artifacts(self, run_id: str, folder: str = "") -> dict[str, Artifact]:
         """The artifacts of a run by path, sorted: all, or those below a folder.  Raises NotFoundError, FormatError."""
         changes = self.state(run_id).artifacts
-        found = self.stored_artifacts(self.revisions(run_id), folder)
-        for path, artifact in changes.items():
-            if folder and not path.startswith(f"{folder}/"):
-                continue
-            if artifact is None:
-                found.pop(path, None)
-            else:
-                found[path] = artifact
-        return dict(sorted(found.items()))
+        # A change of a path outside of the folder can still put a file in the place of the folder.
+        found = self.stored_artifacts(self.revisions(run_id), "" if changes else folder)
+        layout.overlay(found, changes)
+        return {path: found[path] for path in sorted(found) if not folder or path.startswith(f"{folder}/")}
 
     def _artifact_pointers(self, commit: ObjectId, folder: str) -> Iterator[tuple[str, bytes]]:
         path = f"{layout.FOLDER}/{layout.ARTIFACTS}{folder and '/'}{folder}"
@@ -321,7 +335,11 @@ class Repo:
             data = self.git.ledger_blob(oid, layout.EXPERIMENT_FILE)
             if parsed is None or data is None:
                 continue
-            state = ExperimentState.decode(parsed[0], data)
+            try:
+                state = ExperimentState.decode(parsed[0], data)
+            except FormatError as error:
+                _log.warning("gittrack: ledger `%s`: %s; run `gittrack fsck`", ref, error.message)
+                continue
             if parsed[0] in states:
                 states[parsed[0]].merge(state)
             else:
@@ -401,7 +419,10 @@ class Repo:
                 index.meta_set("fingerprint", fingerprint)
             for run_id in {*live, *seen}:
                 if run_id in settled or live.get(run_id) != seen.get(run_id):
-                    self._refresh_live(run_id, from_start=run_id in settled)
+                    try:
+                        self._refresh_live(run_id, from_start=run_id in settled)
+                    except (CorruptError, NotFoundError) as error:
+                        _log.warning(_UNREADABLE, run_id, error.message)
             index.meta_set("live", live)
 
     def _is_stale(self) -> bool:
@@ -438,12 +459,19 @@ class Repo:
         changed: set[str] = set()
         for ref in {*seen, *now}:
             if seen.get(ref) != now.get(ref):
-                changed.update(run_id for run_id, _, _ in self.git.ledger_diff(seen.get(ref), now.get(ref)))
+                try:
+                    changed.update(run_id for run_id, _, _ in self.git.ledger_diff(seen.get(ref), now.get(ref)))
+                except (CorruptError, NotFoundError) as error:  # it may come from anywhere: it hides only its own runs
+                    _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
+                    now.pop(ref, None)
         runs: list[Run] = []
         gone: list[str] = []
         for done, run_id in enumerate(sorted(changed), 1):
-            revisions = self.revisions(run_id, now)
-            state = self.stored_state(run_id, revisions)
+            try:
+                state = self.stored_state(run_id, self.revisions(run_id, now))
+            except (CorruptError, NotFoundError) as error:  # nor does one run hide the others
+                _log.warning(_UNREADABLE, run_id, error.message)
+                state = None
             if state is None:
                 gone.append(run_id)
             else:
@@ -484,7 +512,10 @@ class Repo:
         if state is not None and state.created:
             state.settle()
             index.put_runs([state.to_run(self.artifact_uri(run_id))])
-            known = {"offsets": events.ends, "record": state.record(), "base": state.base}
+            try:
+                known = {"offsets": events.ends, "record": state.record(), "base": state.base}
+            except InvalidValueError:  # more than a record can hold: all of it is read again the next time
+                known = None
             index.meta_set(f"live:{run_id}", known)
 
     def reindex(self, progress: Callable[[int, int | None], None] | None = None) -> int:
@@ -506,33 +537,37 @@ class JournalEvents:
     """
 
     def __init__(self) -> None:
-        self._events: list[tuple[str, list[int], list[Any]]] = []
+        # Name, and of each frame its end and its payload: unpacked when it is folded, events take four times as much.
+        self._frames: list[tuple[str, array[int], list[bytes]]] = []
         self.ends: dict[str, int] = {}
 
     @classmethod
     def read(cls, paths: Iterable[Path], offsets: Mapping[str, int] | None = None) -> JournalEvents:
-        """Read the journals, oldest first, from the given offsets on.  Raises FormatError."""
+        """Read the journals, oldest first, from the given offsets on.  Raises StorageError."""
         self = cls()
         for path in paths:
             start = (offsets or {}).get(path.name, 0)
-            frames = list(journal.iter_journal(path, start))
-            ends = [end for end, _ in frames]
-            self._events.append((path.name, ends, [codec.unpack(payload) for _, payload in frames]))
+            ends, payloads = array("q"), []
+            for end, payload in journal.iter_journal(path, start):
+                ends.append(end)
+                payloads.append(payload)
+            self._frames.append((path.name, ends, payloads))
             self.ends[path.name] = ends[-1] if ends else start
         return self
 
     @property
     def empty(self) -> bool:
-        """True if nothing happened but the opening and the closing of journals."""
-        return all(event[0] in (OPEN, CLOSE) for _, _, events in self._events for event in events)
+        """True if nothing happened but the opening and the closing of journals.  Raises FormatError."""
+        events = (codec.unpack(payload) for _, _, payloads in self._frames for payload in payloads)
+        return all(isinstance(event, list) and event[:1] in ([OPEN], [CLOSE]) for event in events)
 
     def fold(self, run_id: str, state: RunState | None) -> RunState | None:
-        """``state`` continued by what it has not absorbed already of the journals."""
+        """``state`` continued by what it has not absorbed already of the journals.  Raises FormatError."""
         absorbed = dict(state.absorbed) if state is not None else {}
-        for name, ends, events in self._events:
+        for name, ends, payloads in self._frames:
             start = bisect_right(ends, absorbed.get(name, 0))
-            if start < len(events):
-                state = RunState.fold(run_id, events[start:], state)
+            if start < len(payloads):
+                state = RunState.fold(run_id, map(codec.unpack, islice(payloads, start, None)), state)
         return state
 
 
@@ -544,8 +579,14 @@ def journal_opening(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     for _, payload in codec.read_frames(start):
-        event = codec.unpack(payload)
-        return dict(event[1]) if isinstance(event, list) and len(event) > 1 and event[0] == OPEN else None
+        try:
+            kind, facts = codec.unpack(payload)
+            if kind == OPEN:
+                files.ProcessId.from_list(facts["process"])
+                return {**facts, "opened": int(facts["opened"])}
+        except (FormatError, TypeError, ValueError, KeyError):  # whoever wrote that does not write here
+            _log.debug("`%s` does not say whose it is", path, exc_info=True)
+        return None
     return None
 
 

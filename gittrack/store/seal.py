@@ -10,11 +10,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gittrack.errors import CorruptError, FormatError, GittrackError, LockedError, NotFoundError, ReadOnlyError
+from gittrack.errors import (
+    CorruptError,
+    FormatError,
+    GittrackError,
+    InvalidValueError,
+    LockedError,
+    NotFoundError,
+    ReadOnlyError,
+)
 from gittrack.store import codec, files, journal, layout
 from gittrack.store.git import RefUpdate
 from gittrack.store.record import CLOSE, CREATE, STATUS, RunState
@@ -25,8 +33,10 @@ if TYPE_CHECKING:
     from gittrack.store.git import Batch
     from gittrack.store.repo import Repo
 
-#: Runs per pack and ledger commit: bounds memory and the parents of one commit.
+#: Runs per pack and ledger commit: bounds the parents of one commit.
 GROUP: Final = 500
+#: Bytes of journals per pack, unless a single run has more: bounds memory.
+GROUP_BYTES: Final = 32 << 20
 
 #: Names of journals that a record remembers to have absorbed.
 MAX_ABSORBED: Final = 256
@@ -34,6 +44,8 @@ MAX_ABSORBED: Final = 256
 STALE_SECONDS: Final = 60.0
 
 _CLOSING = codec.frame(codec.pack([CLOSE]))
+#: How the events begin that only the process writes that made or resumed the run: an array of two or three, its kind.
+_OWNERS: Final = {codec.pack([CREATE, None])[:2], codec.pack([STATUS, None, None])[:2]}
 _FILE, _FOLDER = 0o100644, 0o040000
 _log = logging.getLogger("gittrack")
 
@@ -77,14 +89,28 @@ def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT) -> list[str]:
         return done
     with repo.seal_lock(timeout):
         repo.git.heal_locks()
-        ready = [r for run_id, paths in journal.list_journals(repo.live).items() if (r := _ready(repo, run_id, paths))]
-        for start in range(0, len(ready), GROUP):
-            done += _commit_group(repo, ready[start : start + GROUP])
+        ready = [r for run_id, paths in journal.list_journals(repo.live).items() if (r := _ready(run_id, paths))]
+        for group in _groups(ready):
+            done += _commit_group(repo, group)
         if ready:
             if not journal.list_journals(repo.live):
                 repo.git.unpin_except((), grace_s=5)  # nothing goes on: no captured code waits for its commit
             repo.git.maintain()
     return done
+
+
+def _groups(ready: list[_Ready]) -> Iterator[list[_Ready]]:
+    group: list[_Ready] = []
+    room = GROUP_BYTES
+    for item in ready:
+        size = sum(path.stat().st_size for path in item.paths)
+        if group and (len(group) == GROUP or size > room):
+            yield group
+            group, room = [], GROUP_BYTES
+        group.append(item)
+        room -= size
+    if group:
+        yield group
 
 
 def owner_alive(path: Path) -> bool:
@@ -105,11 +131,11 @@ def _closed(path: Path) -> bool:
                 return False
     except FileNotFoundError:
         return True
-    payloads, _ = journal.read_journal(path)
-    return bool(payloads) and codec.unpack(payloads[-1]) == [CLOSE]
+    last = max(journal.iter_journal(path), default=(0, b""))[1]  # the offsets rise
+    return last == _CLOSING[codec.HEADER.size :]
 
 
-def _ready(repo: Repo, run_id: str, paths: list[Path]) -> _Ready | None:
+def _ready(run_id: str, paths: list[Path]) -> _Ready | None:
     """The run if all its journals are closed or orphaned, and its end is known or its owner dead."""
     orphaned = False
     for path in paths:
@@ -118,9 +144,8 @@ def _ready(repo: Repo, run_id: str, paths: list[Path]) -> _Ready | None:
         if _closed(path):
             continue
         journal.repair(path)
-        payloads, _ = journal.read_journal(path)
         # A helper process that died says nothing about the run; the one that made or resumed it does.
-        orphaned = orphaned or any(codec.unpack(p)[0] in (CREATE, STATUS) for p in payloads)
+        orphaned = orphaned or any(payload[:2] in _OWNERS for _, payload in journal.iter_journal(path))
     # Only these: a journal that was opened meanwhile is somebody's, and has not been looked at.
     return _Ready(run_id, sorted(paths, key=opened), orphaned)
 
@@ -135,23 +160,31 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
     spent: list[tuple[_Ready, dict[str, int]]] = []
     for item in group:
         try:
-            events = JournalEvents.read(item.paths)
             stored = repo.stored_state(item.run_id, repo.revisions(item.run_id, ledgers))
+        except (CorruptError, NotFoundError) as error:
+            _leave(item, error)
+            continue
+        try:
+            events = JournalEvents.read(item.paths)
             known = {} if stored is None else dict(stored.absorbed)
             told = stored is None or stored.terminated  # else it went on after a checkpoint
             if events.empty or (told and all(known.get(name, 0) >= end for name, end in events.ends.items())):
                 spent.append((item, events.ends))  # it died before it said anything, or right after it was committed
                 continue
             state = _final_state(item, events.fold(item.run_id, stored))
-        except (FormatError, CorruptError) as error:
+        except FormatError as error:
             _set_aside(repo, item, str(error))
             continue
         if state is None:
             continue
-        spent.append((item, events.ends))
         # The names of long ago need not be kept: a reader is never that far behind.
         state.absorbed = dict(list({**known, **events.ends}.items())[-MAX_ABSORBED:])
-        commit = _add_run(repo, batch, state, names.get(state.experiment_id, state.experiment_id), roots)
+        try:
+            commit = _add_run(repo, batch, state, names.get(state.experiment_id, state.experiment_id), roots)
+        except (InvalidValueError, CorruptError, NotFoundError) as error:
+            _leave(item, error)
+            continue
+        spent.append((item, events.ends))
         states[item.run_id] = state
         commits.setdefault(state.experiment_id, {})[item.run_id] = commit
         state.base = commit
@@ -230,6 +263,11 @@ def _final_state(item: _Ready, state: RunState | None) -> RunState | None:
         last_sign = max(path.stat().st_mtime_ns for path in item.paths) // 1_000_000
         state.apply([STATUS, "KILLED", max(last_sign, state.start_time)])
     return state
+
+
+def _leave(item: _Ready, error: GittrackError) -> None:
+    """Say that a run cannot be committed.  It stays in its journals, readable, and holds up no other."""
+    _log.warning("gittrack: run `%s` stays in its journals, it cannot be committed: %s", item.run_id, error)
 
 
 def _set_aside(repo: Repo, item: _Ready, why: str) -> None:
@@ -316,11 +354,7 @@ def _artifact_tree(repo: Repo, batch: Batch, state: RunState, revisions: list[Ob
         found = repo.git.lookup(repo.git.read_commit(revisions[0]).tree, f"{layout.FOLDER}/{layout.ARTIFACTS}")
         return found[1] if found else None
     merged = repo.stored_artifacts(revisions)
-    for path, artifact in state.artifacts.items():
-        if artifact is None:
-            merged.pop(path, None)
-        else:
-            merged[path] = artifact
+    layout.overlay(merged, state.artifacts)
     if not merged:
         return None
     tree: dict[str, dict[str, ObjectId] | object] = {}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import GittrackError, InvalidValueError, NotFoundError, StateError
-from gittrack.store import codec, files, journal, record
+from gittrack.store import codec, files, journal, layout, record
 from gittrack.track import limits
 from gittrack.track.secrets import redact_value
 from gittrack.types import TERMINAL, DatasetInput, LifecycleStage, Metric, ModelOutput, Run, RunData, RunInfo
@@ -69,6 +69,8 @@ class ActiveRun:
         self._end_time = state.end_time
         self._lifecycle = state.field("lifecycle", LifecycleStage.ACTIVE)
         self._keys: set[str] = set()
+        self._files = {path for path, artifact in state.artifacts.items() if artifact is not None}
+        self._folders = _folders_of(self._files)
         self._lock = threading.RLock()
         self._journal: journal.JournalWriter | None = None
         self._backlog: list[bytes] = []
@@ -149,7 +151,7 @@ class ActiveRun:
         for start in range(0, len(rows), FRAME_POINTS):
             self._write(_points_frame(rows[start : start + FRAME_POINTS]))
         for link in links:
-            self._write(codec.pack(link))
+            self.write_event(link)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, once each; the same value again is fine.
@@ -169,8 +171,8 @@ class ActiveRun:
                     )
             new = {key: value for key, value in checked.items() if key not in self._params}
             if new:
+                self.write_event([record.PARAMS, new])
                 self._params.update(new)
-                self._write(codec.pack([record.PARAMS, new]))
 
     def log_batch(self, metrics: Iterable[Metric], params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
         """Metrics, params and tags together; if one is invalid, nothing is written.  Raises InvalidValueError."""
@@ -205,7 +207,7 @@ class ActiveRun:
         if not changes:
             return
         with self._lock:
-            self._write(codec.pack([record.FIELDS, self._counter, self._tracker.repo.writer, dict(changes)]))
+            self.write_event([record.FIELDS, self._counter, self._tracker.repo.writer, dict(changes)])
             self._counter += 1
             for name, value in changes.items():
                 key = record.RUN_NAME_TAG if name == "name" else name.removeprefix("tags.")
@@ -251,15 +253,17 @@ class ActiveRun:
     def log_bytes(self, data: bytes, path: str) -> None:
         """Keep ``data`` as the artifact ``path``.  Raises InvalidValueError for a bad path."""
         path = limits.check_artifact_path(path)
+        self._check_free([path])
         try:
             digest, size = self._tracker.repo.objects.put_bytes(data)
         except GittrackError as error:
             self._trouble(error, f"artifact `{path}` was not kept")
             return
-        self._write(codec.pack([record.ARTIFACTS, [[path, digest, size]]]))
+        self._place([[path, digest, size]])
 
     def _store_files(self, found: Mapping[str, Path]) -> None:
         paths = {limits.check_artifact_path(name): path for name, path in found.items()}
+        self._check_free(paths)
         try:
             stored = self._tracker.repo.objects.put_many(list(paths.values()))
         except (InvalidValueError, LookupError):
@@ -268,39 +272,68 @@ class ActiveRun:
             self._trouble(error, f"{len(paths)} artifact file(s) were not kept")
             return
         rows = [[name, digest, size] for name, (digest, size) in zip(paths, stored, strict=True)]
-        for start in range(0, len(rows), 10_000):
-            self._write(codec.pack([record.ARTIFACTS, rows[start : start + 10_000]]))
+        self._place(rows)
+
+    def _check_free(self, paths: Iterable[str]) -> None:
+        """Refuse a file where a folder is, and the other way round, as a disk does.  Raises InvalidValueError."""
+        names = set(paths)
+        folders = _folders_of(names)
+        with self._lock:
+            both = (names & folders) | (names & self._folders) | (folders & self._files)
+        if both:
+            raise InvalidValueError(
+                f"artifact `{min(both)}` of run `{self.run_id}` cannot be a file and a folder", hint="use another name"
+            )
+
+    def _place(self, rows: list[list[Any]]) -> None:
+        """Record changes of artifacts, in this order."""
+        with self._lock:
+            for start in range(0, len(rows), 10_000):
+                self.write_event([record.ARTIFACTS, rows[start : start + 10_000]])
+            here = {path for path, digest, _ in rows if digest is not None}
+            gone = {path for path, digest, _ in rows if digest is None} & self._files
+            self._files |= here
+            self._folders |= _folders_of(here)
+            if gone:
+                self._files -= gone
+                self._folders = _folders_of(self._files)
 
     def move_artifacts(self, folder: str, target: str) -> None:
-        """Give every artifact below ``folder`` a path below ``target`` instead; their bytes stay where they are."""
+        """Give every artifact below ``folder`` a path below ``target`` instead; their bytes stay where they are.
+
+        Raises:
+            InvalidValueError: A bad path, or one that is a file where a folder is due.
+        """
         found = self._tracker.repo.artifacts(self.run_id, limits.check_artifact_path(folder))
         target = limits.check_artifact_path(target)
+        moved = {path: target + path[len(folder) :] for path in found}
+        self._check_free(moved.values())
         rows: list[list[Any]] = []
         for path, artifact in found.items():
-            rows += [[target + path[len(folder) :], artifact.digest, artifact.size], [path, None, 0]]
-        self._write(codec.pack([record.ARTIFACTS, rows]))
+            rows += [[moved[path], artifact.digest, artifact.size], [path, None, 0]]
+        self._place(rows)
 
     def remove_artifacts(self, paths: Iterable[str]) -> None:
-        """Drop artifacts from the run; their bytes go at the next ``gc``."""
-        self._write(codec.pack([record.ARTIFACTS, [[path, None, 0] for path in paths]]))
+        """Drop artifacts from the run; their bytes go at the next ``gc``.  Raises InvalidValueError."""
+        self._place([[path, None, 0] for path in paths])
 
     def log_inputs(self, inputs: Iterable[DatasetInput]) -> None:
         """Record datasets that the run used.  Raises InvalidValueError."""
         for item in inputs:
             limits.check_dataset_input(item)
             dataset = {name: getattr(item.dataset, name) for name in type(item.dataset).__slots__}
-            self._write(codec.pack([record.INPUT, {"dataset": dataset, "tags": {t.key: t.value for t in item.tags}}]))
+            self.write_event([record.INPUT, {"dataset": dataset, "tags": {t.key: t.value for t in item.tags}}])
 
     def log_model_inputs(self, model_ids: Iterable[str]) -> None:
         """Record logged models that the run read."""
         for model_id in model_ids:
-            self._write(codec.pack([record.INPUT, {"model_id": model_id}]))
+            self.write_event([record.INPUT, {"model_id": model_id}])
 
     def log_outputs(self, outputs: Iterable[ModelOutput]) -> None:
         """Record logged models that the run made."""
         for item in outputs:
             path = {} if item.path is None else {"path": limits.check_artifact_path(item.path)}
-            self._write(codec.pack([record.OUTPUT, {"model_id": item.model_id, "step": item.step, **path}]))
+            self.write_event([record.OUTPUT, {"model_id": item.model_id, "step": item.step, **path}])
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -335,7 +368,7 @@ class ActiveRun:
         if ended and end_time is None:
             end_time = int(time.time() * 1000)
         with self._lock:
-            self._write(codec.pack([record.STATUS, status, end_time if ended else None]))
+            self.write_event([record.STATUS, status, end_time if ended else None])
             self._status, self._end_time = status, end_time if ended else None
         if ended:
             if self._capturing:  # the journal is closed when the code is known; the end must be on disk now
@@ -354,8 +387,8 @@ class ActiveRun:
             self.release()
 
     def write_event(self, event: list[Any]) -> None:
-        """Append an event as it is: for the captured code and environment."""
-        self._write(codec.pack(event))
+        """Append an event.  Raises InvalidValueError, before anything is written, for one that could not be read."""
+        self._write(codec.pack(record.check_event(event)))
 
     def begin_capture(self) -> None:
         """The journal stays open until ``finish_capture``: what is being captured belongs into it."""
@@ -508,6 +541,10 @@ class ActiveRun:
 
     def _trouble(self, error: GittrackError, consequence: str) -> None:
         self._tracker.trouble(error, f"run {self.run_id}: {consequence}")
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    return {folder for path in paths for folder in layout.folders_of(path)}
 
 
 def _points_frame(rows: list[_Point]) -> bytes:
