@@ -100,11 +100,8 @@ def test_a_script_that_is_no_program(repo: Sandbox, program: Path, cli: Cli, wor
     assert cli("log", "--all").out == ""
 
 
-def test_a_read_only_repository_is_said_once(
-    make_repo: MakeRepo, program: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(make_repo("read-only").path)
-    done = run(program, "--", "true")
+def test_a_read_only_repository_is_said_once(make_repo: MakeRepo, program: Path) -> None:
+    done = run(program, "--", "true", cwd=make_repo("read-only").path)
     assert done.returncode == 1
     assert [line.partition(":")[0] for line in done.stderr.decode().splitlines() if line] == ["error", "hint"]
 
