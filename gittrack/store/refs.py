@@ -25,6 +25,9 @@ from gittrack.types import ObjectId
 #: Seconds to wait for a lock that git or another gittrack holds on a ref.
 LOCK_TIMEOUT: Final = 10.0
 
+#: git holds the lock of the packed refs, which the user's branches are in, for as long as it writes all of them.
+PACKED_LOCK_S: Final = 600.0
+
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BAD_NAME = re.compile(r"\.\.|@\{|//|[\x00-\x20\x7f~^:?*\[\\]|/\.|\.lock(?:/|$)|[./]$")
 _PER_WORKTREE: Final = ("refs/bisect/", "refs/worktree/", "refs/rewritten/")
@@ -286,16 +289,16 @@ class RefStore:
         return young
 
     def stale_locks(self, older_than_s: float) -> list[Path]:
-        """Lock files in gittrack's own folders that nobody touched for that long."""
-        limit = time.time() - older_than_s
-        found = [self._common / "packed-refs.lock"]
+        """Lock files in gittrack's own folders that nobody touched for that long, and that of the packed refs."""
+        found = {self._common / "packed-refs.lock": max(older_than_s, PACKED_LOCK_S)}
         for folder in OWN_FOLDERS:
             for where, _, names in os.walk(self._common / folder):
-                found += [Path(where, name) for name in names if name.endswith(".lock")]
+                found.update((Path(where, name), older_than_s) for name in names if name.endswith(".lock"))
         stale: list[Path] = []
-        for path in found:
+        now = time.time()
+        for path, limit in found.items():
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime <= limit:
+                if path.stat().st_mtime <= now - limit:
                     stale.append(path)
         return stale
 

@@ -651,6 +651,16 @@ def test_heal_removes_what_dead_processes_left(git_repo: Sandbox) -> None:
     assert store.heal_locks() == []
 
 
+def test_a_lock_of_the_packed_refs_may_be_held_for_minutes(git_repo: Sandbox) -> None:
+    store = git_repo.store
+    lock = git_repo.path / ".git" / "packed-refs.lock"
+    lock.touch()
+    for age, removed in ((500, []), (700, ["packed-refs.lock"])):
+        os.utime(lock, (time.time() - age,) * 2)
+        assert store.heal_locks() == removed
+    assert not lock.exists()
+
+
 # ---------------------------------------------------------------- pins
 
 
