@@ -143,7 +143,7 @@ class Tracker:
             "tags": checked,
         }
         state = RunState(run_id)
-        state.apply([record.CREATE, facts])
+        state.apply(record.check_event([record.CREATE, facts]))
         run = ActiveRun(self, state, owner=True)
         self._handles[run_id] = run
         run.write_event([record.CREATE, facts])

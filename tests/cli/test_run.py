@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from gittrack.store.repo import Repo
 from gittrack.track import command
 from gittrack.track.command import Transcript
+from gittrack.track.runs import Tracker
 from tests.cli.conftest import Cli
 from tests.conftest import MakeRepo, Sandbox
 
@@ -140,6 +142,52 @@ def test_signals_reach_the_program(repo: Sandbox, program: Path, cli: Cli, name:
     assert (rest, process.returncode) == (b"got it\n", 7)
     assert latest(cli)["info"]["status"] == "FAILED"
     assert cat(cli, "stdout.txt") == "ready\ngot it\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_while_the_program_starts_waits_for_it(
+    repo: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It must neither end this process and leave the program alone, nor get lost."""
+    number = getattr(signal, name)
+    tracker = Tracker(Repo.find(repo.path, create=True))
+    start = subprocess.Popen
+
+    def start_slowly(*args: Any, **options: Any) -> Any:
+        signal.raise_signal(number)
+        process = start(*args, **options)
+        signal.raise_signal(number)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start_slowly)
+    before = signal.getsignal(number)
+    outcome = command.execute(
+        tracker.create_run(capture=False),
+        ["sleep", "60"],
+        environment=os.environ,
+        pass_on=dict.fromkeys(("stdout", "stderr"), lambda _: None),
+    )
+    assert outcome == (128 + number, "KILLED")
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_ignored_the_program_ignores_and_yet_gets(repo: Sandbox, program: Path, cli: Cli) -> None:
+    """As with `nohup`: unless the program handles the signal, when it comes to it."""
+    asks = "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    words = ["nohup", str(program), "run", "-q", "--", sys.executable]
+    assert subprocess.run([*words, "-c", asks], stdout=subprocess.PIPE, check=True).stdout == b"True\n"
+    handles = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGHUP, lambda *_: sys.exit(7))\n"
+        "print('ready')\n"
+        "for _ in range(600): time.sleep(0.1)\n"
+    )
+    process = subprocess.Popen([*words, "-c", handles], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 7
 
 
 LOGGING = f"""
