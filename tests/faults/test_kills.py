@@ -73,7 +73,7 @@ def sweep(tracing: Zygote, template: Project, tmp_path: Path, request: pytest.Fi
     return Sweep(tracing, template, tmp_path, request.getfixturevalue("operation"))
 
 
-@pytest.mark.timeout(1800 if FULL else 120)
+@pytest.mark.timeout(7200 if FULL else 120)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_kill_at_every_call(sweep: Sweep, operation: str) -> None:
     calls = sweep.count()
@@ -86,7 +86,7 @@ def test_kill_at_every_call(sweep: Sweep, operation: str) -> None:
     sweep.report()
 
 
-@pytest.mark.timeout(1800 if FULL else 120)
+@pytest.mark.timeout(7200 if FULL else 120)
 @pytest.mark.parametrize("operation", TRAINING if FULL else ("start",))
 def test_a_helper_program_killed_does_not_stop_the_training(sweep: Sweep, operation: str) -> None:
     children = [call.number for call in sweep.count() if not call.main]
@@ -118,7 +118,7 @@ WRITES = (
 SYNCS = ("fsync", "fdatasync")
 
 
-@pytest.mark.timeout(1800 if FULL else 120)
+@pytest.mark.timeout(7200 if FULL else 120)
 @pytest.mark.parametrize("operation", TRAINING if FULL else ("artifact", "end"))
 @pytest.mark.parametrize(
     ("action", "calls", "repeat"),

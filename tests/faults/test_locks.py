@@ -56,6 +56,9 @@ with Repo.find(Path(sys.argv[1])).seal_lock():
 def test_ending_beside_a_sealer_that_hangs(project: Project, zygote: Zygote) -> None:
     """Another process sits on the seal lock: a run ends at once all the same, and is sealed later."""
     root = Path(__file__).parents[2]
+    started = time.monotonic()
+    project.learn(zygote.run("end_at_once", folder=str(project.folder)), 0)
+    alone = time.monotonic() - started
     command = [sys.executable, "-c", _HOLDER, str(project.folder)]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as holder:
         try:
@@ -63,7 +66,7 @@ def test_ending_beside_a_sealer_that_hangs(project: Project, zygote: Zygote) -> 
             assert holder.stdout.readline() == "held\n"
             started = time.monotonic()
             outcome = zygote.run("end_at_once", folder=str(project.folder))
-            assert time.monotonic() - started < 2.0
+            assert time.monotonic() - started < 2.0 + 3 * alone  # a busy machine takes longer, with or without
         finally:
             holder.kill()
     project.learn(outcome, 0)

@@ -12,7 +12,7 @@ from tests.faults.harness import FULL, Project, sample
 from tests.faults.power import Disk
 from tests.faults.zygote import COUNT, Fault, Zygote
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800 if FULL else 120)]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(7200 if FULL else 120)]
 
 #: Seconds that a metric may be lost after it was logged: `gittrack.sync` (1 s), and as much again for a busy machine.
 AT_RISK = 2.0

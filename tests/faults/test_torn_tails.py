@@ -11,7 +11,7 @@ from gittrack.store import codec, journal, record
 from tests.faults.harness import FULL, Project
 from tests.faults.zygote import Zygote
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800 if FULL else 120)]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(7200 if FULL else 120)]
 
 
 def test_every_byte(project: Project, zygote: Zygote) -> None:
