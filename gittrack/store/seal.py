@@ -400,7 +400,7 @@ def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate],
     """Tell the index what was just committed, so that the next reader need not find it out from git.
 
     Only if the index knew everything up to now; otherwise its next refresh does all of it.  The index is derived: that
-    it cannot be written must not undo a commit.
+    it cannot be written must not undo a commit, and is no trouble before somebody reads, who is told.
     """
     try:
         index = repo.index
@@ -424,4 +424,4 @@ def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate],
             for run_id in states:
                 index.meta_set(f"live:{run_id}", None)
     except GittrackError as error:
-        _log.warning("gittrack: the index could not be brought up to date: %s", error)
+        _log.info("gittrack: the index could not be brought up to date: %s", error)
