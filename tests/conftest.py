@@ -11,10 +11,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gittrack.store import gateway
 from gittrack.store.gateway import RepoPaths
 from gittrack.store.git import GitStore
+
+# How long an example takes says nothing: other tests run beside it.
+settings.register_profile("gittrack", deadline=None)
+settings.load_profile("gittrack")
 
 # Whoever started the tests in the background has these signals ignored, and a program that is started with a signal
 # ignored keeps it so.  Our own children are to get them as from a terminal.

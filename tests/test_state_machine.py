@@ -496,7 +496,6 @@ def test_random_operations() -> None:
         settings=settings(
             max_examples=300 if FULL else 15,
             stateful_step_count=50 if FULL else 25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -223,7 +223,7 @@ def histories(draw: st.DrawFn) -> list[StageTag | AliasTag]:
     return list({event.oid: event for event in clones[0] + clones[1]}.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories(), st.randoms(use_true_random=False))
 def test_the_fold_does_not_depend_on_the_order(events: list[StageTag | AliasTag], chance: random.Random) -> None:
     shuffled: list[Event] = [V1, V2, V3, *events]
@@ -236,7 +236,7 @@ def test_the_fold_does_not_depend_on_the_order(events: list[StageTag | AliasTag]
     assert pairs[0] == pairs[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories())
 def test_heads_that_disagree_are_always_in_a_conflict(events: list[StageTag | AliasTag]) -> None:
     state = fold(events)
@@ -249,7 +249,7 @@ def test_heads_that_disagree_are_always_in_a_conflict(events: list[StageTag | Al
         assert len(state.in_stage("Production")) <= 1, "every promotion to production archived the others"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories())
 def test_a_later_event_about_everything_settles_everything(events: list[StageTag | AliasTag]) -> None:
     state = fold(events)

@@ -91,7 +91,7 @@ def check(error: GittrackError) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies)
 @example(body=b'{"dataframe_split": {"columns": ["a"], "data": [[1], [1, 2]]}}')
 @example(body=b'{"dataframe_split": {"columns": [], "data": [[]]}}')
@@ -108,7 +108,7 @@ def test_scoring(name: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts)
 def test_csv(name: str, text: str) -> None:
     scorer = SCORERS[name]
@@ -119,7 +119,7 @@ def test_csv(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(request=requests)
 @example(request={"inputs": [{"name": "a", "shape": [0], "datatype": "FP64", "data": []}]})
 @example(request={"inputs": [{"name": "x", "shape": [0, 4], "datatype": "FP64", "data": []}]})
@@ -139,7 +139,7 @@ def running() -> Iterator[Running]:
         yield start(iris_like())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=bodies,
     content_type=st.one_of(st.just(JSON), st.text(st.characters(codec="latin-1", exclude_categories=["C"]))),

@@ -477,7 +477,7 @@ def test_a_held_lock_is_waited_for_and_named(git_repo: Sandbox, monkeypatch: pyt
     assert not lock.exists(), "an old one is nobody's"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(st.sampled_from("ab/.~^:?*[\\@{ -\x7f\tlock\u00e9"), max_size=12))
 @example("a.lock/b")
 @example("@{")

@@ -76,7 +76,7 @@ def same(one: Run, other: Run) -> bool:
 @given(
     st.lists(records.many_runs(), min_size=1, max_size=4), st.sets(st.sampled_from([f"{n:x}run" for n in range(16)]))
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_put_in_comes_out(batches: list[list[Run]], gone: set[str]) -> None:
     index = Index(None)
     kept: dict[str, Run] = {}
@@ -212,7 +212,7 @@ def test_the_newest_runs_are_found_without_sorting_all(index: Index, experiments
 
 
 @given(st.lists(records.many_experiments(), max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_experiments_come_out_as_they_went_in(batches: list[list[Experiment]]) -> None:
     index = Index(None)
     kept: dict[str, Experiment] = {}

@@ -82,7 +82,7 @@ def test_entries_that_no_run_id_has_are_damage(folder: str, name: str) -> None:
         ledger.join(folder, name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
         st.tuples(

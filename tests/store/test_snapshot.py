@@ -558,7 +558,7 @@ def perform(repo: Sandbox, action: str, name: str, text: str) -> None:
         repo.git(*command, name, check=False)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(actions, min_size=1, max_size=12))
 def test_any_state_is_captured_exactly(make_repo: MakeRepo, tmp_path: Path, steps: list[tuple[str, str, str]]) -> None:
     repo = make_repo("ordinary")

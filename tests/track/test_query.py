@@ -425,7 +425,7 @@ def expected(items: list, text: str, order: list[str], entity: Entity, has_metri
     st.integers(0, 9),
     st.integers(0, 9),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_sql_and_python_find_the_same_runs(
     runs: list[Run],
     questions: list[tuple[str, list[str]]],
@@ -464,7 +464,7 @@ def test_sql_and_python_find_the_same_runs(
     st.integers(0, 9),
     st.integers(0, 9),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_sql_and_python_find_the_same_experiments(
     experiments: list[Experiment], questions: list[tuple[str, list[str]]], view: int, limit: int, offset: int
 ) -> None:

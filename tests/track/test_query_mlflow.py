@@ -250,7 +250,7 @@ keys = st.one_of(
         unique_by=lambda k: k.split(" ")[0],
     ),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_questions_get_mlflows_answers(both: Both, parts: list[str], order: list[str]) -> None:
     text = " AND ".join(parts)
     assert ours(both, text, order) == theirs(both, text, order)
