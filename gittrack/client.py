@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -226,7 +227,9 @@ class Client(RegistryClient):
             QuerySyntaxError: The filter or the order cannot be read; says at which column.
             InvalidValueError: Another argument is wrong.
         """
-        ids = [experiment_ids] if isinstance(experiment_ids, (str, int)) else list(experiment_ids)
+        ids = [experiment_ids] if isinstance(experiment_ids, (str, int)) else experiment_ids
+        if not isinstance(ids, Iterable):
+            raise InvalidValueError(f"experiment ids are a list of texts, got {type(ids).__name__}")
         return self._tracker.search_runs(
             [limits.check_experiment_id(one) for one in ids],
             filter_string,

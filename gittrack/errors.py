@@ -7,7 +7,20 @@ here imports anything of gittrack, and no other module defines an exception.  ``
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_SHOWN: Final = 80  #: characters of a value that a message shows
+
+
+def shown(value: object) -> str:
+    """``value`` for an error message: one line, printable, at most 80 characters long."""
+    if isinstance(value, str):
+        text = value[:_SHOWN].encode("unicode_escape").decode("ascii") + value[_SHOWN:]
+    elif isinstance(value, int) and value.bit_length() > _SHOWN * 4:  # Python refuses to print very long ones
+        text = f"an int of {value.bit_length()} bits"
+    else:
+        text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 class GittrackError(Exception):
@@ -23,6 +36,8 @@ class GittrackError(Exception):
     http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        if not message.isprintable():  # names and values of others may be in it: it stays one line, and only text
+            message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NewType, TypeVar
 
-from gittrack.errors import InvalidValueError
+from gittrack.errors import InvalidValueError, shown
 
 if TYPE_CHECKING:
     from gittrack.model_types import (
@@ -66,8 +66,10 @@ class ViewType:
             cls.DELETED_ONLY: (LifecycleStage.DELETED,),
             cls.ALL: (LifecycleStage.ACTIVE, LifecycleStage.DELETED),
         }
-        if view not in table:
-            raise InvalidValueError(f"unknown view type `{view}`", hint="use ViewType.ACTIVE_ONLY, DELETED_ONLY or ALL")
+        if not isinstance(view, int) or view not in table:
+            raise InvalidValueError(
+                f"unknown view type `{shown(view)}`", hint="use ViewType.ACTIVE_ONLY, DELETED_ONLY or ALL"
+            )
         return table[view]
 
 
@@ -86,16 +88,16 @@ class RunStatus:
     def to_string(cls, status: int) -> str:
         """Name of a status number.  Raises InvalidValueError for an unknown number."""
         if status not in cls._NAMES:
-            raise InvalidValueError(f"unknown run status `{status}`")
+            raise InvalidValueError(f"unknown run status `{shown(status)}`")
         return cls._NAMES[status]
 
     @classmethod
     def from_string(cls, name: str) -> int:
         """Number of a status name.  Raises InvalidValueError for an unknown name."""
         for number, known in cls._NAMES.items():
-            if known == name:
+            if isinstance(name, str) and known == name:
                 return number
-        raise InvalidValueError(f"unknown run status `{name}`", hint="one of " + ", ".join(cls._NAMES.values()))
+        raise InvalidValueError(f"unknown run status `{shown(name)}`", hint="one of " + ", ".join(cls._NAMES.values()))
 
     @classmethod
     def is_terminated(cls, status: int | str) -> bool:
@@ -416,7 +418,7 @@ def check_run_id(value: str) -> RunId:
     """
     if not isinstance(value, str) or not _RUN_ID.fullmatch(value):
         raise InvalidValueError(
-            f"invalid run id `{value!s:.80}`", hint="a run id has letters, digits, `_` and `-` only"
+            f"invalid run id `{shown(value)}`", hint="a run id has letters, digits, `_` and `-` only"
         )
     return RunId(value)
 

@@ -189,8 +189,8 @@ class ActiveRun:
         self._edit({"name" if key == record.RUN_NAME_TAG else f"tags.{key}": value for key, value in checked.items()})
 
     def delete_tag(self, key: str) -> None:
-        """Remove a tag.  Raises NotFoundError if the run has no such tag."""
-        if key not in self._tags:
+        """Remove a tag.  Raises NotFoundError if the run has no such tag, InvalidValueError if none can have it."""
+        if limits.check_key("tag", key) not in self._tags:
             raise NotFoundError(f"run `{self.run_id}` has no tag `{key}`", hint="`gittrack show RUN` lists its tags")
         self._edit({f"tags.{key}": None})
 

@@ -10,6 +10,7 @@ Lengths are in characters, except for artifact paths, which are file names and m
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import posixpath
 import re
@@ -17,8 +18,8 @@ import unicodedata
 from typing import Any, Final
 from urllib.parse import unquote
 
-from gittrack.errors import InvalidValueError
-from gittrack.types import Dataset, DatasetInput
+from gittrack.errors import InvalidValueError, shown
+from gittrack.types import Dataset, DatasetInput, InputTag, Metric
 
 MAX_KEY: Final = 250
 MAX_PARAM_VALUE: Final = 6000
@@ -37,7 +38,6 @@ MAX_ARTIFACT_NAME_BYTES: Final = 255
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
 
-_SHOWN = 80  #: characters of a value that a message shows
 _logger = logging.getLogger("gittrack")
 
 _KEY = re.compile(r"[/\w.\- :]*")
@@ -53,21 +53,10 @@ _GIT_FOLDER = re.compile(r"(?:\.git|git~\d+)(?:::?.*)?", re.IGNORECASE)
 _warned: set[tuple[str, str]] = set()
 
 
-def _shown(value: object) -> str:
-    """``value`` for an error message: one line, printable, at most 80 characters long."""
-    if isinstance(value, str):
-        text = value[:_SHOWN].encode("unicode_escape").decode("ascii") + value[_SHOWN:]
-    elif isinstance(value, int) and value.bit_length() > _SHOWN * 4:  # Python refuses to print very long ones
-        text = f"an int of {value.bit_length()} bits"
-    else:
-        text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
 def _length(field: str, value: str, limit: int) -> str:
     if len(value) > limit:
         raise InvalidValueError(
-            f"{field} `{_shown(value)}` has {len(value)} characters, the limit is {limit}", hint="use a shorter one"
+            f"{field} `{shown(value)}` has {len(value)} characters, the limit is {limit}", hint="use a shorter one"
         )
     return value
 
@@ -92,20 +81,20 @@ def check_key(kind: str, key: object) -> str:
         key: 1 to 250 letters, digits, ``_ - . : /`` and spaces; as a path it must be relative and normalised.
     """
     if not isinstance(key, str):
-        raise InvalidValueError(f"{kind} name must be text, got {_shown(key)} ({type(key).__name__})")
+        raise InvalidValueError(f"{kind} name must be text, got {shown(key)} ({type(key).__name__})")
     if not key:
         raise InvalidValueError(f"{kind} name is empty", hint=f"give a name of 1 to {MAX_KEY} characters")
     _length(f"{kind} name", key, MAX_KEY)
     if not _KEY.fullmatch(key):
         bad = next(c for c in key if not _KEY.fullmatch(c))
         raise InvalidValueError(
-            f"{kind} name `{_shown(key)}` has the character `{_shown(bad)}`",
+            f"{kind} name `{shown(key)}` has the character `{shown(bad)}`",
             hint="letters, digits, `_`, `-`, `.`, `:`, `/` and spaces are allowed",
         )
     normal = posixpath.normpath(key)
     if normal != key or normal == "." or normal.startswith(("..", "/")):
         raise InvalidValueError(
-            f"{kind} name `{_shown(key)}` is not a plain relative path",
+            f"{kind} name `{shown(key)}` is not a plain relative path",
             hint="no `.` or `..` parts, and no `/` at the start, at the end or doubled",
         )
     return str.__str__(key)  # also for subclasses such as numpy's, which msgpack does not pack
@@ -126,24 +115,21 @@ def check_metric_value(key: str, value: Any) -> float:
     # TypeError is numpy's for several elements, RuntimeError torch's; OverflowError is an int above 1e308.
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InvalidValueError(
-            f"metric `{_shown(key)}` must be one number, got {_shown(value)} ({type(value).__name__})",
+            f"metric `{shown(key)}` must be one number, got {shown(value)} ({type(value).__name__})",
             hint="pass a float, an int, or an array or tensor of one element",
         ) from error
 
 
 def _check_int64(field: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        try:
-            whole = int(value)
-            exact = bool(whole == value)
-        except (TypeError, ValueError, OverflowError):
-            exact, whole = False, 0
-        if not exact:
-            raise InvalidValueError(f"{field} must be a whole number, got {_shown(value)} ({type(value).__name__})")
-    else:
-        whole = value.__index__()
+    whole: int | None = None
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # no number at all, NaN, infinity
+        known = value.__index__() if hasattr(value, "__index__") and not isinstance(value, bool) else int(value)
+        if known == value:
+            whole = known
+    if whole is None:
+        raise InvalidValueError(f"{field} must be a whole number, got {shown(value)} ({type(value).__name__})")
     if not INT64_MIN <= whole <= INT64_MAX:
-        raise InvalidValueError(f"{field} {_shown(whole)} is outside of 64 bits ({INT64_MIN} to {INT64_MAX})")
+        raise InvalidValueError(f"{field} {shown(whole)} is outside of 64 bits ({INT64_MIN} to {INT64_MAX})")
     return whole
 
 
@@ -165,13 +151,13 @@ def _text(field: str, key: str, value: object, limit: int, truncate: bool) -> st
         text = _storable(str(value))
     except Exception as error:  # `__str__` is the user's code: it can raise anything
         raise InvalidValueError(
-            f"{field} `{_shown(key)}` has a value that cannot be turned into text: {error}"
+            f"{field} `{shown(key)}` has a value that cannot be turned into text: {error}"
         ) from error
     if len(text) <= limit:
         return text
     if not truncate:
         raise InvalidValueError(
-            f"{field} `{_shown(key)}` has a value of {len(text)} characters, the limit is {limit}",
+            f"{field} `{shown(key)}` has a value of {len(text)} characters, the limit is {limit}",
             hint="log long text with log_text",
         )
     if (field, key) not in _warned:
@@ -206,11 +192,11 @@ def check_experiment_tag(key: object, value: object) -> tuple[str, str]:
 
 def _check_title(field: str, name: object, limit: int) -> str:
     if not isinstance(name, str):
-        raise InvalidValueError(f"{field} must be text, got {_shown(name)} ({type(name).__name__})")
+        raise InvalidValueError(f"{field} must be text, got {shown(name)} ({type(name).__name__})")
     bad = _unprintable(name)
     if bad is not None:
         raise InvalidValueError(
-            f"{field} `{_shown(name)}` has the unprintable character `{_shown(bad)}`", hint="remove it"
+            f"{field} `{shown(name)}` has the unprintable character `{shown(bad)}`", hint="remove it"
         )
     return _length(field, name, limit)
 
@@ -226,7 +212,7 @@ def check_experiment_name(name: object) -> str:
     if not title.strip():
         raise InvalidValueError("experiment name is blank", hint=f"give one of 1 to {MAX_EXPERIMENT_NAME} characters")
     if ".." in re.split(r"[/\\]", title):
-        raise InvalidValueError(f"experiment name `{_shown(title)}` has a `..` part", hint="use a plain name")
+        raise InvalidValueError(f"experiment name `{shown(title)}` has a `..` part", hint="use a plain name")
     return title
 
 
@@ -235,7 +221,7 @@ def check_experiment_id(experiment_id: object) -> str:
     text = str(experiment_id) if type(experiment_id) is int else experiment_id
     if not isinstance(text, str) or not _EXPERIMENT_ID.fullmatch(text):
         raise InvalidValueError(
-            f"invalid experiment id `{_shown(experiment_id)}`", hint="`gittrack experiments` lists the ids"
+            f"invalid experiment id `{shown(experiment_id)}`", hint="`gittrack experiments` lists the ids"
         )
     return text
 
@@ -300,7 +286,7 @@ def _path_fault(path: str, normal: str) -> str | None:
         return "is empty"
     bad = _unprintable(path)
     if bad is not None:
-        return f"has the unprintable character `{_shown(bad)}`"
+        return f"has the unprintable character `{shown(bad)}`"
     if "\\" in path:
         return "has a backslash"
     if _climbs(path):
@@ -324,11 +310,11 @@ def check_artifact_path(path: object) -> str:
     at most 255 bytes, the path at most 1024.
     """
     if not isinstance(path, str):
-        raise InvalidValueError(f"artifact path must be text, got {_shown(path)} ({type(path).__name__})")
+        raise InvalidValueError(f"artifact path must be text, got {shown(path)} ({type(path).__name__})")
     normal = unicodedata.normalize("NFC", path)
     fault = _path_fault(path, normal)
     if fault is not None:
         raise InvalidValueError(
-            f"artifact path `{_shown(path)}` {fault}", hint="use a relative path such as `plots/roc.png`"
+            f"artifact path `{shown(path)}` {fault}", hint="use a relative path such as `plots/roc.png`"
         )
     return normal

@@ -23,6 +23,7 @@ from gittrack.errors import (
     LockedError,
     NotFoundError,
     StateError,
+    shown,
 )
 from gittrack.store import gateway, layout, record, seal
 from gittrack.store.record import RunState
@@ -508,7 +509,7 @@ class Tracker:
 
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         """Remove a tag of an active experiment.  Raises NotFoundError, StateError."""
-        if key not in self._active_experiment(experiment_id).tags:
+        if limits.check_key("experiment tag", key) not in self._active_experiment(experiment_id).tags:
             raise NotFoundError(
                 f"experiment `{experiment_id}` has no tag `{key}`", hint="`gittrack experiments --json` lists its tags"
             )
@@ -610,7 +611,7 @@ class Tracker:
 
 def _check_page(max_results: int) -> None:
     if not isinstance(max_results, int) or isinstance(max_results, bool) or not 1 <= max_results <= MAX_RESULTS:
-        raise InvalidValueError(f"max_results is `{max_results}`, it must be a number from 1 to {MAX_RESULTS}")
+        raise InvalidValueError(f"max_results is `{shown(max_results)}`, it must be a number from 1 to {MAX_RESULTS}")
 
 
 def _page(found: list[T], offset: int, size: int) -> PagedList[T]:

@@ -320,6 +320,8 @@ def test_orders_that_make_no_sense() -> None:
             parse_order(twice)
     with pytest.raises(InvalidValueError, match="list"):
         parse_order("metrics.a")
+    with pytest.raises(InvalidValueError, match="the order is a list of texts, got int"):
+        parse_order(-1)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="at most"):
         parse_order([f"metrics.m{n}" for n in range(100)])
     with pytest.raises(InvalidValueError):

@@ -106,6 +106,8 @@ def parse_order(
     """
     if isinstance(order_by, str):
         raise InvalidValueError("the order is a list of texts, not one text", hint=f"[{order_by!r:.80}]")
+    if not isinstance(order_by, (Sequence, type(None))):
+        raise InvalidValueError(f"the order is a list of texts, got {type(order_by).__name__}")
     if order_by and len(order_by) > MAX_ORDER:
         raise InvalidValueError(f"{len(order_by)} keys in an order, at most {MAX_ORDER}")
     keys: dict[Field, OrderKey] = {}

@@ -5,7 +5,7 @@ A token comes back from whoever was given it, so nothing is assumed of it.
 
 from __future__ import annotations
 
-from gittrack.errors import InvalidValueError
+from gittrack.errors import InvalidValueError, shown
 
 
 def page_token(offset: int) -> str:
@@ -32,6 +32,6 @@ def page_offset(token: str | bytes | None) -> int:
             raise ValueError(offset)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise InvalidValueError(
-            f"invalid page token `{token!s:.40}`", hint="use the token of the page before, unchanged"
+            f"invalid page token `{shown(token)}`", hint="use the token of the page before, unchanged"
         ) from error
     return offset
