@@ -21,7 +21,7 @@ from gittrack import media, stores
 from gittrack.errors import GittrackError, InvalidValueError, NotFoundError
 from gittrack.registry_client import RegistryClient
 from gittrack.track import limits
-from gittrack.types import Metric, RunStatus, ViewType
+from gittrack.types import LifecycleStage, Metric, PagedList, RunStatus, ViewType
 
 if TYPE_CHECKING:
     import io
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         FileInfo,
         ModelInput,
         ModelOutput,
-        PagedList,
         Param,
         Run,
         RunTag,
@@ -241,9 +240,9 @@ class Client(RegistryClient):
 
     # -- metrics, params, tags ---------------------------------------------------------------------------------------
 
-    def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
-        """Every point of a metric, by (timestamp, step, value); empty if the run has no such metric."""
-        return list(self._tracker.metric_history(run_id, key))
+    def get_metric_history(self, run_id: str, key: str) -> PagedList[Metric]:
+        """Every point of a metric, by (timestamp, step, value), on one page; empty if the run has no such metric."""
+        return PagedList(self._tracker.metric_history(run_id, key))
 
     def log_metric(
         self,

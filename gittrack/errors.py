@@ -47,6 +47,16 @@ class GittrackError(Exception):
         """The code under MLflow's name, so that ``except MlflowException as e: e.error_code`` works."""
         return self.code
 
+    def get_http_status_code(self) -> int:
+        """``http_status`` under MLflow's name."""
+        return self.http_status
+
+    def serialize_as_json(self) -> str:
+        """Code and message as the JSON text that MLflow's REST API answers with."""
+        import json  # here: every command starts with this module
+
+        return json.dumps({"error_code": self.code, "message": str(self)})
+
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} (hint: {self.hint})"
 

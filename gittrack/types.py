@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NewType, Type
 from gittrack.errors import InvalidValueError, shown
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from gittrack.model_types import (
         ModelVersion as ModelVersion,
         ModelVersionStages as ModelVersionStages,
@@ -40,6 +42,32 @@ Digest = NewType("Digest", str)  #: sha256 of an artifact's bytes, 64 lower-case
 T = TypeVar("T")
 
 
+def _plain(value: Any) -> Any:
+    """``value`` with records as dicts, also those in lists."""
+    if isinstance(value, (_Record, Metric)):
+        return value.to_dictionary()
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+class _Record:
+    """What MLflow's entities can all do: ``dict(record)``, and ``to_dictionary`` for all that is in it, too."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of each fact."""
+        return ((name, getattr(self, name)) for name in self.__dataclass_fields__)  # type: ignore[attr-defined]
+
+    def to_dictionary(self) -> dict[str, Any]:
+        """The record as plain dicts, lists and scalars."""
+        return {name: _plain(value) for name, value in self}
+
+    @classmethod
+    def from_dictionary(cls, values: Mapping[str, Any]) -> Self:
+        """The record with these values; names that it does not have are passed over, as in MLflow."""
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})  # type: ignore[attr-defined]
+
+
 class LifecycleStage:
     """Where a run or an experiment is between created and collected."""
 
@@ -53,6 +81,22 @@ class ViewType:
     ACTIVE_ONLY: Final = 1
     DELETED_ONLY: Final = 2
     ALL: Final = 3
+
+    _NAMES: Final = {1: "active_only", 2: "deleted_only", 3: "all"}
+
+    @classmethod
+    def from_string(cls, name: str) -> int:
+        """Number of a view's name, such as ``active_only``.  Raises InvalidValueError for an unknown name."""
+        for number, known in cls._NAMES.items():
+            if known == name:
+                return number
+        raise InvalidValueError(f"unknown view type `{shown(name)}`", hint="one of " + ", ".join(cls._NAMES.values()))
+
+    @classmethod
+    def to_string(cls, view: int) -> str:
+        """Name of a view's number.  Raises InvalidValueError for an unknown number."""
+        cls.stages(view)
+        return cls._NAMES[view]
 
     @classmethod
     def stages(cls, view: int) -> tuple[str, ...]:
@@ -132,9 +176,25 @@ class Metric(NamedTuple):
     dataset_digest: str | None = None
     run_id: str | None = None
 
+    def keys(self) -> tuple[str, ...]:
+        """Names of the fields: with ``metric["value"]`` it makes ``dict(metric)`` work as for MLflow's."""
+        return self._fields
+
+    def __getitem__(self, which: Any) -> Any:
+        return getattr(self, which) if isinstance(which, str) else tuple.__getitem__(self, which)
+
+    def to_dictionary(self) -> dict[str, Any]:
+        """Name and value of each field."""
+        return self._asdict()
+
+    @classmethod
+    def from_dictionary(cls, values: Mapping[str, Any]) -> Metric:
+        """The point with these values; names that it does not have are passed over, as in MLflow."""
+        return cls(**{name: values[name] for name in cls._fields if name in values})
+
 
 @dataclass(frozen=True, slots=True)
-class Param:
+class Param(_Record):
     """A parameter: written once, text."""
 
     key: str
@@ -142,7 +202,7 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
-class RunTag:
+class RunTag(_Record):
     """A tag of a run: text, editable."""
 
     key: str
@@ -150,7 +210,7 @@ class RunTag:
 
 
 @dataclass(frozen=True, slots=True)
-class ExperimentTag:
+class ExperimentTag(_Record):
     """A tag of an experiment."""
 
     key: str
@@ -158,7 +218,7 @@ class ExperimentTag:
 
 
 @dataclass(frozen=True, slots=True)
-class InputTag:
+class InputTag(_Record):
     """A tag on the use of a dataset by a run; ``mlflow.data.context`` says what for."""
 
     key: str
@@ -166,7 +226,7 @@ class InputTag:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(_Record):
     """What is recorded of a dataset: its name, digest and where it came from, never its rows."""
 
     name: str
@@ -178,22 +238,26 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetInput:
+class DatasetInput(_Record):
     """A dataset as a run used it."""
 
     dataset: Dataset
     tags: list[InputTag] = field(default_factory=list)
 
+    def to_dictionary(self) -> dict[str, Any]:
+        """The record as plain dicts; the tags are one of them."""
+        return {"dataset": self.dataset.to_dictionary(), "tags": {tag.key: tag.value for tag in self.tags}}
+
 
 @dataclass(frozen=True, slots=True)
-class ModelInput:
+class ModelInput(_Record):
     """A logged model that a run read."""
 
     model_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOutput:
+class ModelOutput(_Record):
     """A logged model that a run made, at a step of its training.
 
     Attributes:
@@ -206,7 +270,7 @@ class ModelOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class RunInputs:
+class RunInputs(_Record):
     """Datasets and models a run read."""
 
     dataset_inputs: list[DatasetInput] = field(default_factory=list)
@@ -214,14 +278,14 @@ class RunInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class RunOutputs:
+class RunOutputs(_Record):
     """Models a run made."""
 
     model_outputs: list[ModelOutput] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(_Record):
     """One entry of an artifact listing.
 
     Attributes:
@@ -279,7 +343,7 @@ class MetricSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class RunInfo:
+class RunInfo(_Record):
     """The facts about a run that are not its data."""
 
     run_id: str
@@ -292,10 +356,6 @@ class RunInfo:
     artifact_uri: str
     run_name: str
 
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Name and value of each fact, so that ``dict(run.info)`` works as with MLflow's."""
-        return ((name, getattr(self, name)) for name in RunInfo.__slots__)
-
     @property
     def run_uuid(self) -> str:
         """MLflow's old name of ``run_id``."""
@@ -303,7 +363,7 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class RunData:
+class RunData(_Record):
     """Parameters, tags and the last value of every metric."""
 
     metrics: dict[str, float]
@@ -311,9 +371,13 @@ class RunData:
     tags: dict[str, str]
     summaries: dict[str, MetricSummary] = field(default_factory=dict)
 
+    def to_dictionary(self) -> dict[str, Any]:
+        """Metrics, params and tags as dicts, which MLflow knows; the summaries are ours."""
+        return {"metrics": dict(self.metrics), "params": dict(self.params), "tags": dict(self.tags)}
+
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(_Record):
     """A run as it can be read: MLflow's entity, plus what only gittrack knows.
 
     Attributes:
@@ -331,31 +395,13 @@ class Run:
     commit: ObjectId | None = None
 
     def to_dictionary(self) -> dict[str, Any]:
-        """The run as plain dicts, lists and scalars, in MLflow's shape (``info``, ``data``, ``inputs``)."""
-        return {
-            "info": {name: getattr(self.info, name) for name in RunInfo.__slots__},
-            "data": {
-                "metrics": dict(self.data.metrics),
-                "params": dict(self.data.params),
-                "tags": dict(self.data.tags),
-            },
-            "inputs": {
-                "dataset_inputs": [
-                    {
-                        "dataset": {name: getattr(d.dataset, name) for name in Dataset.__slots__},
-                        "tags": {t.key: t.value for t in d.tags},
-                    }
-                    for d in self.inputs.dataset_inputs
-                ],
-            },
-            "code": dict(self.code),
-            "environment": dict(self.environment),
-            "commit": self.commit,
-        }
+        """The run as plain dicts, lists and scalars: ``info data inputs outputs`` as MLflow's, and what is ours."""
+        parts = {name: _plain(value) for name, value in self}
+        return {**parts, "code": dict(self.code), "environment": dict(self.environment)}
 
 
 @dataclass(frozen=True, slots=True)
-class Experiment:
+class Experiment(_Record):
     """A named group of runs."""
 
     experiment_id: str

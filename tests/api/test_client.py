@@ -43,6 +43,8 @@ def test_a_run_from_start_to_end(client: Client) -> None:
         ("m", 1.5, 5, 2),
         ("m", 2.5, 6, 1),
     ]
+    assert client.get_metric_history(run_id, "m").token is None
+    assert client.get_metric_history(run_id, "other").to_list() == []
     client.log_metric(run_id, "late", 1)  # finished runs still take metrics
     client.update_run(run_id, status="RUNNING", name="renamed")
     found = client.get_run(run_id)
