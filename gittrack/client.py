@@ -324,11 +324,7 @@ class Client(RegistryClient):
         models: Sequence[ModelInput] | None = None,
     ) -> None:
         """Record datasets and logged models that a run read."""
-        writer = self._writer(run_id)
-        if datasets:
-            writer.log_inputs(datasets)
-        if models:
-            writer.log_model_inputs([model.model_id for model in models])
+        self._writer(run_id).log_inputs(datasets or (), [model.model_id for model in models or ()])
 
     def log_outputs(self, run_id: str, models: list[ModelOutput]) -> None:
         """Record logged models that a run made."""

@@ -142,9 +142,8 @@ class ActiveRun:
             if type(timestamp) is not int or timestamp not in _TIME:
                 timestamp = limits.check_timestamp(timestamp)
             rows.append((key, value, timestamp, step))
-            if metric.model_id or metric.dataset_name:
-                link = {name: getattr(metric, name) for name in ("model_id", "dataset_name", "dataset_digest")}
-                links.append([record.LINK, key, step, timestamp, {k: v for k, v in link.items() if v is not None}])
+            if metric.model_id is not None or metric.dataset_name is not None:
+                links.append([record.LINK, key, step, timestamp, limits.check_metric_link(metric)])
         return rows, links
 
     def _write_points(self, rows: list[_Point], links: list[list[Any]]) -> None:
@@ -317,23 +316,25 @@ class ActiveRun:
         """Drop artifacts from the run; their bytes go at the next ``gc``.  Raises InvalidValueError."""
         self._place([[path, None, 0] for path in paths])
 
-    def log_inputs(self, inputs: Iterable[DatasetInput]) -> None:
-        """Record datasets that the run used.  Raises InvalidValueError."""
-        for item in inputs:
-            limits.check_dataset_input(item)
+    def log_inputs(self, inputs: Iterable[DatasetInput], model_ids: Iterable[str] = ()) -> None:
+        """Record datasets and logged models that the run read; all or none.  Raises InvalidValueError."""
+        events: list[dict[str, Any]] = []
+        for item in map(limits.check_dataset_input, inputs):
             dataset = {name: getattr(item.dataset, name) for name in type(item.dataset).__slots__}
-            self.write_event([record.INPUT, {"dataset": dataset, "tags": {t.key: t.value for t in item.tags}}])
-
-    def log_model_inputs(self, model_ids: Iterable[str]) -> None:
-        """Record logged models that the run read."""
-        for model_id in model_ids:
-            self.write_event([record.INPUT, {"model_id": model_id}])
+            events.append({"dataset": dataset, "tags": {tag.key: tag.value for tag in item.tags}})
+        events += [{"model_id": limits.check_model_id(model_id)} for model_id in model_ids]
+        for event in events:
+            self.write_event([record.INPUT, event])
 
     def log_outputs(self, outputs: Iterable[ModelOutput]) -> None:
-        """Record logged models that the run made."""
+        """Record logged models that the run made; all or none.  Raises InvalidValueError."""
+        events: list[dict[str, Any]] = []
         for item in outputs:
             path = {} if item.path is None else {"path": limits.check_artifact_path(item.path)}
-            self.write_event([record.OUTPUT, {"model_id": item.model_id, "step": item.step, **path}])
+            model_id, step = limits.check_model_id(item.model_id), limits.check_step(item.step)
+            events.append({"model_id": model_id, "step": step, **path})
+        for event in events:
+            self.write_event([record.OUTPUT, event])
 
     # -- life --------------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ MAX_DATASET_SCHEMA: Final = 1048575
 MAX_DATASET_PROFILE: Final = 16777215
 MAX_INPUT_TAG_KEY: Final = 255
 MAX_INPUT_TAG_VALUE: Final = 500
+MAX_MODEL_ID: Final = 255
 MAX_ARTIFACT_PATH_BYTES: Final = 1024
 MAX_ARTIFACT_NAME_BYTES: Final = 255
 INT64_MAX: Final = 2**63 - 1
@@ -226,37 +227,66 @@ def check_experiment_id(experiment_id: object) -> str:
     return text
 
 
+def _check_text(field: str, value: object, limit: int) -> str:
+    if not isinstance(value, str):
+        raise InvalidValueError(f"{field} must be text, got {shown(value)} ({type(value).__name__})")
+    return _storable(_length(field, str.__str__(value), limit))
+
+
+def _check_dataset_text(field: str, value: object) -> str:
+    limit = {
+        "name": MAX_DATASET_NAME,
+        "digest": MAX_DATASET_DIGEST,
+        "source_type": MAX_DATASET_NAME,
+        "source": MAX_DATASET_SOURCE,
+        "schema": MAX_DATASET_SCHEMA,
+        "profile": MAX_DATASET_PROFILE,
+    }[field]
+    return _check_text(f"dataset {field}", value, limit)
+
+
 def check_dataset(dataset: Dataset) -> Dataset:
     """What is recorded of a dataset: name, digest, source type and source are text, every field within its limit."""
-    for field, limit, optional in (
-        ("name", MAX_DATASET_NAME, False),
-        ("digest", MAX_DATASET_DIGEST, False),
-        ("source_type", MAX_DATASET_NAME, False),
-        ("source", MAX_DATASET_SOURCE, False),
-        ("schema", MAX_DATASET_SCHEMA, True),
-        ("profile", MAX_DATASET_PROFILE, True),
-    ):
-        value = getattr(dataset, field)
-        if value is None and optional:
-            continue
-        if not isinstance(value, str):
-            raise InvalidValueError(f"dataset {field} must be text, got {_shown(value)} ({type(value).__name__})")
-        _length(f"dataset {field}", value, limit)
-    return dataset
+    return Dataset(
+        name=_check_dataset_text("name", dataset.name),
+        digest=_check_dataset_text("digest", dataset.digest),
+        source_type=_check_dataset_text("source_type", dataset.source_type),
+        source=_check_dataset_text("source", dataset.source),
+        schema=None if dataset.schema is None else _check_dataset_text("schema", dataset.schema),
+        profile=None if dataset.profile is None else _check_dataset_text("profile", dataset.profile),
+    )
+
+
+def check_model_id(model_id: object) -> str:
+    """The id of a logged model: text of 1 to 255 characters."""
+    text = _check_text("model id", model_id, MAX_MODEL_ID)
+    if not text:
+        raise InvalidValueError("model id is empty")
+    return text
+
+
+def check_metric_link(metric: Metric) -> dict[str, str]:
+    """What a point of a metric is linked to: a logged model, the name and the digest of a dataset."""
+    link = {}
+    if metric.model_id is not None:
+        link["model_id"] = check_model_id(metric.model_id)
+    if metric.dataset_name is not None:
+        link["dataset_name"] = _check_dataset_text("name", metric.dataset_name)
+    if metric.dataset_digest is not None:
+        link["dataset_digest"] = _check_dataset_text("digest", metric.dataset_digest)
+    return link
 
 
 def check_dataset_input(entry: DatasetInput) -> DatasetInput:
     """A dataset with the tags of its use: tag names of at most 255, tag values of at most 500 characters."""
-    check_dataset(entry.dataset)
-    for tag in entry.tags:
-        for field, value, limit in (
-            ("dataset tag name", tag.key, MAX_INPUT_TAG_KEY),
-            ("dataset tag value", tag.value, MAX_INPUT_TAG_VALUE),
-        ):
-            if not isinstance(value, str):
-                raise InvalidValueError(f"{field} must be text, got {_shown(value)} ({type(value).__name__})")
-            _length(field, value, limit)
-    return entry
+    tags = [
+        InputTag(
+            _check_text("dataset tag name", tag.key, MAX_INPUT_TAG_KEY),
+            _check_text("dataset tag value", tag.value, MAX_INPUT_TAG_VALUE),
+        )
+        for tag in entry.tags or ()
+    ]
+    return DatasetInput(check_dataset(entry.dataset), tags)
 
 
 def _climbs(path: str) -> bool:

@@ -219,7 +219,7 @@ def test_a_number_is_an_experiment_id() -> None:
 
 def test_datasets_have_mlflows_limits() -> None:
     good = Dataset("iris", "d1", "local", "{}", "{}", "{}")
-    assert limits.check_dataset(good) is good
+    assert limits.check_dataset(good) == good
     with pytest.raises(InvalidValueError, match=r"dataset digest .* 37 characters, the limit is 36"):
         limits.check_dataset(Dataset("iris", "d" * 37, "local", "{}"))
     with pytest.raises(InvalidValueError, match="dataset name must be text"):

@@ -79,6 +79,10 @@ def test_times_are_now_unless_given(project: Path) -> None:
         lambda: gittrack.log_input(Dataset("d" * 501, "1", "local", "{}")),
         lambda: gittrack.log_input(object()),  # type: ignore[arg-type]
         lambda: gittrack.log_input(context="training"),
+        lambda: gittrack.log_metric("a", 1, model_id=5),  # type: ignore[arg-type]
+        lambda: gittrack.log_metric("a", 1, dataset=Dataset("d", "1" * 37, "local", "{}")),
+        lambda: gittrack.log_input(Dataset("d", "1", "local", "{}"), model=LoggedModelInput("")),
+        lambda: gittrack.log_outputs([LoggedModelOutput("m-1", 1), LoggedModelOutput("m-2", 2**63)]),
         lambda: gittrack.log_inputs([Dataset("d", "1", "local", "{}")], [None]),
     ],
 )
@@ -90,7 +94,7 @@ def test_what_is_not_valid_raises_and_writes_nothing(project: Path, call: Any) -
         assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
         assert isinstance(caught.value, gittrack.MlflowException)
         after = gittrack.get_run(run.info.run_id)
-    assert (after.data, after.inputs) == (before.data, before.inputs)
+    assert (after.data, after.inputs, after.outputs) == (before.data, before.inputs, before.outputs)
 
 
 def test_params_are_written_once(project: Path) -> None:
