@@ -141,6 +141,7 @@ class Client(RegistryClient):
         """
         tags = dict(tags or {})
         named = tags.get(RUN_NAME_TAG)
+        run_name, named = (None if name is None else limits.check_run_name(name) for name in (run_name, named))
         if run_name and named and run_name != named:
             raise InvalidValueError(
                 f"run name `{run_name}` and tag `{RUN_NAME_TAG}` = `{named}` differ", hint="give only one of them"
@@ -171,12 +172,12 @@ class Client(RegistryClient):
         Args:
             run_id: The run.
             status: RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; unchanged if not given.
-            name: New name; unchanged if not given.
+            name: New name; unchanged if not given or empty.
         """
         if status is not None:
             RunStatus.from_string(status)
         writer = self._writer(run_id)
-        if name is not None:
+        if name:
             writer.set_name(name)
         if status is not None:
             writer.set_status(status)
@@ -196,12 +197,14 @@ class Client(RegistryClient):
         self._writer(run_id).set_status(status, end_time)
 
     def delete_run(self, run_id: str) -> None:
-        """Delete a run; ``restore_run`` brings it back.  Raises NotFoundError, also if it is deleted already."""
-        self._tracker.delete_run(run_id)
+        """Delete a run, if it is not deleted yet; ``restore_run`` brings it back.  Raises NotFoundError."""
+        if self.get_run(run_id).info.lifecycle_stage != LifecycleStage.DELETED:
+            self._tracker.delete_run(run_id)
 
     def restore_run(self, run_id: str) -> None:
-        """Bring a deleted run back.  Raises NotFoundError."""
-        self._tracker.restore_run(run_id)
+        """Bring a run back, if it is deleted.  Raises NotFoundError."""
+        if self.get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED:
+            self._tracker.restore_run(run_id)
 
     def search_runs(
         self,

@@ -334,6 +334,7 @@ def end_run(status: str = "FINISHED") -> None:
     Raises:
         InvalidValueError: Another status.
     """
+    status = status or "FINISHED"
     RunStatus.from_string(status)
     if not _thread.stack:
         if _thread.inherited:  # a forked child is done with its parent's run
@@ -373,12 +374,12 @@ def get_parent_run(run_id: str) -> Run | None:
 
 
 def delete_run(run_id: str) -> None:
-    """Delete a run; ``restore_run`` brings it back.  Raises NotFoundError, StateError if it is deleted already."""
+    """Delete a run, if it is not deleted yet; ``restore_run`` brings it back.  Raises NotFoundError."""
     Client().delete_run(run_id)
 
 
 def restore_run(run_id: str) -> None:
-    """Bring a deleted run back.  Raises NotFoundError, StateError if it is not deleted."""
+    """Bring a run back, if it is deleted.  Raises NotFoundError."""
     Client().restore_run(run_id)
 
 

@@ -203,8 +203,8 @@ def _check_title(field: str, name: object, limit: int) -> str:
 
 
 def check_run_name(name: object) -> str:
-    """A run's name: one printable line, at most 8000 characters (it is a tag, too)."""
-    return _check_title("run name", name, MAX_TAG_VALUE)
+    """A run's name: one printable line, at most 8000 characters (it is a tag, too); whole numbers are taken."""
+    return _check_title("run name", str(name) if type(name) is int else name, MAX_TAG_VALUE)
 
 
 def check_experiment_name(name: object) -> str:

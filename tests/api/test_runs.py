@@ -146,6 +146,17 @@ def test_a_status_must_be_one(project: Path) -> None:
     assert gittrack.active_run() is run
     gittrack.end_run("KILLED")
     assert status(run) == "KILLED"
+    run = gittrack.start_run()
+    gittrack.end_run(None)  # type: ignore[arg-type]  # as in MLflow, nothing is FINISHED
+    assert status(run) == "FINISHED"
+
+
+def test_a_number_is_a_name(project: Path) -> None:
+    with gittrack.start_run(run_name=3) as fold:  # type: ignore[arg-type]
+        assert fold.info.run_name == fold.data.tags["mlflow.runName"] == "3"
+    gittrack.Client().update_run(fold.info.run_id, name=4)  # type: ignore[arg-type]
+    assert gittrack.get_run(fold.info.run_id).info.run_name == "4"
+    assert gittrack.Client().create_run("0", tags={"mlflow.runName": 5}).info.run_name == "5"
 
 
 def test_the_last_run_is_remembered(project: Path) -> None:
