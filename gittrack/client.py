@@ -418,10 +418,13 @@ class Client(RegistryClient):
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         """Keep a text as the artifact ``artifact_file``, in UTF-8."""
+        if not isinstance(text, str):
+            raise InvalidValueError(f"log_text takes a text, got {type(text).__name__}", hint="str(...) makes one")
         self._writer(run_id).log_bytes(text.encode("utf-8", "backslashreplace"), artifact_file)
 
     def log_dict(self, run_id: str, dictionary: dict[str, Any], artifact_file: str) -> None:
         """Keep a dict or list as JSON or, if ``artifact_file`` ends in .yml or .yaml, as YAML."""
+        artifact_file = limits.check_artifact_path(artifact_file)
         self._writer(run_id).log_bytes(media.dict_bytes(dictionary, artifact_file), artifact_file)
 
     def log_stream(self, run_id: str, stream: io.BufferedIOBase | io.RawIOBase, artifact_file: str) -> None:
@@ -544,7 +547,7 @@ class Client(RegistryClient):
         Args:
             experiment_id: The experiment of the runs.
             artifact_file: The table, as given to ``log_table``.
-            run_ids: Only these runs; every run of the experiment that has the table if not given.
+            run_ids: Only these runs; every run of the experiment that has the table if not given or empty.
             extra_columns: Facts of the runs to add as columns, under the names that ``search_runs`` gives them, such as
                 ``run_id``, ``params.lr`` or ``metrics.loss``.
 
@@ -556,7 +559,7 @@ class Client(RegistryClient):
         tables = []
         for run in self._every_run(experiment_id, f"tags.{_ARTIFACTS_TAG} LIKE '%\"table\"%'"):
             run_id = run.info.run_id
-            if run_ids is not None and run_id not in run_ids:
+            if run_ids and run_id not in run_ids:
                 continue
             if {"path": artifact_file, "type": "table"} not in _listed_artifacts(run):
                 continue
@@ -595,7 +598,7 @@ class Client(RegistryClient):
             dst_path: A folder that exists; a new one among the temporary files if not given.
 
         Returns:
-            Where it is now: ``dst_path`` joined with ``path``.
+            Where it is now: ``dst_path``, made absolute, joined with the last part of ``path``.
 
         Raises:
             NotFoundError: No such artifact, or ``dst_path`` does not exist.
@@ -605,7 +608,7 @@ class Client(RegistryClient):
             dst_path = tempfile.mkdtemp(prefix="gittrack-")
         elif not Path(dst_path).is_dir():
             raise NotFoundError(f"folder `{dst_path}` does not exist", hint="make it first")
-        return str(self._tracker.download_artifacts(run_id, path, Path(dst_path)))
+        return str(self._tracker.download_artifacts(run_id, path, Path(dst_path).absolute(), strip=True))
 
 
 #: MLflow's name of it.

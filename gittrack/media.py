@@ -47,8 +47,14 @@ def dict_bytes(value: Any, path: str) -> bytes:
     """``value`` as YAML if ``path`` ends in ``.yml`` or ``.yaml``, otherwise as JSON; what JSON does not know, as text.
 
     Without PyYAML a YAML file gets the JSON text, which is YAML too.
+
+    Raises:
+        InvalidValueError: Something in it is in itself, is nested too deeply, or cannot be turned into text.
     """
-    text = json.dumps(value, indent=2, default=str)
+    try:
+        text = json.dumps(value, indent=2, default=str)
+    except Exception as error:  # `__str__` is the user's code: it can raise anything
+        raise InvalidValueError(f"cannot store the dict as `{path}`: {error}") from error
     if posixpath.splitext(path)[1] in (".yml", ".yaml"):
         try:
             yaml = importlib.import_module("yaml")
@@ -178,7 +184,7 @@ def _pil_image(image: Any) -> PILImage.Image:
         return opened
     if isinstance(image, list):
         image = require("numpy", "log_image").array(image)
-    if not (hasattr(image, "dtype") and hasattr(image, "ndim")):
+    if not hasattr(getattr(image, "dtype", None), "kind"):  # also a tensor of torch
         raise InvalidValueError(
             f"not an image: {type(image).__name__}", hint="pass a numpy array, a PIL image or a gittrack.Image"
         )

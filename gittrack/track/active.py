@@ -582,5 +582,6 @@ def _files_below(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator
             yield prefix + entry.name, real
 
 
-def _joined(folder: str | None, name: str) -> str:
+def _joined(folder: str | Path | None, name: str) -> str:
+    folder = folder.as_posix() if isinstance(folder, Path) else folder
     return f"{folder.rstrip('/')}/{name}" if folder else name

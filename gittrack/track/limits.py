@@ -15,6 +15,7 @@ import logging
 import posixpath
 import re
 import unicodedata
+from pathlib import PurePath
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -339,6 +340,7 @@ def check_artifact_path(path: object) -> str:
     encodings of those, control, bidi and zero-width characters, names that git or Windows keeps for itself.  A part has
     at most 255 bytes, the path at most 1024.
     """
+    path = path.as_posix() if isinstance(path, PurePath) else path
     if not isinstance(path, str):
         raise InvalidValueError(f"artifact path must be text, got {shown(path)} ({type(path).__name__})")
     normal = unicodedata.normalize("NFC", path)

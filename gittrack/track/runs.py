@@ -340,7 +340,7 @@ class Tracker:
             NotFoundError: No such run.
             InvalidValueError: A bad path.
         """
-        folder = limits.check_artifact_path(path) if path else ""
+        folder = _artifact_place(path)
         prefix = f"{folder}/" if folder else ""
         found: dict[str, FileInfo] = {}
         for name, artifact in self.repo.artifacts(check_run_id(run_id), folder).items():
@@ -353,11 +353,22 @@ class Tracker:
         return [found[name] for name in sorted(found)]
 
     def download_artifacts(
-        self, run_id: str, path: str | None, target: Path, *, progress: Callable[[int, int | None], None] | None = None
+        self,
+        run_id: str,
+        path: str | None,
+        target: Path,
+        *,
+        strip: bool = False,
+        progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
         """Copy an artifact file or folder (everything if ``path`` is empty) below ``target``, verified.
 
-        ``progress`` is told (files done, files in all).
+        Args:
+            run_id: The run.
+            path: The file or folder.
+            target: Folder to copy to, made if need be.
+            strip: Leave out the folders above ``path``, as ``cp -r`` does: only its last part is made below ``target``.
+            progress: Is told (files done, files in all).
 
         Returns:
             Where it is now.
@@ -366,7 +377,7 @@ class Tracker:
             NotFoundError: No such run or artifact, or its bytes are not in this clone.
             CorruptError: The bytes do not match their digest; nothing of that file is left.
         """
-        wanted = limits.check_artifact_path(path) if path else ""
+        wanted = _artifact_place(path)
         artifacts = self.repo.artifacts(check_run_id(run_id))
         chosen = [a for name, a in artifacts.items() if not wanted or name == wanted or name.startswith(f"{wanted}/")]
         if wanted and not chosen:
@@ -378,11 +389,12 @@ class Tracker:
                 hint=f"did you mean `{near[0]}`?" if near else f"`gittrack artifacts ls {run_id[:8]}` lists them",
             )
         target.mkdir(parents=True, exist_ok=True)
+        above = wanted.rpartition("/")[0] + "/" if strip and "/" in wanted else ""
         for done, artifact in enumerate(chosen, 1):
-            self.repo.objects.copy_out(artifact.digest, target / artifact.path, root=target)
+            self.repo.objects.copy_out(artifact.digest, target / artifact.path.removeprefix(above), root=target)
             if progress is not None:
                 progress(done, len(chosen))
-        return target / wanted if wanted else target
+        return target / wanted.removeprefix(above) if wanted else target
 
     def read_artifact(self, run_id: str, path: str) -> bytes:
         """The bytes of one artifact, verified.  Raises NotFoundError, CorruptError, InvalidValueError."""
@@ -607,6 +619,11 @@ class Tracker:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def _artifact_place(path: str | None) -> str:
+    """The path of a file or folder to read; a folder's may end in a slash, the root's is empty."""
+    return limits.check_artifact_path(path.removesuffix("/") if isinstance(path, str) else path) if path else ""
 
 
 def _check_page(max_results: int) -> None:

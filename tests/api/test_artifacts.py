@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
@@ -62,7 +63,35 @@ def test_files_and_folders(project: Path, tmp_path: Path) -> None:
     assert gittrack.Client().list_artifacts(run_id, "nothing") == []
 
 
-def test_downloads(project: Path, tmp_path: Path) -> None:
+def test_the_path_of_a_folder_may_end_in_a_slash(project: Path, tmp_path: Path) -> None:
+    with gittrack.start_run() as run:
+        gittrack.log_text("t", "deep/er/t.txt")
+    client = gittrack.Client()
+    assert [entry.path for entry in client.list_artifacts(run.info.run_id, "deep/")] == ["deep/er"]
+    assert Path(client.download_artifacts(run.info.run_id, "deep/er/", str(tmp_path)), "t.txt").read_text() == "t"
+    assert artifacts.list_artifacts(uri(run, "deep/"))[0].is_dir
+    for bad in ("/", "deep//", "../"):
+        with pytest.raises(InvalidValueError, match="artifact path"):
+            client.list_artifacts(run.info.run_id, bad)
+
+
+def test_what_cannot_be_told_is_no_dict(project: Path) -> None:
+    circle: dict[str, Any] = {}
+    circle["itself"] = circle
+
+    class Silent:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    with gittrack.start_run() as run:
+        bads: list[Any] = [circle, {"a": Silent()}, {("a", "b"): 1}]
+        for bad in bads:
+            with pytest.raises(InvalidValueError, match=r"cannot store the dict as `d.json`"):
+                gittrack.log_dict(bad, "d.json")
+    assert paths(run.info.run_id) == []
+
+
+def test_downloads(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gittrack.start_run() as run:
         gittrack.log_text("one", "a/1.txt")
         gittrack.log_text("two", "a/b/2.txt")
@@ -73,6 +102,12 @@ def test_downloads(project: Path, tmp_path: Path) -> None:
     target.mkdir()
     assert client.download_artifacts(run_id, "a", str(target)) == str(target / "a")
     assert (target / "a" / "b" / "2.txt").read_text() == "two"
+    # The folders above what is asked for are left out, and the answer is absolute.
+    monkeypatch.chdir(tmp_path)
+    assert client.download_artifacts(run_id, "a/b", "target") == str(target / "b")
+    assert artifacts.download_artifacts(f"runs:/{run_id}/a/1.txt", dst_path="target") == str(target / "1.txt")
+    found = {p.relative_to(target).as_posix() for p in target.rglob("*.txt")}
+    assert found == {"a/1.txt", "a/b/2.txt", "b/2.txt", "1.txt"}
     assert not (target / "3.txt").exists()
     single = client.download_artifacts(run_id, "3.txt")
     assert Path(single).read_text() == "three"
@@ -274,6 +309,7 @@ def test_image_values(project: Path) -> None:
         np.zeros((0, 2)),
         "x",
         7,
+        SimpleNamespace(dtype=object(), ndim=2),  # such as a tensor of torch: its dtype is no numpy's
     ],
 )
 def test_what_is_no_image(project: Path, image: Any) -> None:
@@ -351,6 +387,7 @@ def test_tables_of_several_runs(project: Path) -> None:
         {"index": i, "run_id": "mine", "run_id_": ids[i], "params.index": str(i), "metrics.m": float(i)} for i in (1, 2)
     ]
     assert len(gittrack.load_table("t.json", run_ids=ids[:2])) == 1
+    assert len(gittrack.load_table("t.json", run_ids=[])) == len(gittrack.load_table("t.json"))
     with pytest.raises(NotFoundError, match="no run"):
         gittrack.load_table("t.json", run_ids=ids[:1])
     with pytest.raises(NotFoundError, match="no run"):
@@ -369,6 +406,36 @@ def test_a_table_with_images(project: Path) -> None:
     assert entry["type"] == "image"
     assert artifacts.load_image(uri(run, entry["filepath"])).size == (5, 4)
     assert max(artifacts.load_image(uri(run, entry["compressed_filepath"])).size) == 256
+
+
+def test_a_text_is_text(project: Path) -> None:
+    with gittrack.start_run() as run:
+        for bad in (5, None, b"bytes"):
+            with pytest.raises(InvalidValueError, match="log_text takes a text"):
+                gittrack.log_text(bad, "t.txt")  # type: ignore[arg-type]
+    assert paths(run.info.run_id) == []
+
+
+def test_the_path_of_an_artifact_may_be_a_path(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "f.txt").write_text("f")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "g.txt").write_text("g")
+    client = gittrack.Client()
+    with gittrack.start_run() as run:
+        run_id = run.info.run_id
+        client.log_text(run_id, "t", Path("a/t.txt"))  # type: ignore[arg-type]
+        client.log_dict(run_id, {}, Path("a/d.yaml"))  # type: ignore[arg-type]
+        client.log_table(run_id, TABLE, Path("a/t.json"))  # type: ignore[arg-type]
+        client.log_image(run_id, np.zeros((2, 2)), Path("a/i.png"))  # type: ignore[arg-type]
+        client.log_artifact(run_id, tmp_path / "f.txt", Path("b"))  # type: ignore[arg-type]
+        client.log_artifact(run_id, tmp_path / "folder", Path("c"))  # type: ignore[arg-type]
+        client.log_artifacts(run_id, tmp_path / "folder", Path("d"))  # type: ignore[arg-type]
+    assert paths(run_id, "a") == ["a/d.yaml", "a/i.png", "a/t.json", "a/t.txt"]
+    assert [paths(run_id, folder) for folder in ("b", "c/folder", "d")] == [
+        ["b/f.txt"],
+        ["c/folder/g.txt"],
+        ["d/g.txt"],
+    ]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t", "a,b.json", "a'b.json", "../t.json"])
