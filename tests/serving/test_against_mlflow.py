@@ -206,6 +206,19 @@ def test_errors(pair: Pair, name: str) -> None:
     assert "stack_trace" not in ours.json
 
 
+def test_a_value_of_another_type_is_a_bad_request(pair: Pair) -> None:
+    """And no case of SCHEMA_ENFORCEMENT_FAILED, which is for columns that are missing."""
+    names, data = rows(pair.name)
+    number = names.index("q" if pair.name == "tensor" else "n")
+    changed = [[*row[:number], "x", *row[number + 1 :]] for row in data]
+    theirs, ours = pair.ask({"dataframe_split": {"columns": names, "data": changed}})
+    assert (theirs.status, ours.status) == (400, 400)
+    if pair.name != "tensor":
+        assert ours.json["error_code"] == theirs.json["error_code"] == "BAD_REQUEST"
+        assert theirs.json["error_class"] != "SCHEMA_ENFORCEMENT_FAILED"
+        assert "error_class" not in ours.json
+
+
 @pytest.mark.parametrize(
     "content_type",
     ["text/plain", "application/json; charset=latin-1", "application/json; x=1", "application/xml"],
