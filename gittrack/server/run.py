@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import GittrackError, StorageError
 from gittrack.server.connection import GuardedConnection, Limits
+from gittrack.server.ending import Ending, postponed
 from gittrack.server.metrics import Metrics
 from gittrack.server.serving import PREDICTING, Options, ServedModel, Service, Source, shown
 
@@ -76,6 +77,7 @@ class Worker:
     def __call__(self) -> Service:
         """The application; ends the process if there is no model to answer with."""
         show_log()
+        tempfile.tempdir = str(self.folder)  # removed by the parent: a worker ends by a signal, without cleaning up
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
         try:
             first = self.source.load()
@@ -96,41 +98,60 @@ class Plan:
     workers: int = 1
 
 
-def serve(plan: Plan, said: Callable[[str, ServedModel | None], None]) -> int:
+def serve(plan: Plan, said: Callable[[str, ServedModel | None], None], ending: Ending) -> int:
     """Serve until a signal comes; the exit status.
 
     Args:
         plan: What and how.
         said: Told the address, and the model if it was loaded in this process, once requests are accepted.
+        ending: Asked to end by the signals.
 
     Raises:
         GittrackError: The model cannot be loaded; the address is taken.
     """
     if plan.workers > 1:
-        return _serve_many(plan, said)
+        return _serve_many(plan, said, ending)
     first = plan.source.load()
     listening = listen(plan.address)
     import uvicorn
 
     server = uvicorn.Server(config(Service(plan.source, plan.options, first=first), plan))
-    said(url(listening), first)
-    with _quiet_signals():
+
+    def stop() -> None:
+        server.should_exit = True
+
+    with ending.by(stop):  # uvicorn has handlers of its own for a while, and raises what came once more at their end
+        said(url(listening), first)
         server.run([listening])
     _leave_behind_what_hangs(0)
     return 0
 
 
-def _serve_many(plan: Plan, said: Callable[[str, ServedModel | None], None]) -> int:
+def _serve_many(plan: Plan, said: Callable[[str, ServedModel | None], None], ending: Ending) -> int:
+    from multiprocessing import resource_tracker
+
     from uvicorn.supervisors import Multiprocess
+
+    class Supervisor(Multiprocess):
+        """Starts workers that a ^C, which goes to all processes of a terminal, does not reach: they are told to end."""
+
+        def init_processes(self) -> None:
+            resource_tracker.ensure_running()  # which would end the waiting, were it done at the first worker
+            with postponed(signal.SIGINT):
+                super().init_processes()
+
+        def keep_subprocess_alive(self) -> None:
+            with postponed(signal.SIGINT):
+                super().keep_subprocess_alive()
 
     listening = listen(plan.address)
     folder = Path(tempfile.mkdtemp(prefix="gittrack-serving-"))
     try:
         settings = config(Worker(plan.source, plan.options, folder), plan, factory=True)
+        supervisor = Supervisor(settings, sockets=[listening])  # has handlers of its own, and does not take them back
+        ending.check()
         said(url(listening), None)
-        with _quiet_signals():  # until the supervisor has handlers of its own, which it does not take back
-            supervisor = Multiprocess(settings, sockets=[listening])
-            supervisor.run()
+        supervisor.run()
         return 1 if any(one.exitcode == _STARTUP_FAILURE for one in supervisor.processes) else 0
     finally:
         shutil.rmtree(folder)
@@ -204,17 +225,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         signal.raise_signal(signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _quiet_signals() -> Iterator[None]:
-    """Uvicorn ends in good order at these signals, and then raises them once more; that is not to end us."""
-    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def _leave_behind_what_hangs(status: int) -> None:

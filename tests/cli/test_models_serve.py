@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,13 @@ def test_a_port_that_is_taken(cli: Cli, folder: Path) -> None:
 class Served:
     """`gittrack models serve` in a process of its own."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, own_group: bool = False) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gittrack", "models", "serve", "--port", "0", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=own_group,
         )
         assert self.process.stderr is not None
         self.said = self.process.stderr.readline()
@@ -148,6 +150,84 @@ def test_serve(served: Served) -> None:
     assert re.match(r"\d{4}-\d\d-\d\dT\S+ WARNING the model failed on an input: ValueError: Input X contains NaN", line)
 
 
+#: The program, which waits where it is told to; there, code swallows what interrupts it if that is asked for.
+WAITING = """
+import sys, time
+from gittrack.models import addresses
+from gittrack.server import run
+
+where, swallows = sys.argv.pop(1), sys.argv.pop(1) == "swallows"
+
+def waiting(function):
+    def wait(*words, **options):
+        print("here", flush=True)
+        try:
+            time.sleep(20)
+        except BaseException:
+            if not swallows:
+                raise
+        return function(*words, **options)
+    return wait
+
+if where == "fetch":
+    addresses.fetch = waiting(addresses.fetch)
+elif where == "listen":
+    run.listen = waiting(run.listen)
+from gittrack.cli.main import main
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", ["fetch", "listen"])
+@pytest.mark.parametrize("swallows", ["swallows", "raises"])
+def test_a_signal_while_it_starts_ends_it(
+    folder: Path, tmp_path: Path, sign: signal.Signals, where: str, swallows: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, where, swallows, "models", "serve", "-m", str(folder), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(sign)
+    assert process.communicate(timeout=15) == ("", "")
+    assert process.returncode == 0
+    assert not list(tmp_path.iterdir()), "the copy of the model"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_an_interrupt_at_the_terminal_ends_all_workers_without_a_trace(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    served = Served("-m", str(folder), "--workers", "2", own_group=True)
+    time.sleep(0.3)  # the workers are being started
+    os.killpg(served.process.pid, signal.SIGINT)
+    assert served.process.communicate(timeout=60) == ("", "")
+    assert served.process.returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_workers_leave_no_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    served = Served("-m", str(folder), "--workers", "2")
+    deadline = time.monotonic() + 60
+    counters = b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    while b"gittrack_workers_started_total 2" not in (
+        asyncio.run(hammer(served.port, 1, repeat(counters, 1), 60)).replies[0].body
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert served.stop() == (0, "")
+    assert not list(tmp_path.iterdir())
+
+
 IN_ANOTHER = """
 import sys
 from pathlib import Path
@@ -173,3 +253,29 @@ def test_another_environment_runs_the_same_command(folder: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"predictions": [pytest.approx(3.0)]}
     assert "uv for ['scikit-learn'" in done.stderr
+
+
+#: Another process sends the signal when this one has become the other Python, which has not come to its code yet.
+SIGNALLED = (
+    """
+import os, subprocess
+execve = os.execve
+
+def signalled(*words):
+    subprocess.Popen(["sh", "-c", f"sleep 0.03; kill -TERM {os.getpid()}"], stdout=subprocess.DEVNULL)
+    execve(*words)
+
+os.execve = signalled
+"""
+    + IN_ANOTHER
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_while_another_environment_is_entered(folder: Path) -> None:
+    words = ["models", "serve", "-m", str(folder), "--port", "0", "--env", "uv"]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Traceback" not in done.stderr

@@ -303,6 +303,7 @@ PROGRAM = """
 import sys, os
 from tests.serving.conftest import Given
 from tests.serving.models import iris_like
+from gittrack.server.ending import ending
 from gittrack.server.run import Address, Plan, serve, show_log
 from gittrack.server.serving import Options
 from tests.serving.test_server import Pausing
@@ -311,7 +312,8 @@ if __name__ == "__main__":
     show_log()
     workers, pause = int(sys.argv[1]), float(sys.argv[2])
     plan = Plan(Pausing(pause), Address(port=0), Options(timeout=3.0), workers=workers)
-    sys.exit(serve(plan, lambda url, model: print(url, flush=True)))
+    with ending() as end:
+        sys.exit(serve(plan, lambda url, model: print(url, flush=True), end))
 """
 
 

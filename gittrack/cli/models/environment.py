@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import click
@@ -30,8 +31,14 @@ def option(function: F) -> F:
     )(function)
 
 
-def enter(kind: str, uri: str, *, trust: bool) -> int | None:
+def enter(kind: str, uri: str, *, trust: bool, waiting: Sequence[signal.Signals] = ()) -> int | None:
     """Run this command in the environment of the model at ``uri``, unless it is to run here.
+
+    Args:
+        kind: The choice of ``option``.
+        uri: The model's address.
+        trust: Code that comes with the model may run.
+        waiting: Signals that the other process takes as soon as it can (``gittrack.server.ending``).
 
     Returns:
         None if it is to run here; else the exit status, where the process could not simply become the other one.
@@ -56,5 +63,6 @@ def enter(kind: str, uri: str, *, trust: bool) -> int | None:
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
         os.execve(words[0], words, environments.child_environment())  # noqa: S606 - no shell is wanted
     return subprocess.run(words, env=environments.child_environment(), check=False).returncode

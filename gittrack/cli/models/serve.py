@@ -89,32 +89,35 @@ def verb(
     followed: another version is loaded beside the old one and takes its place without a request being lost. There is no
     password: keep it on this machine's own address, or put a gateway before it. `gittrack help serving` says more.
     """
-    status = enter(environment, uri, trust=trust)
-    if status is not None:
-        return status
-    from gittrack.server.following import Addressed, moves
-    from gittrack.server.run import LOCAL_HOSTS, Address, Plan, serve, show_log
-    from gittrack.server.serving import Options
+    from gittrack.server.ending import SIGNALS, ending
 
-    address = Address(host, port)
-    if hosts and "" in hosts:
-        raise UsageError("`--allowed-host` needs a name")
-    allowed = frozenset(one.lower() for one in hosts) or (LOCAL_HOSTS | {host} if address.is_loopback else None)
-    options = Options(
-        max_body=max_body,
-        timeout=timeout,
-        follow=follow if moves(uri) and not no_follow else None,
-        hosts=allowed,
-        max_rows=batch,
-        threads=threads,
-    )
+    with ending() as end:  # before anything that takes long
+        status = enter(environment, uri, trust=trust, waiting=SIGNALS)
+        if status is not None:
+            return status
+        from gittrack.server.following import Addressed, moves
+        from gittrack.server.run import LOCAL_HOSTS, Address, Plan, serve, show_log
+        from gittrack.server.serving import Options
 
-    def said(url: str, model: ServedModel | None) -> None:
-        what = uri if model is None or model.version is None else f"{model.name} version {model.version}"
-        following = f", following {uri}" if options.follow is not None else ""
-        output.message(f"serving {what} at {url}{following}; ^C ends it")
-        if not address.is_loopback and not hosts:
-            output.warning("whoever can reach this address can ask the model: there is no password")
+        address = Address(host, port)
+        if hosts and "" in hosts:
+            raise UsageError("`--allowed-host` needs a name")
+        allowed = frozenset(one.lower() for one in hosts) or (LOCAL_HOSTS | {host} if address.is_loopback else None)
+        options = Options(
+            max_body=max_body,
+            timeout=timeout,
+            follow=follow if moves(uri) and not no_follow else None,
+            hosts=allowed,
+            max_rows=batch,
+            threads=threads,
+        )
 
-    show_log()
-    return serve(Plan(Addressed(uri, trust=trust), address, options, workers=workers), said)
+        def said(url: str, model: ServedModel | None) -> None:
+            what = uri if model is None or model.version is None else f"{model.name} version {model.version}"
+            following = f", following {uri}" if options.follow is not None else ""
+            output.message(f"serving {what} at {url}{following}; ^C ends it")
+            if not address.is_loopback and not hosts:
+                output.warning("whoever can reach this address can ask the model: there is no password")
+
+        show_log()
+        return serve(Plan(Addressed(uri, trust=trust), address, options, workers=workers), said, end)
