@@ -234,7 +234,7 @@ class RegistryClient:
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool = False
     ) -> ModelVersion:
-        """Put a version into a stage.
+        """Put a version into a stage.  If it is there already, and nothing is to be archived, nothing is written.
 
         Args:
             name: The model.

@@ -362,7 +362,8 @@ class Registry:
     ) -> ModelVersion:
         """Put a version into a stage, as one event.
 
-        Signing what is in the stage already approves of it: another signature for the same event.
+        If that changes nothing, since it is in the stage already and nothing is to be archived, nothing is written, and
+        the reason is not kept. Signing what is in the stage approves of it: another signature for the same event.
 
         Args:
             name: The model's.
@@ -394,9 +395,12 @@ class Registry:
             for about in (stage, state.stage(number), f"v{number}"):
                 state.require_agreement(about)
             others = [other for other in state.in_stage(stage) if other != number] if archive_existing else []
-            if sign and not others and state.stage(number) == stage:
+            if others or state.stage(number) != stage:
+                return self._publish_stage(state, number, stage, others, reason, (), sign=sign)
+            if sign:
                 return self._publish_approval(state, number, stage, reason)
-            return self._publish_stage(state, number, stage, others, reason, (), sign=sign)
+            policy.Gate(self.catalog).before(self._stage_event(state, number, stage, (), reason, ()), sign=False)
+            return True
 
         self._publisher.retried(attempt)
         return self.get_version(name, number)
@@ -413,14 +417,19 @@ class Registry:
         sign: bool,
     ) -> bool | None:
         """One event that puts ``number`` into a stage, archives ``archived`` and comes after ``settled``."""
+        event = self._stage_event(state, number, stage, archived, reason, settled)
+        return self._publisher.publish([event], state.key, {}, sign=sign) or None
+
+    def _stage_event(
+        self, state: ModelState, number: int, stage: str, archived: Sequence[int], reason: str, settled: Iterable[Event]
+    ) -> StageTag:
         before = [head for subject in (number, *archived) for head in state.heads(subject)]
-        event = StageTag(
+        return StageTag(
             archives=tuple(archived),
             replaces=refs([*before, *settled]),
             title=f"{state.name} v{number} is {'in no stage' if stage == ModelVersionStages.NONE else stage}",
             **self._about(state, number, stage, reason),
         )
-        return self._publisher.publish([event], state.key, {}, sign=sign) or None
 
     def _publish_approval(self, state: ModelState, number: int, stage: str, reason: str) -> bool | None:
         """A signed event that approves of those that put ``number`` into the stage that it is in."""
@@ -449,6 +458,8 @@ class Registry:
     def set_alias(self, name: str, alias: str, version: int | str, reason: str = "", *, sign: bool = False) -> None:
         """Give an alias to a version; it is taken from the one that had it.
 
+        Nothing is written if it has the alias, unless that is to be signed.
+
         Raises:
             NotFoundError: No such model or version.
             InvalidValueError: A bad alias or reason, or it differs from another one only by upper and lower case.
@@ -467,6 +478,9 @@ class Registry:
                 )
             state.require_agreement(f"@{alias}")
             state.require_agreement(f"v{number}")
+            heads = state.heads(f"@{alias}")
+            if heads and not sign and all(head.version == number for head in heads):
+                return True
             return self._publish_alias(state, alias, number, reason, (), sign=sign)
 
         self._publisher.retried(attempt)

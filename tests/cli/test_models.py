@@ -139,6 +139,23 @@ def test_promote_and_demote(iris: Sandbox, said: Said, cli: Cli) -> None:
     failed(cli("models", "demote", "iris"), 2)
 
 
+def test_what_is_so_already_is_said(iris: Sandbox, cli: Cli, said: Said) -> None:
+    said("promote", "iris@v1", "production")
+    said("demote", "iris@v2")
+    said("alias", "iris@v1", "champion")
+    tags = iris.git("tag", "--list")
+    for words, message in (
+        (["promote", "iris@v1", "production"], "`iris` v1 is in stage Production already; nothing was changed\n"),
+        (["promote", "iris@v1", "Production", "-k", "-m", "again"], "nothing was changed, nor the reason kept\n"),
+        (["demote", "iris@v2"], "`iris` v2 is in stage Archived already; nothing was changed\n"),
+        (["alias", "iris@v1", "champion"], "`iris@champion` is v1 already; nothing was changed\n"),
+    ):
+        answer = cli("models", *words)
+        assert (answer.status, answer.out) == (0, "")
+        assert answer.err.endswith(message)
+    assert iris.git("tag", "--list") == tags
+
+
 def test_alias(iris: Sandbox, said: Said, cli: Cli) -> None:
     said("alias", "iris@v1", "champion")
     said("alias", "iris@latest", "@newest")

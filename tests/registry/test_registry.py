@@ -155,6 +155,27 @@ def test_promoting_archives_the_others_if_asked(iris: Desk) -> None:
     assert registry.latest("iris", ["Staging"]) == []
 
 
+def test_what_changes_nothing_writes_nothing(iris: Desk) -> None:
+    registry = iris.registry
+    registry.promote("iris", 1, "Production", archive_existing=True)
+    registry.promote("iris", 2, "Archived", archive_existing=False)
+    registry.set_alias("iris", "champion", 1)
+    tags, told = iris.tags(), registry.history("iris")
+    before = registry.get_version("iris", 1)
+    assert registry.promote("iris", 1, "production", archive_existing=True, reason="again") == before
+    registry.promote("iris", 1, "Production", archive_existing=False)
+    registry.promote("iris", 2, "archived", archive_existing=False)
+    registry.promote("iris", 3, "None", archive_existing=False)
+    registry.set_alias("iris", "champion", 1, "again")
+    assert (iris.tags(), registry.history("iris")) == (tags, told)
+    registry.promote("iris", 2, "Production", archive_existing=False)
+    registry.promote("iris", 2, "Production", archive_existing=True)
+    assert registry.get_version("iris", 1).current_stage == "Archived", "there was something to archive"
+    registry.delete_alias("iris", "champion")
+    registry.set_alias("iris", "champion", 1)
+    assert registry.resolve("iris@champion").version == "1", "it had been taken away"
+
+
 @pytest.mark.parametrize("stage", ["None", "Archived"])
 def test_only_active_stages_archive(iris: Desk, stage: str) -> None:
     with pytest.raises(InvalidValueError, match="active"):

@@ -36,7 +36,8 @@ def verb(version: str, alias: str, removed: str | None, reason: str, sign: bool,
             if number is None:
                 raise UsageError(f"`{version}` is a model and no version of it", hint=f"write `{version}@v1`")
             opened.set_alias(name, alias, number, reason, sign=sign)
-            output.message(f"`{name}@{alias}` is v{number} now")
+            same = known.get(alias) == number and not sign
+            output.message(f"`{name}@{alias}` is v{number} {'already; nothing was changed' if same else 'now'}")
         elif as_json:
             output.document(dict(sorted(known.items())))
         else:

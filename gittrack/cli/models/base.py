@@ -53,6 +53,20 @@ def version_of(registry: Registry, address: str) -> tuple[str, str | None]:
     return found.name, found.version
 
 
+def move(opened: Registry, name: str, number: str, stage: str, *, archive: bool, reason: str, sign: bool) -> None:
+    """Put a version into a stage, and say what that changed."""
+    before = opened.state(name).heads(int(number))
+    found = opened.promote(name, number, stage, archive_existing=archive, reason=reason, sign=sign)
+    what = f"`{found.name}` v{found.version}"
+    if opened.state(name).heads(int(number)) != before:
+        output.message(f"{what} is in stage {found.current_stage} now")
+    elif sign:
+        output.message(f"{what} was in stage {found.current_stage} already; you signed that it is")
+    else:
+        kept = ", nor the reason kept" if reason else ""
+        output.message(f"{what} is in stage {found.current_stage} already; nothing was changed{kept}")
+
+
 def reason_option(function: F) -> F:
     """``-m``: why, for the audit trail."""
     return click.option(

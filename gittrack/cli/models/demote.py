@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gittrack.cli import common, output
+from gittrack.cli import common
 from gittrack.cli.models import base
 from gittrack.errors import UsageError
 
@@ -29,5 +29,4 @@ def verb(version: str, stage: str, reason: str, sign: bool) -> None:
         name, number = base.version_of(opened, version)
         if number is None:
             raise UsageError(f"`{version}` is a model and no version of it", hint=f"write `{version}@production`")
-        found = opened.promote(name, number, stage, archive_existing=False, reason=reason, sign=sign)
-    output.message(f"`{found.name}` v{found.version} is in stage {found.current_stage} now")
+        base.move(opened, name, number, stage, archive=False, reason=reason, sign=sign)
