@@ -78,6 +78,9 @@ def test_from_a_file_and_the_same_again(iris: Path, cli: Cli) -> None:
         (["iris@v1", "--reset", "--add", "numpy"], 2, "exclude each other"),
         (["iris@v1", "--log", "--verify"], 2, "exclude each other"),
         (["iris@v1", "--env", "local", "--verify"], 2, "local"),
+        (["iris@v1", "--set", "numpy=="], 2, "`numpy==` is neither a file nor a requirement"),
+        (["iris@v1", "--set", "numpy==2.1.3"], 1, "there is no file `numpy==2.1.3`"),
+        (["iris@v1", "--set", "."], 1, "cannot read `.`"),
         (["iris"], 2, "iris"),
     ],
 )

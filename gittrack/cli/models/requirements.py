@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gittrack.cli import common, output, text
 from gittrack.cli.models import base
-from gittrack.errors import UsageError
+from gittrack.errors import InvalidValueError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,7 @@ _NOT_PROVED = 3
 @base.version_argument
 @click.option("-a", "--add", "added", multiple=True, metavar="REQ", help="Add a requirement, or put another version.")
 @click.option("-r", "--remove", "removed", multiple=True, metavar="NAME", help="Remove the requirement of this name.")
-@click.option("--set", "file", type=click.File(), help="Take all of them from this file; `-` is standard input.")
+@click.option("--set", "file", metavar="FILE", help="Take all of them from this file; `-` is standard input.")
 @click.option("-e", "--edit", is_flag=True, help="Change them in your editor.")
 @click.option("--reset", is_flag=True, help="Go back to what was recorded with the model.")
 @base.reason_option
@@ -39,7 +41,7 @@ def verb(
     version: str,
     added: tuple[str, ...],
     removed: tuple[str, ...],
-    file: IO[str] | None,
+    file: str | None,
     edit: bool,
     reset: bool,
     reason: str,
@@ -76,7 +78,7 @@ def verb(
         if reset:
             new: list[str] | None = None
         elif file is not None:
-            new = requirements.check(file.read().splitlines())
+            new = requirements.parse(_bytes_of(file))
         elif edit:
             changed = click.edit("\n".join(lines) + "\n", extension=".txt")
             new = lines if changed is None else requirements.check(changed.splitlines())
@@ -88,6 +90,26 @@ def verb(
         opened.set_requirements(found.name, found.version, None if new is None else "\n".join(new) + "\n", reason)
         output.lines(_changes(lines, requirements.in_force(opened, found)))
     return 0
+
+
+def _bytes_of(file: str) -> bytes:
+    """What is in the file that `--set` names."""
+    from gittrack.models import requirements
+    from gittrack.store import files
+
+    if file == "-":
+        return sys.stdin.buffer.read()
+    if not Path(file).exists():
+        try:
+            requirements.parse_line(file)
+        except InvalidValueError as error:
+            raise InvalidValueError(
+                f"`{file}` is neither a file nor a requirement",
+                hint="`--set` takes a file with lines like NAME==VERSION, `--add` one such line",
+            ) from error
+        raise NotFoundError(f"there is no file `{file}`", hint="`--set` takes a file, `--add` a single requirement")
+    with files.reporting(file, "read"):
+        return Path(file).read_bytes()
 
 
 def _show(opened: Registry, version: ModelVersion, lines: list[str], as_json: bool) -> None:
