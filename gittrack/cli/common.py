@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gittrack.cli import output, text
-from gittrack.errors import GittrackError, NotFoundError
+from gittrack.errors import GittrackError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
+#: In a context's ``meta``: the first word after a group, if that is none of its verbs.
+_FIRST = "gittrack.first"
 #: Characters of a run id that are shown where the whole id would be noise.
 SHORT = 8
 #: Runs that are read at a time: more than a screen, little enough to show the first ones at once.
@@ -129,8 +131,28 @@ class VerbGroup(Helped, click.Group):
         if not args and ctx.resilient_parsing:
             return super().parse_args(ctx, args)  # a shell asks what could come first
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            if args and not args[0].startswith("-"):
+                ctx.meta[_FIRST] = args[0]
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb.  Of a word that means nothing to the default verb, the error says that it is no verb either."""
+        first = ctx.meta.get(_FIRST)
+        if first is None:
+            return super().invoke(ctx)
+        close = text.suggest(first, self.commands)
+        hint = close or f"`{ctx.command_path} -h` lists the verbs"
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if type(error) is not click.UsageError:  # about an option, say
+                raise
+            raise UsageError(f"`{first}` is no verb of `{ctx.command_path}`", hint=hint) from error
+        except NotFoundError as error:
+            if f"`{first}`" in error.message and (close or error.hint is None or "did you mean" not in error.hint):
+                error.hint = f"{error.hint}; {hint}" if error.hint else hint
+            raise
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The group's verbs, and what the default verb's first argument could be."""

@@ -139,6 +139,19 @@ def test_promote_and_demote(iris: Sandbox, said: Said, cli: Cli) -> None:
     failed(cli("models", "demote", "iris"), 2)
 
 
+def test_a_verb_that_there_is_none_of(iris: Sandbox, cli: Cli) -> None:
+    lists = "`gittrack models -h` lists the verbs"
+    failed(cli("models", "frobnicate"), 1, "no model `frobnicate`", "there is `iris`", lists)
+    failed(cli("models", "promot"), 1, "no model `promot`", "did you mean `promote`")
+    failed(cli("models", "promot", "iris@v1", "production"), 2, "`promot` is no verb of `gittrack models`", "`promote`")
+    failed(cli("models", "frobnicate", "iris@v1"), 2, "`frobnicate` is no verb of `gittrack models`", lists)
+    mistyped = cli("models", "irsi")
+    failed(mistyped, 1, "did you mean `iris`?")
+    assert lists not in mistyped.err
+    failed(cli("models", "iris", "--bogus"), 2, "no option `--bogus`")
+    failed(cli("artifacts", "lss"), 1, "no run `lss`", "did you mean `ls`?")
+
+
 def test_what_is_so_already_is_said(iris: Sandbox, cli: Cli, said: Said) -> None:
     said("promote", "iris@v1", "production")
     said("demote", "iris@v2")
