@@ -152,6 +152,17 @@ def test_a_verb_that_there_is_none_of(iris: Sandbox, cli: Cli) -> None:
     failed(cli("artifacts", "lss"), 1, "no run `lss`", "did you mean `ls`?")
 
 
+def test_stages_and_hosts_are_named(iris: Sandbox, cli: Cli, said: Said) -> None:
+    stages = "`live` is not one of `staging`, `production`, `archived`, `none`"
+    failed(cli("models", "promote", "iris@v1", "live"), 2, stages)
+    failed(cli("models", "promote", "iris@v1"), 2, "needs STAGE")
+    failed(cli("models", "ci", "hub"), 2, "`hub` is not one of `github`, `gitlab`")
+    assert said("ci", "GitHub", "-o", "-") == said("ci", "github", "-o", "-")
+    for verb, word in (("promote", "STAGE: staging, production, archived or none"), ("ci", "HOST: github or gitlab")):
+        assert word in said(verb, "-h")
+        assert "{" not in said(verb, "-h").splitlines()[0]
+
+
 def test_what_is_so_already_is_said(iris: Sandbox, cli: Cli, said: Said) -> None:
     said("promote", "iris@v1", "production")
     said("demote", "iris@v2")

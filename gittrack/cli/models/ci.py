@@ -14,13 +14,13 @@ _PLACES = {"github": ".github/workflows/deploy-model.yml", "gitlab": ".gitlab-ci
 
 
 @common.verb()
-@click.argument("host", type=click.Choice(list(_PLACES)))
+@click.argument("host", metavar="HOST", type=click.Choice(list(_PLACES), case_sensitive=False))
 @click.option(
     "-o", "--output", "target", type=click.Path(path_type=Path), metavar="FILE", help="Where to write; - is stdout."
 )
 @click.option("-f", "--force", is_flag=True, help="Write over a file that is there.")
 def verb(host: str, target: Path | None, force: bool) -> None:
-    """Write the workflow that a promotion starts.
+    """Write the workflow that a promotion starts, for HOST: github or gitlab.
 
     A promotion is a tag; pushing it runs this on HOST: signatures, digests and policy are verified, the model is tried
     where only its requirements are installed, the build context of an image is written, your own command (the variable

@@ -11,12 +11,14 @@ from gittrack.errors import UsageError
 
 @common.verb()
 @base.version_argument
-@click.argument("stage", type=click.Choice(["staging", "production", "archived", "none"], case_sensitive=False))
+@click.argument(
+    "stage", metavar="STAGE", type=click.Choice(["staging", "production", "archived", "none"], case_sensitive=False)
+)
 @click.option("-k", "--keep", is_flag=True, help="Leave the other versions in that stage where they are.")
 @base.reason_option
 @base.sign_option
 def verb(version: str, stage: str, keep: bool, reason: str, sign: bool) -> None:
-    """Put VERSION into STAGE.
+    """Put VERSION into STAGE: staging, production, archived or none.
 
     The versions that are in staging or production so far become archived, unless `--keep` is given. The event is an
     annotated tag, `models/NAME/production/1`; pushing it is what starts a deployment. If VERSION is there already, and
