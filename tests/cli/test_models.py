@@ -152,6 +152,18 @@ def test_a_verb_that_there_is_none_of(iris: Sandbox, cli: Cli) -> None:
     failed(cli("artifacts", "lss"), 1, "no run `lss`", "did you mean `ls`?")
 
 
+def test_empty_lists_are_said(iris: Sandbox, cli: Cli) -> None:
+    for words, message in (
+        (["models", "tag", "iris@v2"], "`iris` v2 has no tags\n"),
+        (["models", "tag", "iris"], "`iris` has no tags\n"),
+        (["models", "alias", "iris"], "`iris` has no aliases\n"),
+    ):
+        answer = cli(*words)
+        assert (answer.status, answer.out) == (0, "")
+        assert answer.err.endswith(message)
+        assert cli(*words, "--json").out == "{}\n"
+
+
 def test_stages_and_hosts_are_named(iris: Sandbox, cli: Cli, said: Said) -> None:
     stages = "`live` is not one of `staging`, `production`, `archived`, `none`"
     failed(cli("models", "promote", "iris@v1", "live"), 2, stages)

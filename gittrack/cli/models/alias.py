@@ -40,5 +40,7 @@ def verb(version: str, alias: str, removed: str | None, reason: str, sign: bool,
             output.message(f"`{name}@{alias}` is v{number} {'already; nothing was changed' if same else 'now'}")
         elif as_json:
             output.document(dict(sorted(known.items())))
+        elif not known:
+            output.message(f"`{name}` has no aliases")
         else:
             output.lines(output.table(["", ""], [[f"@{one}", f"v{of}"] for one, of in sorted(known.items())]))

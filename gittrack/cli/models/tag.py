@@ -32,5 +32,7 @@ def verb(version: str, tags: tuple[str, ...], removed: tuple[str, ...], as_json:
         found = (opened.get_model(name) if number is None else opened.get_version(name, number)).tags
         if as_json:
             output.document(dict(sorted(found.items())))
+        elif not found:
+            output.message(f"`{name}`{'' if number is None else f' v{number}'} has no tags")
         else:
             output.lines(output.table(["", ""], sorted(found.items()), cut=False))
