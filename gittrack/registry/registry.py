@@ -580,7 +580,10 @@ class Registry:
             state = self.catalog.state(model.key)
             conflict = state.conflict(about)
             if conflict is None:
-                raise StateError(f"{about} of model `{name}` is in no conflict")
+                change = f"alias '{name}@vN' {alias}" if alias is not None else f"promote '{name}@vN' {about.lower()}"
+                raise StateError(
+                    f"{about} of model `{name}` is in no conflict", hint=f"`gittrack models {change}` changes it"
+                )
             if number is not None and number not in state.versions:
                 state = self._adopted(state, model, number)
             both = [event for event in conflict.events if isinstance(event, (StageTag, AliasTag))]
@@ -611,7 +614,9 @@ class Registry:
             state = self.catalog.state(self.catalog.model(name).key)
             mine, theirs = state.versions.get(number), state.seen_version(number)
             if mine is None or theirs is None:
-                raise StateError(f"v{number} of model `{name}` is in no conflict")
+                raise StateError(
+                    f"v{number} of model `{name}` is in no conflict", hint="`gittrack models` marks what is in conflict"
+                )
             new = self.catalog.next_number(state.key, "v")
             event = VersionTag(
                 key=state.key, number=new, target=mine.target, run_id=mine.run_id, path=mine.path,

@@ -317,6 +317,13 @@ def test_a_conflict_is_shown_and_resolved(iris: Sandbox, said: Said, cli: Cli) -
     assert cli("fsck", "--full").status == 0
 
 
+def test_what_is_in_no_conflict_is_changed_otherwise(iris: Sandbox, cli: Cli) -> None:
+    no = "of model `iris` is in no conflict"
+    failed(cli("models", "resolve", "iris", "production", "v1"), 1, f"Production {no}", "promote 'iris@vN' production")
+    failed(cli("models", "resolve", "iris", "@best", "v1"), 1, f"@best {no}", "models alias 'iris@vN' best")
+    failed(cli("models", "resolve", "iris", "v1"), 1, f"v1 {no}", "marks what is in conflict")
+
+
 def test_everything_shows_no_control_characters(project: Sandbox, said: Said) -> None:
     registry = Registry(Tracker(Repo.find(project.path), strict=True))
     run_id = registry.tracker.resolve("beta")

@@ -55,7 +55,8 @@ def test_predict_from_stdin_into_a_file(cli: Cli, folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "stdin", "status", "message"),
     [
-        (["-i", "nothing.csv"], "", 1, "cannot read `nothing.csv`"),
+        (["-i", "nothing.csv"], "", 1, "there is no file `nothing.csv`\n\nhint: `-i FILE`"),
+        (["-i", ".", "-t", "csv"], "", 1, "cannot read `.`"),
         (["-i", "x.txt"], "", 2, "does not end in"),
         ([], "{", 2, "not JSON"),
         ([], '{"inputs": {"a": [1]}}', 2, "the input misses `b`"),

@@ -10,7 +10,7 @@ import click
 from gittrack.cli import common, output
 from gittrack.cli.models import base
 from gittrack.cli.models.environment import enter, option as environment_option
-from gittrack.errors import InvalidValueError
+from gittrack.errors import InvalidValueError, NotFoundError
 
 #: By ending of a file's name, and by what people call it.
 _KINDS = {"json": "application/json", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
@@ -47,6 +47,8 @@ def verb(uri: str, source: str, target: str, content_type: str | None, trust: bo
     if kind not in _KINDS:
         raise InvalidValueError(f"`{source}` does not end in {', '.join(f'.{one}' for one in _KINDS)}",
                                 hint="say what it is with `--content-type`")  # fmt: skip
+    if source != "-" and not Path(source).exists():
+        raise NotFoundError(f"there is no file `{source}`", hint="`-i FILE` names the input; without it, it is stdin")
     with files.reporting(Path(source), "read"):
         body = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     scorer = Scorer(Addressed(uri, trust=trust).load().model)
