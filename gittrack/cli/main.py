@@ -192,6 +192,7 @@ def _run(arguments: list[str], name: str) -> int:
         return left.exit_code
     except QuerySyntaxError as error:
         short = len(error.text) <= _POINTABLE
+        error.hint = error.hint or "`gittrack help search` explains filters and orders"
         output.error(error.message, error.hint, pointing=(error.text, error.column) if short else None)
         return error.exit_status
     except GittrackError as error:

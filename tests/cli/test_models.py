@@ -164,6 +164,12 @@ def test_empty_lists_are_said(iris: Sandbox, cli: Cli) -> None:
         assert cli(*words, "--json").out == "{}\n"
 
 
+def test_filters_that_cannot_be_read(iris: Sandbox, cli: Cli) -> None:
+    failed(cli("search", "metrics.acc =~ 3"), 2, "unknown operator `=~`", "hint: one of =, !=, <, <=, >, >=")
+    failed(cli("search", "(metrics.acc > 3"), 2, "never closed", "hint: `gittrack help search`")
+    failed(cli("models", "list", "-f", "name % 'x'"), 2, "unknown operator `%`", "hint: one of =, !=, LIKE")
+
+
 def test_stages_and_hosts_are_named(iris: Sandbox, cli: Cli, said: Said) -> None:
     stages = "`live` is not one of `staging`, `production`, `archived`, `none`"
     failed(cli("models", "promote", "iris@v1", "live"), 2, stages)

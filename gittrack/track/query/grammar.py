@@ -170,7 +170,9 @@ class _Parser(Reader):
             return self.error("no parenthesis is open here")
         signs = SIGNS.match(self.text, self.at)
         hint = _SIGN_HINTS.get(signs.group()) if signs else None
-        return self.error(f"expected AND, OR or the end, found {self.describe()}", hint=hint)
+        return self.error(
+            f"expected AND, OR or the end, found {self.describe()}", hint=hint or "join conditions with AND or OR"
+        )
 
     def disjunction(self, depth: int) -> Node:
         parts = [self.conjunction(depth)]
@@ -211,7 +213,7 @@ class _Parser(Reader):
         left = self.field()
         self.space()
         place = self.at
-        sign = self.operator()
+        sign = self.operator(left)
         if sign in NULLNESS:
             self.check_nullness(left, sign, place)
             return Comparison(left, sign, None)
@@ -302,12 +304,25 @@ class _Parser(Reader):
 
     # -- operators and values
 
-    def operator(self) -> str:
+    def operators(self, left: Field) -> tuple[str, ...]:
+        """All that go with a field."""
+        known = self.entity.attributes
+        nullness = NULLNESS if left.kind != DATASET and (left.kind != ATTRIBUTE or known[left.key].nullable) else ()
+        if left.kind == ATTRIBUTE:
+            return (*known[left.key].operators, *nullness)
+        ordered = ORDERED if left.kind in (METRIC, PARAM) else ()
+        textual = TEXTUAL if left.kind != METRIC else ()
+        return tuple(dict.fromkeys((*ordered, *textual, *nullness)))
+
+    def operator(self, left: Field) -> str:
         start = self.at
+        known = self.operators(left)
         signs = self.match(SIGNS)
         if signs:
             if signs not in ORDERED:
-                raise self.error(f"unknown operator `{signs:.20}`", hint=_SIGN_HINTS.get(signs), at=start)
+                hint = _SIGN_HINTS.get(signs)
+                fits = hint is not None and ("LIKE" not in hint or "LIKE" in known)
+                raise self.error(f"unknown operator `{signs:.20}`", hint=hint if fits else _one_of(known), at=start)
             return signs
         for words in (("IS", "NOT", "NULL"), ("IS", "NULL"), ("NOT", "IN"), ("IN",), ("LIKE",), ("ILIKE",)):
             if self.keyword(*words):
@@ -318,7 +333,7 @@ class _Parser(Reader):
         self.at = start
         raise self.error(
             f"expected an operator, found {self.describe()}",
-            hint=_WORD_HINTS.get(word, _one_of((*ORDERED, "LIKE", "ILIKE", "IN", "NOT IN", *NULLNESS))),
+            hint=_WORD_HINTS.get(word, _one_of(known)),
         )
 
     def value(self) -> str | int | float:
@@ -336,7 +351,7 @@ class _Parser(Reader):
             return whole if -(1 << 63) <= whole < 1 << 63 else float(number)
         self.at = start
         word = BARE_KEY.match(self.text, self.at)
-        hint = f"quote it: '{word.group():.40}'" if word else None
+        hint = f"quote it: '{word.group():.40}'" if word else "for example 0.9 or 'text'"
         if self.peek() == "(":
             hint = "lists go with IN and NOT IN"
         if self.peek() == "`":
