@@ -333,7 +333,10 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise UsageError(f"the body is not JSON: {error.msg} at character {error.pos}") from error
+        raise UsageError(
+            f"the body is not JSON: {error.msg} at character {error.pos}",
+            hint=f"an object with one of {tables.listed(FORMS)}",
+        ) from error
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else "a single value"
         raise UsageError(f"the body must be a JSON object with one of {tables.listed(FORMS)}, not {kind}")

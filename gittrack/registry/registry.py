@@ -128,7 +128,7 @@ class Registry:
             deleted = self.catalog.models(name=name, lifecycle_stage=LifecycleStage.DELETED)
             if not deleted:
                 self.catalog.model(name)
-                raise StateError(f"model `{name}` is not deleted")
+                raise StateError(f"model `{name}` is not deleted", hint=f"`gittrack models show '{name}'` shows it")
             self._publisher.require_free(name, but=deleted[0].key)
             self._publisher.edit(deleted[0].key, {"lifecycle": LifecycleStage.ACTIVE, **_now_updated()})
         return self.get_model(name)
@@ -320,7 +320,10 @@ class Registry:
             if not found:
                 raise self.catalog.no_version(model, number)
             if found[0].lifecycle_stage == LifecycleStage.ACTIVE:
-                raise StateError(f"version {number} of model `{name}` is not deleted")
+                raise StateError(
+                    f"version {number} of model `{name}` is not deleted",
+                    hint=f"`gittrack models show '{name}@v{number}'` shows it",
+                )
             changes = {"lifecycle": LifecycleStage.ACTIVE, **_now_updated()}
             self._publisher.edit(model.key, {f"versions.{number}.{field}": value for field, value in changes.items()})
         return self.get_version(name, number)

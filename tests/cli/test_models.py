@@ -62,6 +62,7 @@ def test_list(iris: Sandbox, said: Said) -> None:
     assert line.split()[:4] == ["iris", "2", "v1", "@champion=v2"]
     versions = said("iris").splitlines()
     assert [line.split()[0] for line in versions] == ["version", "v2", "v1"]
+    assert versions[0].split()[-1] == "description"
     assert "@champion" in versions[1]
     assert "Production" in versions[2]
     assert "the first" in versions[2]
@@ -103,6 +104,18 @@ def test_show(iris: Sandbox, said: Said, cli: Cli) -> None:
     failed(cli("models", "show", "irs"), 1, "did you mean `iris`?")
     failed(cli("models", "show", "iris@v9"), 1, "it has 1, 2")
     failed(cli("models", "show", "iris@production"), 1, "v2 is Staging")
+
+
+def test_a_run_that_ended_after_it_was_registered_is_not_shown_as_running(project: Sandbox, said: Said) -> None:
+    tracker = Tracker(Repo.find(project.path), strict=True)
+    run = tracker.create_run("0", name="long", capture=False)
+    run.log_bytes(b"weights", "model/weights")
+    version = Registry(tracker).register("iris", run.run_id, "model")
+    assert "(RUNNING)" in said("show", f"iris@v{version.version}")
+    run.end()
+    tracker.close()
+    assert "(RUNNING)" not in said("show", "iris@v1")
+    assert "(FINISHED)" in said("show", "iris@v1")
 
 
 def test_log(iris: Sandbox, said: Said) -> None:

@@ -61,9 +61,11 @@ def test_shown_changed_and_undone(iris: Path, cli: Cli) -> None:
 
 
 def test_from_a_file_and_the_same_again(iris: Path, cli: Cli) -> None:
+    assert "`iris` v1 were never changed" in cli("models", "requirements", "iris@latest", "--log").err
     answer = cli("models", "requirements", "iris@latest", "--set", "-", stdin="# mine\nnumpy\nskops\n")
     assert answer.status == 0, answer.err
     assert cli("models", "requirements", "iris@latest").out == "numpy\nskops\n"
+    assert "were never changed" not in cli("models", "requirements", "iris@latest", "--log").err
     again = cli("models", "requirements", "iris@latest", "--add", "numpy")
     assert (again.out, again.status) == ("", 0)
     assert "stay as they are" in again.err

@@ -124,4 +124,4 @@ def _version_table(versions: Sequence[ModelVersion]) -> Iterator[str]:
         ]
         for one in versions
     ]
-    return output.table(["version", "stage", "aliases", "run", "registered", "by", "", ""], rows)
+    return output.table(["version", "stage", "aliases", "run", "registered", "by", "", "description"], rows)

@@ -138,6 +138,8 @@ def _log(opened: Registry, version: ModelVersion, as_json: bool) -> None:
             {"time": one.time, "who": one.who, "requirements": one.value, "reason": one.reason} for one in edits
         )
         return
+    if not edits:
+        output.message(f"the requirements of `{version.name}` v{version.version} were never changed")
     for one in reversed(edits):
         output.lines(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gittrack.cli import common, output, render, text
@@ -117,7 +118,7 @@ def _version(
     yield from _facts(version, _signed(opened, version))
     yield ""
     yield output.style("Lineage", "bold")
-    yield from ("    " + line for line in render.heading(run, names))
+    yield from ("    " + line for line in render.heading(_as_it_went_on(opened, run), names))
     remote = run.code.get("remote_url")
     if remote:
         yield f"    Remote:     {remote}"
@@ -131,6 +132,16 @@ def _version(
     files = [[path, text.size(size), digest[: common.SHORT]] for path, (digest, size) in manifest.files.items()]
     yield from _section("Files", files, right=[1])
     yield ""
+
+
+def _as_it_went_on(opened: Registry, run: Run) -> Run:
+    """The run with the state that it has by now: it may have been registered while it ran."""
+    if run.info.end_time is not None:
+        return run
+    try:
+        return replace(run, info=opened.tracker.get_run(run.info.run_id).info)
+    except NotFoundError:  # it is in another clone
+        return run
 
 
 def _document(version: ModelVersion, run: Run, manifest: Manifest, names: dict[str, str]) -> dict[str, Any]:
