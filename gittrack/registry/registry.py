@@ -28,7 +28,7 @@ from gittrack.registry.events import AliasTag, Event, StageTag, VersionTag
 from gittrack.registry.manifest import Manifest
 from gittrack.registry.publisher import Publisher
 from gittrack.registry.state import Change, ModelState, refs
-from gittrack.store import seal
+from gittrack.store import files, seal
 from gittrack.store.refs import RefUpdate
 from gittrack.track import limits
 from gittrack.types import (
@@ -667,9 +667,10 @@ class Registry:
         Raises:
             CorruptError: The files are not those that were registered; what was copied before is left.
             NotFoundError: A file's bytes are not in this clone.
+            ReadOnlyError, StorageError: A file cannot be written.
         """
         manifest = self.manifest(version)
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_dirs(folder, durable=False)
         for done, (path, (digest, _)) in enumerate(manifest.files.items(), 1):
             self.repo.objects.copy_out(digest, folder / path, root=folder)
             if progress is not None:

@@ -197,17 +197,20 @@ def make_dirs(path: str | Path, *, durable: bool = True) -> None:
 # ---------------------------------------------------------------- writing
 
 
-def create_temp(folder: str | Path, mode: int = 0o600, *, dir_fd: int | None = None) -> tuple[int, Path]:
+def create_temp(
+    folder: str | Path, mode: int = 0o600, *, dir_fd: int | None = None, about: Path | None = None
+) -> tuple[int, Path]:
     """A new empty file with an unguessable name in ``folder``, open for writing: (descriptor, path).
 
     ``mode`` is cut by the umask; the descriptor can write even if the mode cannot (0o444).  With ``dir_fd`` the file
     is made in that open folder, whatever ``folder`` is by now, and its path is only good for ``dir_fd`` and messages.
+    ``about`` is the file that a message names; the new one, if it is None.
 
     Raises:
         ReadOnlyError, StorageError: It cannot be made.
     """
     path = Path(f"{folder}{os.sep}{_TEMP_PREFIX}{os.urandom(8).hex()}")
-    with reporting(path):
+    with reporting(about or path):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
         return os.open(path if dir_fd is None else path.name, flags, mode, dir_fd=dir_fd), path
 
@@ -247,7 +250,7 @@ def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o644) -> None:
         ReadOnlyError, StorageError: Nothing was changed, and no temporary file is left.
     """
     path = Path(path)
-    fd, temp = create_temp(path.parent, mode)
+    fd, temp = create_temp(path.parent, mode, about=path)
     try:
         with reporting(path):
             try:

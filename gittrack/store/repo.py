@@ -128,7 +128,8 @@ class Repo:
         """Raise ReadOnlyError if nothing can be written here."""
         if self.read_only:
             raise ReadOnlyError(
-                f"`{self.root}` cannot be written", hint="reading works; to record runs, use a clone that you own"
+                f"`{self.root}` cannot be written",
+                hint="reading works; to record or change anything, use a clone that you own",
             )
 
     @property

@@ -252,6 +252,7 @@ def test_pull_and_which(iris: Sandbox, said: Said, cli: Cli, tmp_path: Path) -> 
     assert said("pull", "iris@v1") == "iris-v1\n"
     assert (iris.path / "iris-v1" / "a.txt").read_bytes() == b"first line\nsecond\tline\n"
     failed(cli("models", "pull", "iris@v1"), 2, "not empty")
+    failed(cli("models", "pull", "iris@v1", "iris-v1/a.txt/deeper"), 1, "cannot write `iris-v1/a.txt/deeper`")
     said("pull", "iris@v2", str(tmp_path / "out" / "deep"))
     copy = tmp_path / "copy.bin"
     copy.write_bytes((tmp_path / "out" / "deep" / "a.txt").read_bytes())

@@ -490,7 +490,9 @@ def test_errors_say_what_exists(iris: Desk) -> None:
         registry.by_alias("iris", "zzz")
 
 
-def test_a_read_only_clone_can_be_read(make_repo: MakeRepo, iris: Desk, tmp_path: Path) -> None:
+def test_a_read_only_clone_can_be_read(
+    make_repo: MakeRepo, iris: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     iris.registry.promote("iris", 2, "Production", archive_existing=True)
     sandbox = make_repo("read-only")
     empty = Registry(Tracker(Repo.find(sandbox.path), strict=True))
@@ -505,6 +507,9 @@ def test_a_read_only_clone_can_be_read(make_repo: MakeRepo, iris: Desk, tmp_path
     assert read.resolve("iris/Production").version == "2"
     with pytest.raises(ReadOnlyError):
         read.promote("iris", 1, "Production", archive_existing=True)
+    caplog.clear()
+    read.tracker.shutdown("FINISHED", hurry=False)
+    assert not caplog.messages, "nothing was recorded that could be lost"
 
 
 # -- derived, and what does not count ----------------------------------------------------------------------------------

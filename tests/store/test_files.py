@@ -173,6 +173,13 @@ def test_a_folder_without_permission_is_read_only(tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
 
 
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(StorageError) as caught:
+        files.write_atomic(tmp_path / "file" / "a", b"")
+    assert f"`{tmp_path / 'file' / 'a'}`" in caught.value.message, "and no temporary name"
+
+
 # ---------------------------------------------------------------- reading what users hand in
 
 
