@@ -93,6 +93,28 @@ def artifact(path: str, rounds: int) -> dict[str, list[float]]:
     return {"first": first, "again": again}
 
 
+def log_model(shapes: list[tuple[int, int]], rounds: int) -> dict[str, list[float]]:
+    """A random forest with an input example, in a process that has logged one before."""
+    mlflow = _store()
+    from sklearn.datasets import make_classification
+    from sklearn.ensemble import RandomForestClassifier
+
+    seconds: dict[str, list[float]] = {}
+    for rows, columns in shapes:
+        features, target = make_classification(rows, columns, n_informative=columns // 2, n_redundant=0, random_state=0)
+        forest = RandomForestClassifier(100, random_state=0, n_jobs=2).fit(features, target)
+        took = []
+        for _ in range(rounds + 1):
+            with mlflow.start_run():
+                start = time.perf_counter()
+                mlflow.sklearn.log_model(
+                    forest, name="model", input_example=features[:5], serialization_format="cloudpickle"
+                )
+                took.append(time.perf_counter() - start)
+        seconds[f"{rows}x{columns}"] = took[1:]
+    return seconds
+
+
 def search(runs: int, filter_string: str, order_by: list[str], rounds: int) -> dict[str, list[float]]:
     """Search among many runs, which are put straight into MLflow's tables: through its API they would take hours."""
     mlflow = _store()
