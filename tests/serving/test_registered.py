@@ -13,7 +13,7 @@ import pytest
 
 import gittrack
 import gittrack.sklearn
-from gittrack import stores
+from gittrack import fluent, stores
 from gittrack.errors import NotFoundError
 from gittrack.models.pyfunc import PyFuncModel
 from gittrack.models.scoring import JSON, Scorer
@@ -54,6 +54,7 @@ def log(intercept: float) -> str:
 @pytest.fixture
 def registry(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.chdir(git_repo.path)
+    monkeypatch.setattr(fluent._process, "experiment_id", None)  # `register` sets it for the process
     stores.set_tracking_uri(git_repo.path)
     return Registry(stores.tracker())
 
