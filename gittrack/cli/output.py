@@ -183,7 +183,7 @@ def _jsonable(value: Any) -> Any:
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), cut: bool = True
 ) -> Iterator[str]:
-    """Lines of a table, aligned by display width.
+    """Lines of a table, aligned by display width.  A column without a name and without content takes no room.
 
     Args:
         headers: A name per column; all empty for no heading line.
@@ -196,6 +196,11 @@ def table(
     headers = [text.clean(header) for header in headers]
     body = [[_tidy(cell) for cell in row] for row in rows]
     widths = [max(text.width(cell) for cell in column) for column in zip(headers, *body, strict=True)]
+    if cut and not all(widths):
+        used = [position for position, width in enumerate(widths) if width]
+        headers, widths = [headers[one] for one in used], [widths[one] for one in used]
+        body = [[row[one] for one in used] for row in body]
+        right = [number for number, one in enumerate(used) if one in right]
     shown = _fit(headers, widths, columns(), right) if cut else len(widths)
 
     def line(cells: Sequence[str], heading: bool = False) -> str:

@@ -299,6 +299,14 @@ def test_binary_artifacts_stay_off_the_terminal(project: Sandbox, program: Path)
 Print = Callable[[list[str]], None]
 
 
+def test_a_column_without_name_and_content_takes_no_room() -> None:
+    rows = [["a", "", "1", ""], ["b", "", "22", ""]]
+    assert list(output.table(["x", "", "y", ""], rows, right=[2])) == [
+        output.style("x", "dim") + "  " + output.style(" y", "dim"), "a   1", "b  22",
+    ]  # fmt: skip
+    assert list(output.table(["x", ""], [["a", ""], ["b", "!"]]))[1:] == ["a", "b  !"]
+
+
 def test_table_without_a_terminal_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     output.lines(output.table(["name", "value"], [["a" * 100, "1"], ["日本", output.Cell("22", "red")]], right=[1]))
     assert capsys.readouterr().out == (f"name{' ' * 96}  value\n{'a' * 100}      1\n日本{' ' * 96}     22\n")

@@ -99,29 +99,29 @@ def _model_table(models: Sequence[tuple[RegisteredModel, int]]) -> Iterator[str]
         rows.append(
             [
                 output.Cell(model.name, "yellow"),
+                output.Cell("; ".join(marks), "red"),
                 f"{count:,}",
                 by_stage.get("Production", ""),
                 by_stage.get("Staging", ""),
                 " ".join(f"@{alias}=v{version}" for alias, version in model.aliases.items()),
                 text.ago(model.last_updated_timestamp),
-                output.Cell("; ".join(marks), "red"),
             ]
         )
-    return output.table(["name", "versions", "production", "staging", "aliases", "changed", ""], rows, right=[1])
+    return output.table(["name", "", "versions", "production", "staging", "aliases", "changed"], rows, right=[2])
 
 
 def _version_table(versions: Sequence[ModelVersion]) -> Iterator[str]:
     rows = [
         [
             output.Cell(f"v{one.version}", "yellow"),
+            output.Cell("deleted", "red") if one.lifecycle_stage == "deleted" else "",
             base.stage(one.current_stage),
             " ".join(f"@{alias}" for alias in one.aliases),
             (one.run_id or "")[: common.SHORT],
             text.ago(one.creation_timestamp),
             (one.user_id or "").partition(" <")[0],
-            output.Cell("deleted", "red") if one.lifecycle_stage == "deleted" else "",
             (one.description or "").split("\n")[0],
         ]
         for one in versions
     ]
-    return output.table(["version", "stage", "aliases", "run", "registered", "by", "", "description"], rows)
+    return output.table(["version", "", "stage", "aliases", "run", "registered", "by", "description"], rows)
