@@ -114,6 +114,10 @@ if TYPE_CHECKING:
         search_registered_models as search_registered_models,
         set_model_version_tag as set_model_version_tag,
     )
+    from gittrack.sharing import (
+        pull as pull,
+        push as push,
+    )
     from gittrack.stores import (
         get_registry_uri as get_registry_uri,
         get_tracking_uri as get_tracking_uri,
@@ -140,6 +144,7 @@ _HOMES = {
     "gittrack.frameworks": "autolog",
     "gittrack.media": "Image",
     "gittrack.registry_fluent": "register_model search_model_versions search_registered_models set_model_version_tag",
+    "gittrack.sharing": "pull push",
     "gittrack.stores": "get_registry_uri get_tracking_uri is_tracking_uri_set set_registry_uri set_tracking_uri",
 }
 _MODULES = (

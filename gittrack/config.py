@@ -105,6 +105,12 @@ def _places(text: str) -> tuple[str, ...]:
     return words
 
 
+def _prefix(text: str) -> str:
+    if text and not re.fullmatch(r"refs/(?:[a-z0-9][a-z0-9_-]*/){2,4}", text):
+        raise ValueError("it must be a folder of refs such as `refs/heads/gittrack/`")
+    return text
+
+
 SETTINGS: Final = (
     Setting("tracking_uri", str, None, "where runs are kept: a folder, or gittrack:///folder", "MLFLOW_TRACKING_URI"),
     Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
@@ -148,6 +154,13 @@ SETTINGS: Final = (
         "user", str, None, "who runs are recorded as; the system's user name if not set", "MLFLOW_TRACKING_USERNAME"
     ),
     Setting(
+        "ref_prefix",
+        _prefix,
+        "",
+        "where runs are on remotes that take branches and tags only, such as refs/heads/gittrack/ (see"
+        " `gittrack remote check`)",
+    ),
+    Setting(
         "require_signed",
         _places,
         (),
@@ -173,6 +186,7 @@ class Config:
     system_metrics_interval: float
     trust: str
     user: str | None
+    ref_prefix: str
     require_signed: tuple[str, ...]
 
 

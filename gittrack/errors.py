@@ -194,6 +194,28 @@ class FormatError(CorruptError, ValueError):
     http_status = 400
 
 
+class RemoteDataError(CorruptError):
+    """A remote sent what cannot be: objects that git refuses, or runs and tags that are none.  They do not count."""
+
+    http_status = 502
+
+
+class NetworkError(GittrackError):
+    """A remote cannot be reached, does not let us in, or the connection broke."""
+
+    code = "TEMPORARILY_UNAVAILABLE"
+    exit_status = 1
+    http_status = 503
+
+
+class PushRefusedError(GittrackError):
+    """A remote did not take what was pushed: its rules, its hooks, or no right to write there."""
+
+    code = "PERMISSION_DENIED"
+    exit_status = 1
+    http_status = 403
+
+
 class UntrustedModelError(GittrackError, PermissionError):
     """Loading the model would run code that came with it, and nobody said that it may."""
 

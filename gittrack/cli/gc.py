@@ -38,14 +38,21 @@ _DAY = 24 * 3600
     shell_complete=common.complete_runs,
     help="Also forget this deleted run for good.",
 )
-def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...]) -> None:
+@click.option("--fold", is_flag=True, help="Instead: take the ledgers of writers silent for that long into this one's.")
+def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...], fold: bool) -> None:
     """Remove artifacts that no run refers to.
 
     Says what would go, and asks, before anything goes. Runs are never removed, unless a deleted one is named with
-    `--purge`; that cannot be undone.
+    `--purge`; that cannot be undone. With `--fold` nothing is lost: the runs of CI jobs and of clones that are gone
+    become part of this clone's ledger, and the next `gittrack push` tells the others.
     """
     from gittrack.store import check
 
+    if fold:
+        if purged:
+            raise UsageError("`--fold` and `--purge` exclude each other", hint="do one after the other")
+        _fold(days, dry_run=dry_run)
+        return
     with common.tracker(fresh=False) as opened:
         ids = [_deleted(opened, run) for run in purged]
         with output.Progress("looking for what nothing refers to") as progress:
@@ -74,6 +81,21 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...]) -> N
             report = check.gc(opened.repo, grace_s=days * _DAY, progress=progress.update)
         if report.objects:
             output.message(_sentence(report, "removed"))
+
+
+def _fold(days: float, *, dry_run: bool) -> None:
+    from gittrack.store import check, seal
+
+    with common.tracker(write=True, fresh=False) as opened:
+        seal.seal(opened.repo)
+        with output.Progress("folding"):
+            found = check.fold(opened.repo, older_than_s=days * _DAY, dry_run=dry_run)
+    if not found.ledgers:
+        output.message("no writer has been silent for that long (see `--older-than`)")
+        return
+    did = "would fold" if dry_run else "folded"
+    output.message(f"{did} {text.count(found.ledgers, 'ledger')} of {text.count(len(found.writers), 'writer')}"
+                   f" with {text.count(found.runs, 'run')} into this clone's")  # fmt: skip
 
 
 def _deleted(opened: Tracker, run: str) -> RunId:

@@ -26,6 +26,7 @@ VERBS: Final = {
     "look": ("log", "show", "diff", "status", "experiments", "search", "metrics", "artifacts"),
     "change": ("tag", "note", "rm", "restore"),
     "reproduce": ("reproduce",),
+    "share": ("push", "pull", "fetch", "clone", "sync", "remote"),
     "models by name": ("models",),
     "take care of the store": ("gc", "fsck", "reindex"),
     "settings and help": ("config", "completion", "help"),
@@ -36,7 +37,8 @@ HIDDEN: Final = ("textconv",)
 ELSEWHERE: Final = {
     "ls": "log", "list": "log", "runs": "log", "compare": "diff", "delete": "rm", "remove": "rm", "undelete": "restore",
     "check": "fsck", "verify": "fsck", "exec": "run", "plot": "metrics", "cat": "artifacts cat", "get": "artifacts get",
-    "download": "artifacts get", "find": "search", "experiment": "experiments", "artifact": "artifacts",
+    "download": "artifacts get", "find": "search",
+    "upload": "push", "experiment": "experiments", "artifact": "artifacts",
     "metric": "metrics", "model": "models", "register": "models register", "promote": "models promote",
     "repro": "reproduce", "version": "--version",
 }  # fmt: skip

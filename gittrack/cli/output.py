@@ -308,6 +308,11 @@ class Progress:
         self._done = done
         self._total = self._total if total is None else total
 
+    def tell(self, label: str, done: int, total: int | None = None) -> None:
+        """Say that something else is done now: ``label``, of which ``done`` steps are finished."""
+        self._label, self._total = label, total
+        self._done = done
+
     def __enter__(self) -> Progress:
         if is_terminal(sys.stderr):
             import threading

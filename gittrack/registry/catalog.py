@@ -19,7 +19,7 @@ from gittrack.registry.documents import Document
 from gittrack.registry.events import Event
 from gittrack.registry.manifest import Manifest
 from gittrack.registry.state import ModelState
-from gittrack.store import layout
+from gittrack.store import gateway, layout
 from gittrack.store.index import MODEL_VERSIONS, MODELS, Row, Table
 from gittrack.types import LifecycleStage, ModelVersion, ModelVersionStages, ObjectId, PagedList, RegisteredModel
 
@@ -187,6 +187,27 @@ class Catalog:
         state = ModelState(key, mine, others, document)
         state.problems[:0] = problems
         return state
+
+    def own_events(self, key: str) -> list[Event]:
+        """What this clone's tags say of a model, whether it counts or not."""
+        own: dict[str, ObjectId] = (self.repo.index.meta_get(f"registry:{key}") or ({},))[0]
+        said = self.repo.index.parsed_get({*own.values()})
+        found = [events.from_list(said[oid]) for oid in own.values() if isinstance(said.get(oid), list)]
+        return [event for event in found if own.get(event.tag) == event.oid]
+
+    def seen(self, key: str, remote: str | None = None) -> set[ObjectId]:
+        """The tag objects of a model that were seen on some remote, or on one."""
+        _, seen, _ = self.repo.index.meta_get(f"registry:{key}") or ({}, {}, [])
+        prefix = layout.REMOTE_PREFIX + (f"{remote}/tags/" if remote is not None else "")
+        return {oid for ref, oid in seen.items() if ref.startswith(prefix)}
+
+    def unpublished(self, version: ModelVersion) -> bool:
+        """True if the remote that this clone shares with has not taken the version's number yet.
+
+        Without a remote the clone is the authority, and every number is official.
+        """
+        remote = gateway.default_remote(self.repo.paths, self.repo.git.head_branch())
+        return remote is not None and version.tag_oid not in self.seen(version.key, remote)
 
     # -- looking up --------------------------------------------------------------------------------------------------
 

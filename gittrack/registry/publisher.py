@@ -7,15 +7,16 @@ tag whose name was taken meanwhile (by a `git fetch`, say) is no error: the atte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gittrack.errors import AlreadyExistsError, ConflictError
 from gittrack.registry import documents, events, names
 from gittrack.registry.catalog import Catalog
 from gittrack.registry.documents import Document
-from gittrack.registry.events import Event
+from gittrack.registry.events import AliasTag, Event, EventRef, StageTag, VersionTag
 from gittrack.store import files, layout
 from gittrack.store.refs import RefUpdate
 from gittrack.store.repo import LOCK_TIMEOUT
@@ -76,8 +77,18 @@ class Publisher:
         *,
         reason: str = "",
         sign: bool = False,
+        signed: Collection[str] = (),
     ) -> bool:
         """Create the tags of events and change a model's document: both, or nothing.
+
+        Args:
+            new: The events; one may name another that stands before it by its tag only.
+            key: The model.
+            changes: Field to new value; None removes.
+            moves: Refs to move in the same step.
+            reason: For the document's log.
+            sign: Sign every tag.
+            signed: Sign these tags.
 
         Returns:
             False if nothing was written, because a tag of that name came into being meanwhile.
@@ -90,8 +101,10 @@ class Publisher:
         git, now = self._repo.git, self.now()
         batch = git.batch()
         updates = list(moves)
+        made: dict[str, ObjectId] = {}
         for event in new:
-            oid = self._add(batch, event, sign=sign)
+            oid = self._add(batch, _named(event, made), sign=sign or event.tag in signed)
+            made[event.tag] = oid
             updates.append(RefUpdate(f"refs/tags/{event.tag}", None, oid))
         if changes:
             updates.append(self._document_update(batch, key, changes, reason, now))
@@ -181,3 +194,14 @@ class Publisher:
                 " lower case",
                 hint=f"use `{model.name}`, or another name",
             )
+
+
+def _named(event: Event, made: Mapping[str, ObjectId]) -> Event:
+    """The event with the ids of those that it names and that were made just now."""
+
+    def ids(refs: Iterable[EventRef]) -> tuple[EventRef, ...]:
+        return tuple(EventRef(ref.tag, ref.oid or made[ref.tag]) for ref in refs)
+
+    if isinstance(event, StageTag):
+        return replace(event, replaces=ids(event.replaces), approves=ids(event.approves))
+    return replace(event, replaces=ids(event.replaces)) if isinstance(event, (VersionTag, AliasTag)) else event

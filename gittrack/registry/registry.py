@@ -27,6 +27,7 @@ from gittrack.registry.documents import Edit
 from gittrack.registry.events import AliasTag, Event, StageTag, VersionTag
 from gittrack.registry.manifest import Manifest
 from gittrack.registry.publisher import Publisher
+from gittrack.registry.rebase import Renamed, rebase
 from gittrack.registry.state import Change, ModelState, refs
 from gittrack.store import files, seal
 from gittrack.store.refs import RefUpdate
@@ -559,7 +560,7 @@ class Registry:
             name: The model's.
             about: A stage: ``version`` is put into it, the other one becomes Archived.  ``@<alias>``: ``version`` gets
                 it, or nobody if that is None.  ``v<N>``: the remote's version keeps the number, the one of this clone
-                gets the next free one; stages and aliases have to be given to it anew.
+                gets the next free one, with the stage and the aliases that it has.
             version: The one to prefer.
             reason: Why; kept in the tag.
             sign: Sign the tag with the person's git signing key.
@@ -612,32 +613,28 @@ class Registry:
 
     def _renumber(self, name: str, number: int, reason: str, *, sign: bool) -> ModelVersion:
         reason = events.check_reason(reason)
-
-        def attempt() -> int | None:
-            state = self.catalog.state(self.catalog.model(name).key)
-            mine, theirs = state.versions.get(number), state.seen_version(number)
-            if mine is None or theirs is None:
-                raise StateError(
-                    f"v{number} of model `{name}` is in no conflict", hint="`gittrack models` marks what is in conflict"
-                )
-            new = self.catalog.next_number(state.key, "v")
-            event = VersionTag(
-                key=state.key, number=new, target=mine.target, run_id=mine.run_id, path=mine.path,
-                manifest=mine.manifest, model_id=mine.model_id, replaces=refs([mine]),
-                title=mine.title.replace(f"v{number}:", f"v{new}:", 1), reason=reason, **self._publisher.now(),
-            )  # fmt: skip
-            # What this clone said of its version goes with it; what others said was of theirs.
-            own, others = self._publisher.documents_of(state.key)
-            old = f"versions.{number}."
-            changes: dict[str, str | None] = {}
-            changes |= {f"versions.{new}.{field}": value for field, value in own.below(old).items()}
-            changes |= {field: others.value(field) for field in state.document.fields if field.startswith(old)}
-            # The number was never this clone's: the remote that gave it to another version decides.
-            adopted = RefUpdate(f"refs/tags/{mine.tag}", mine.oid, theirs.oid)
-            return new if self._publisher.publish([event], state.key, changes, [adopted], sign=sign) else None
-
-        given = self._publisher.retried(attempt)
+        self.catalog.refresh()
+        state = self.catalog.state(self.catalog.model(name).key)
+        mine, theirs = state.versions.get(number), state.seen_version(number)
+        if mine is None or theirs is None:
+            raise StateError(
+                f"v{number} of model `{name}` is in no conflict", hint="`gittrack models` marks what is in conflict"
+            )
+        # The number was never this clone's: the remote that gave it to another version decides.
+        taken = {mine.tag: theirs.oid}
+        done = rebase(self.catalog, self._publisher, state.key, taken, reason, published=True, sign=sign)
+        given = names.parse_tag(next(one.new for one in done if one.old == mine.tag)).number
         return self.catalog.version(self.catalog.model(name), given)
+
+    def rebase(self, key: str, taken: Mapping[str, ObjectId], reason: str = "") -> list[Renamed]:
+        """Make this clone's unpublished tags of a model anew behind those of a remote: ``gittrack.registry.rebase``.
+
+        Raises:
+            ConflictError: Others change the model all the time.
+            GitError, PolicyError: A signed tag could not be signed again; nothing was changed.
+        """
+        self.catalog.refresh()
+        return rebase(self.catalog, self._publisher, key, taken, reason)
 
     # -- content -----------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,12 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from gittrack.errors import (
     CorruptError,
@@ -30,6 +31,9 @@ from gittrack.errors import (
     NotARepositoryError,
     UnsupportedError,
 )
+
+if TYPE_CHECKING:
+    import subprocess
 
 # ---------------------------------------------------------------- finding a repository
 
@@ -177,15 +181,34 @@ def _open(git_dir: Path, work_tree: Path | None) -> RepoPaths:
     )
 
 
-def remote_url(paths: RepoPaths, branch: str | None) -> str | None:
-    """Where a branch is fetched from, else ``origin``, else the only remote; without credentials.  None: no remote."""
+def remotes(paths: RepoPaths) -> dict[str, str]:
+    """The remotes that the repository's config names, and their URLs as they stand there; the first of several."""
+    urls: dict[str, str] = {}
+    for key, url in _read_config(paths.common_dir / "config"):
+        if re.fullmatch(r"remote\..*\.url", key, re.DOTALL):
+            urls.setdefault(key[len("remote.") : -len(".url")], url)
+    return urls
+
+
+def push_url(paths: RepoPaths, name: str) -> str | None:
+    """Where pushes to a remote go, if its config says that this is somewhere else; credentials included."""
+    return next(
+        (url for key, url in _read_config(paths.common_dir / "config") if key == f"remote.{name}.pushurl"), None
+    )
+
+
+def default_remote(paths: RepoPaths, branch: str | None) -> str | None:
+    """The remote that a branch is fetched from, else ``origin``, else the only one; None if there is none."""
+    urls = remotes(paths)
     config = dict(_read_config(paths.common_dir / "config"))
-    urls = {
-        key[len("remote.") : -len(".url")]: url for key, url in config.items() if re.fullmatch(r"remote\..*\.url", key)
-    }
     names = [config.get(f"branch.{branch}.remote"), "origin", next(iter(urls)) if len(urls) == 1 else None]
-    found = next((urls[name] for name in names if name in urls), None)
-    return None if found is None else strip_credentials(found)
+    return next((name for name in names if name is not None and name in urls), None)
+
+
+def remote_url(paths: RepoPaths, branch: str | None) -> str | None:
+    """The URL of the default remote, without credentials; None: no remote."""
+    name = default_remote(paths, branch)
+    return None if name is None else strip_credentials(remotes(paths)[name])
 
 
 _SECTION = re.compile(r'\[\s*([A-Za-z0-9.-]+)\s*(?:"((?:[^"\\]|\\.)*)")?\s*\]')
@@ -310,6 +333,32 @@ FIXED_OPTIONS: Final = (
 #: Variables of git that say who somebody is, and nothing else; every other ``GIT_*`` is taken away.
 _KEPT: Final = frozenset({"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"})
 
+#: More of them for calls that go to a remote: how the person reaches it.
+_KEPT_FOR_NETWORK: Final = re.compile(
+    r"GIT_(?:SSH|SSH_COMMAND|SSH_VARIANT|ASKPASS|TERMINAL_PROMPT|PROXY_COMMAND|PROXY_SSL_\w+|SSL_\w+)"
+    r"|GIT_HTTP_(?:PROXY_AUTHMETHOD|USER_AGENT)"
+)
+#: On top of ``FIXED_OPTIONS`` for calls that go to a remote.
+NETWORK_OPTIONS: Final = (
+    "transfer.unpackLimit=1",  # a pack that is refused leaves nothing; loose objects would stay
+    "fetch.unpackLimit=1",
+    "fetch.prune=false",
+    "fetch.pruneTags=false",
+    "fetch.writeCommitGraph=false",
+    "push.pushOption=",
+    "push.followTags=false",
+    "push.gpgSign=false",
+    "push.recurseSubmodules=no",
+    "http.lowSpeedLimit=1",
+    "http.lowSpeedTime=600",
+)
+#: Transports that reach a remote, whatever a config allows: no program of the config's choice is one.
+_PROTOCOLS: Final = "file:http:https:ssh"
+#: Bytes of standard output of a call to a remote: about a million refs.
+MAX_ANSWER: Final = 128 << 20
+#: Seconds in which a remote may say nothing at all.
+MAX_SILENCE: Final = 600.0
+
 _FIXED_ENVIRONMENT: Final = {
     "LC_ALL": "C",
     "LANGUAGE": "C",
@@ -397,6 +446,36 @@ class Git:
         options = [part for option in FIXED_OPTIONS for part in ("-c", option)]
         return _start([*location, *options, *args], self.work_tree or self.git_dir, input, env, timeout)
 
+    def over_network(
+        self,
+        *args: str,
+        options: Iterable[str] = (),
+        input: bytes | None = None,
+        progress: Callable[[str], None] | None = None,
+        interactive: bool = False,
+        silence: float = MAX_SILENCE,
+    ) -> Result:
+        """Like ``call``, for verbs that talk to a remote: with the person's ssh, proxies and credential helpers.
+
+        Args:
+            args: The verb and its arguments.
+            options: Further ``key=value`` settings.
+            input: Bytes for standard input.
+            progress: Told each line of progress that git or the remote prints.
+            interactive: git may ask for a password on the terminal.
+            silence: Seconds without a byte from git after which it is stopped.
+
+        Raises:
+            GitError: git does not trust the repository, said nothing for too long, or the remote said too much.
+            MissingDependencyError: There is no git program.
+        """
+        self._check_trust()
+        location = [f"--git-dir={self.git_dir}"]
+        if self.work_tree is not None:
+            location.append(f"--work-tree={self.work_tree}")
+        return _talk([*location, *_network_options(options), *args], self.work_tree or self.git_dir, input, progress,
+                     interactive=interactive, silence=silence)  # fmt: skip
+
     def _check_trust(self) -> None:
         """Have git apply ``safe.directory``, which it skips where the git folder is named outright.
 
@@ -422,25 +501,7 @@ def _start(
 ) -> Result:
     import subprocess
 
-    try:
-        # GitPython's own starter: on Windows it never looks for programs in the current folder.  Its `Git.execute`
-        # cannot be used, because it always hands on the whole environment, hostile GIT_* variables included.
-        from git.cmd import safer_popen
-    except ImportError as error:
-        raise MissingDependencyError(f"git cannot be run: {error}", hint="install git 2.36 or newer") from error
-
-    try:
-        process = safer_popen(
-            [_program(), *args],
-            cwd=str(folder),
-            env=_environment(env),
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            shell=False,
-        )
-    except OSError as error:
-        raise GitError(f"git cannot be started: {error.strerror}") from error
+    process = _popen(args, folder, _environment(env), piped=input is not None)
     with process:
         try:
             out, err = process.communicate(input, timeout)
@@ -451,6 +512,158 @@ def _start(
             process.kill()
             raise
     return Result(process.returncode, out, err)
+
+
+def _popen(args: list[str], folder: Path, env: Mapping[str, str], *, piped: bool) -> subprocess.Popen[bytes]:
+    import subprocess
+
+    try:
+        # GitPython's own starter: on Windows it never looks for programs in the current folder.  Its `Git.execute`
+        # cannot be used, because it always hands on the whole environment, hostile GIT_* variables included.
+        from git.cmd import safer_popen
+    except ImportError as error:
+        raise MissingDependencyError(f"git cannot be run: {error}", hint="install git 2.36 or newer") from error
+
+    try:
+        return safer_popen(
+            [_program(), *args],
+            cwd=str(folder),
+            env=dict(env),
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            shell=False,
+        )
+    except OSError as error:
+        raise GitError(f"git cannot be started: {error.strerror}") from error
+
+
+def clone(
+    url: str,
+    folder: Path,
+    *args: str,
+    progress: Callable[[str], None] | None = None,
+    interactive: bool = False,
+) -> Result:
+    """``git clone ARGS -- URL FOLDER``: the one call that needs no repository.  As ``Git.over_network``."""
+    given = [*_network_options(()), "clone", "--progress", "--no-recurse-submodules", *args, "--", url, str(folder)]
+    return _talk(given, Path.cwd(), None, progress, interactive=interactive, silence=MAX_SILENCE)
+
+
+def _network_options(more: Iterable[str]) -> list[str]:
+    return [part for option in (*FIXED_OPTIONS, *NETWORK_OPTIONS, *more) for part in ("-c", option)]
+
+
+def _talk(
+    args: list[str],
+    folder: Path,
+    input: bytes | None,
+    progress: Callable[[str], None] | None,
+    *,
+    interactive: bool,
+    silence: float,
+) -> Result:
+    """Run git with a remote at its other end, which may send anything for as long as it likes."""
+    import threading
+
+    process = _popen(args, folder, _network_environment(interactive=interactive), piped=input is not None)
+    ears = _Ears(progress)
+    jobs = [
+        threading.Thread(target=ears.read_answer, args=(process.stdout,), daemon=True),
+        threading.Thread(target=ears.read_said, args=(process.stderr,), daemon=True),
+    ]
+    if input is not None:
+        jobs.append(threading.Thread(target=_write, args=(process.stdin, input), daemon=True))
+    try:
+        for job in jobs:
+            job.start()
+        while any(job.is_alive() for job in jobs[:2]):
+            jobs[0].join(0.05)
+            jobs[1].join(0.05)
+            if process.poll() is not None:  # a helper that outlives git may hold its pipes open
+                jobs[0].join(10.0)
+                jobs[1].join(10.0)
+                break
+            ears.check(silence)
+        ears.check(silence)
+        process.wait()
+    except BaseException:  # Ctrl-C too
+        _stop(process)
+        raise
+    return Result(process.returncode, bytes(ears.answer), "\n".join(ears.said).encode("utf-8", "replace"))
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    with suppress(OSError), pipe:  # git may leave before it has read everything
+        pipe.write(data)
+
+
+class _Ears:
+    """What git and the remote say, as it comes: the answer, and the last of what is said about it."""
+
+    def __init__(self, progress: Callable[[str], None] | None) -> None:
+        import time
+        from collections import deque
+
+        self.answer = bytearray()
+        self.said: deque[str] = deque(maxlen=200)
+        self._progress = progress
+        self._clock = time.monotonic
+        self._heard = self._clock()
+
+    def read_answer(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while len(self.answer) <= MAX_ANSWER and (data := os.read(pipe.fileno(), 1 << 16)):
+                self._heard = self._clock()
+                self.answer += data
+
+    def read_said(self, pipe: IO[bytes]) -> None:
+        rest = b""
+        with pipe:
+            while data := os.read(pipe.fileno(), 1 << 16):
+                self._heard = self._clock()
+                *lines, rest = re.split(rb"[\r\n]+", rest + data)
+                for line in lines:
+                    self._tell(line[:2000].decode("utf-8", "replace").rstrip())
+                rest = rest[-2000:]
+        self._tell(rest.decode("utf-8", "replace").rstrip())
+
+    def _tell(self, line: str) -> None:
+        if line:
+            self.said.append(line)
+            if self._progress is not None:
+                self._progress(line)
+
+    def check(self, silence: float) -> None:
+        """Raise GitError if the remote sends no end of text, or nothing for too long."""
+        if len(self.answer) > MAX_ANSWER:
+            raise GitError("the remote sends no end of text, and was left")
+        if self._clock() - self._heard > silence:
+            raise GitError(f"the remote has said nothing for {silence:g} s, and was left")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End git so that it can remove its lock files and stop its helpers; at once if it does not."""
+    import subprocess
+
+    process.terminate()
+    try:
+        process.wait(3.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _network_environment(*, interactive: bool) -> dict[str, str]:
+    """As ``_environment``, with what says how the person reaches remotes."""
+    kept = {name: value for name, value in os.environ.items() if _KEPT_FOR_NETWORK.fullmatch(name)}
+    environment = {**_environment(None), **kept, "GIT_ALLOW_PROTOCOL": _PROTOCOLS}
+    if not interactive:
+        environment["GIT_TERMINAL_PROMPT"] = "0"
+    elif "GIT_TERMINAL_PROMPT" not in kept:
+        del environment["GIT_TERMINAL_PROMPT"]
+    del environment["GIT_NO_LAZY_FETCH"]  # what a partial clone lacks may be needed to send the rest
+    return environment
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
@@ -491,4 +704,16 @@ def strip_credentials(text: str) -> str:
     return re.sub(r"(\w[\w+.-]*://)([^/\s]*)@", clean, text)
 
 
-__all__ = ["FIXED_OPTIONS", "Git", "RepoPaths", "Result", "discover", "rev", "strip_credentials"]
+__all__ = [
+    "FIXED_OPTIONS",
+    "Git",
+    "RepoPaths",
+    "Result",
+    "clone",
+    "default_remote",
+    "push_url",
+    "discover",
+    "remotes",
+    "rev",
+    "strip_credentials",
+]

@@ -54,6 +54,8 @@ _TAG_HEAD = re.compile(
 #: Bytes of a tag object that is read; those of the registry have a few hundred.
 MAX_TAG: Final = 1 << 20
 _CACHED_OBJECTS: Final = 1024
+#: Objects that ``contents`` has in memory at once.
+_CONTENTS: Final = 1000
 _CACHED_SIZE: Final = 64 * 1024
 _log = logging.getLogger("gittrack")
 
@@ -223,6 +225,39 @@ class GitStore:
             else:
                 return None
         return mode, oid
+
+    def headers(self, oids: Iterable[ObjectId]) -> dict[ObjectId, tuple[str, int]]:
+        """Kind (``commit``, ``tree``, ``blob``, ``tag``) and size of objects, without reading them; missing ones not.
+
+        A single process, so that thousands of objects cost little.
+        """
+        asked = list(dict.fromkeys(oids))
+        if not asked:
+            return {}
+        text = "".join(f"{oid}\n" for oid in asked).encode()
+        found: dict[ObjectId, tuple[str, int]] = {}
+        for line in self.program.run("cat-file", "--batch-check", "--buffer", input=text).decode().splitlines():
+            oid, _, rest = line.partition(" ")
+            kind, _, size = rest.partition(" ")
+            if size:
+                found[ObjectId(oid)] = (kind, int(size))
+        return found
+
+    def contents(self, oids: Iterable[ObjectId]) -> Iterator[tuple[ObjectId, str, bytes]]:
+        """Id, kind and bytes of many objects, for callers that have looked at their sizes; missing ones not."""
+        asked = list(dict.fromkeys(oids))
+        for start in range(0, len(asked), _CONTENTS):
+            text = "".join(f"{oid}\n" for oid in asked[start : start + _CONTENTS]).encode()
+            data = self.program.run("cat-file", "--batch", "--buffer", input=text)
+            at = 0
+            while at < len(data):
+                end = data.index(b"\n", at)
+                oid, kind, *size = data[at:end].decode().split(" ")
+                at = end + 1
+                if kind != "missing":
+                    stop = at + int(size[0])
+                    yield ObjectId(oid), kind, data[at:stop]
+                    at = stop + 1
 
     def _raw(self, oid: ObjectId, kind: int) -> bytes:
         with self._mutex:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gittrack.errors import FormatError
-from gittrack.types import Artifact, Digest
+from gittrack.types import Artifact, Digest, ObjectId
 
 FOLDER: Final = ".gittrack"
 RECORD: Final = "run.msgpack"
@@ -20,6 +20,7 @@ METRICS: Final = "metrics"
 ARTIFACTS: Final = "artifacts"
 EXPERIMENT_FILE: Final = "experiment.msgpack"
 TOMBSTONES: Final = "tombstones.msgpack"
+FOLDED: Final = "folded.msgpack"
 
 #: Below it the ledgers; `gittrack.refPrefix` moves it for hosts that refuse refs outside heads and tags.
 LEDGER_PREFIX: Final = "refs/runs/"
@@ -27,12 +28,16 @@ LEDGER_PREFIX: Final = "refs/runs/"
 TAG_PREFIX: Final = "refs/tags/models/"
 #: One ref of editable documents per writer.
 DOCUMENT_PREFIX: Final = "refs/gittrack/registry/"
-#: What was last seen on a remote, as ``<remote>/tags/models/…``.
+#: What was last seen on a remote: ``<remote>/runs/…``, ``<remote>/registry/…``, ``<remote>/tags/models/…``.
 REMOTE_PREFIX: Final = "refs/gittrack/remotes/"
+#: What is being fetched and was not looked at yet, likewise.
+INCOMING_PREFIX: Final = "refs/gittrack/incoming/"
 
 DEFAULT_EXPERIMENT_ID: Final = "0"
 DEFAULT_EXPERIMENT_NAME: Final = "Default"
 
+_WRITER = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LEDGER = re.compile(r"refs/runs/([0-9]{1,19})/([a-z0-9][a-z0-9-]{0,62})")
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n"
@@ -47,10 +52,40 @@ def ledger_ref(experiment_id: str, writer: str) -> str:
     return f"{LEDGER_PREFIX}{experiment_id}/{writer}"
 
 
+def is_writer(text: str) -> bool:
+    """True for what can be a clone's writer id."""
+    return _WRITER.fullmatch(text) is not None
+
+
 def parse_ledger_ref(ref: str) -> tuple[str, str] | None:
     """(experiment id, writer) of a ledger ref; None for any other ref."""
     match = _LEDGER.fullmatch(ref)
     return None if match is None else (match[1], match[2])
+
+
+def tombstone(run_id: str) -> str:
+    """What a ledger keeps of a purged run: enough to recognise it, not enough to name it."""
+    return hashlib.sha256(f"gittrack-purged:{run_id}".encode()).hexdigest()
+
+
+def check_tombstones(raw: object) -> frozenset[str]:
+    """The tombstones of a ledger, from its file unpacked.  Raises FormatError."""
+    if not isinstance(raw, list) or not all(isinstance(item, str) and _SHA256.fullmatch(item) for item in raw):
+        raise FormatError("tombstones are not a list of sha256")
+    return frozenset(raw)
+
+
+def check_folded(raw: object) -> dict[str, ObjectId]:
+    """The ledgers that were folded into one: writer to the commit it was at, from the file unpacked.
+
+    Raises:
+        FormatError: It is no such map.
+    """
+    if not isinstance(raw, dict) or not all(
+        _WRITER.fullmatch(writer) and isinstance(oid, str) and _OID.fullmatch(oid) for writer, oid in raw.items()
+    ):
+        raise FormatError("folded ledgers are not a map of writers to commits")
+    return {writer: ObjectId(oid) for writer, oid in raw.items()}
 
 
 def experiment_id_of(name: str, attempt: int = 0) -> str:

@@ -71,6 +71,7 @@ class Repo:
         self.after_fork_in_child()
         files.tell_after_fork(self)
         self._writer: str | None = None
+        self._stones: dict[ObjectId, frozenset[str]] = {}
 
     def after_fork_in_child(self) -> None:
         """A forked child gets its lock anew: another thread of the parent may have held it."""
@@ -121,7 +122,7 @@ class Repo:
         files.write_atomic(self.root / ".gitignore", b"*\n")
         with files.FileLock(self.root / "locks" / "create", timeout=LOCK_TIMEOUT):
             if not (self.root / "writer").exists():
-                files.write_atomic(self.root / "writer", f"{_new_writer()}\n".encode())
+                files.write_atomic(self.root / "writer", f"{new_writer()}\n".encode())
         return True
 
     def require_writable(self) -> None:
@@ -146,6 +147,15 @@ class Repo:
                 )
             self._writer = text
         return self._writer
+
+    def become(self, writer: str) -> None:
+        """Give this clone another writer id, durably: another clone has the one it had.
+
+        Under the seal lock, after the refs of the old one were seen to.
+        """
+        self.require_writable()
+        files.write_atomic(self.root / "writer", f"{writer}\n".encode())
+        self._writer = writer
 
     @property
     def index(self) -> Index:
@@ -190,13 +200,39 @@ class Repo:
 
         Empty for a run that is only in journals or does not exist.  ``ledgers`` saves listing them again.
         """
-        heads = set((self.ledgers() if ledgers is None else ledgers).values())
-        found = {oid for ledger in heads if (oid := self.git.ledger_lookup(ledger, run_id))}
+        ledgers = self.ledgers() if ledgers is None else ledgers
+        found = {oid for ledger in set(ledgers.values()) if (oid := self.git.ledger_lookup(ledger, run_id))}
+        if found and self.purged(run_id, ledgers):
+            return []
         if len(found) > 1:
-            found -= {older for older in found for newer in found - {older} if self._is_ancestor(older, newer)}
+            found -= {older for older in found for newer in found - {older} if self.is_ancestor(older, newer)}
         return sorted(found)
 
-    def _is_ancestor(self, older: ObjectId, newer: ObjectId) -> bool:
+    def tombstones(self, ledgers: Mapping[str, ObjectId] | None = None, *, strict: bool = False) -> frozenset[str]:
+        """What all ledgers, or these, keep of purged runs (``layout.tombstone``); read once for each ledger commit.
+
+        Raises:
+            CorruptError, NotFoundError: They cannot be read, if ``strict``; otherwise such a ledger has none.
+        """
+        found: set[str] = set()
+        for ref, oid in (self.ledgers() if ledgers is None else ledgers).items():
+            if oid not in self._stones:
+                try:
+                    data = self.git.ledger_blob(oid, layout.TOMBSTONES)
+                    self._stones[oid] = frozenset() if data is None else layout.check_tombstones(codec.unpack(data))
+                except (CorruptError, NotFoundError) as error:
+                    if strict:
+                        raise
+                    _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
+                    self._stones[oid] = frozenset()
+            found |= self._stones[oid]
+        return frozenset(found)
+
+    def purged(self, run_id: str, ledgers: Mapping[str, ObjectId] | None = None) -> bool:
+        """True if some clone has purged this run: it does not exist any more, whoever else has it."""
+        return layout.tombstone(run_id) in self.tombstones(ledgers)
+
+    def is_ancestor(self, older: ObjectId, newer: ObjectId) -> bool:
         """True if ``older`` is an earlier revision of ``newer``.  Stops where the run begins: at the code commit."""
         todo, seen = [newer], set()
         while todo:
@@ -278,11 +314,18 @@ class Repo:
 
     def all_run_ids(self) -> set[str]:
         """The id of every run, from journals and from the ledgers that can be read."""
+        ledgers = self.ledgers()
+        stones = self.tombstones(ledgers)
+        found = {run_id for run_id in self._listed(ledgers) if not stones or layout.tombstone(run_id) not in stones}
+        return found | {run_id for run_id in journal.list_journals(self.live) if self._is_whole(run_id)}
+
+    def _listed(self, ledgers: Mapping[str, ObjectId]) -> set[str]:
+        """The id of every run in these ledgers, as far as they can be read."""
         found: set[str] = set()
-        for ledger in set(self.ledgers().values()):
+        for ledger in set(ledgers.values()):
             with suppress(CorruptError, NotFoundError):  # `gittrack fsck` names it
                 found.update([run_id for run_id, _ in self.git.ledger_read(ledger)])
-        return found | {run_id for run_id in journal.list_journals(self.live) if self._is_whole(run_id)}
+        return found
 
     def _is_whole(self, run_id: str) -> bool:
         try:
@@ -465,6 +508,10 @@ class Repo:
                 except (CorruptError, NotFoundError) as error:  # it may come from anywhere: it hides only its own runs
                     _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
                     now.pop(ref, None)
+        stones = self.tombstones(now) - frozenset(index.meta_get("tombstones") or ())
+        if stones:
+            changed.update(run_id for run_id in self._listed(now) if layout.tombstone(run_id) in stones)
+            index.meta_set("tombstones", sorted(self.tombstones(now)))
         runs: list[Run] = []
         gone: list[str] = []
         for done, run_id in enumerate(sorted(changed), 1):
@@ -597,7 +644,7 @@ def opened(path: Path) -> tuple[int, str]:
     return (int(opening["opened"]) if opening else 0, path.name)
 
 
-def _new_writer() -> str:
+def new_writer() -> str:
     """A writer id that says who and where, and is unique: ``ana-laptop-3f2a``."""
     try:
         user = getpass.getuser()

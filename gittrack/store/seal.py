@@ -159,6 +159,9 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
     roots: dict[str, list[tuple[str, int, ObjectId]]] = {}
     spent: list[tuple[_Ready, dict[str, int]]] = []
     for item in group:
+        if repo.purged(item.run_id, ledgers):  # by another clone, while somebody here went on with it
+            spent.append((item, JournalEvents.read(item.paths).ends))
+            continue
         try:
             stored = repo.stored_state(item.run_id, repo.revisions(item.run_id, ledgers))
         except (CorruptError, NotFoundError) as error:
@@ -339,6 +342,15 @@ def _add_run(
     root.append((layout.FOLDER, _FOLDER, batch.add_tree(folder)))
     time = (state.end_time or state.start_time) // 1000
     return batch.add_commit(batch.add_tree(root), parents, message(state, experiment), git.identity(), time)
+
+
+def merged(repo: Repo, batch: Batch, run_id: str, revisions: list[ObjectId]) -> ObjectId:
+    """Add the commit of a run that several clones amended, merged, to a batch."""
+    state = repo.stored_state(run_id, revisions)
+    if state is None:
+        raise NotFoundError(f"no run `{run_id}`")
+    experiment = repo.experiment_states().get(state.experiment_id)
+    return _add_run(repo, batch, state, state.experiment_id if experiment is None else experiment.name, {})
 
 
 def _unite_histories(repo: Repo, state: RunState, revisions: list[ObjectId]) -> None:

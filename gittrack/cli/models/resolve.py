@@ -27,6 +27,6 @@ def verb(name: str, about: str, version: str, reason: str, sign: bool) -> None:
     if found is None:
         output.message(f"`{name}` {about} is no version any more")
     elif about.startswith("v"):
-        output.message(f"this clone's {about} of `{name}` is v{found.version} now; give it its stage and aliases again")
+        output.message(f"this clone's {about} of `{name}` is v{found.version} now, with its stage and aliases")
     else:
         output.message(f"`{name}` {about} is v{found.version} now")

@@ -1,0 +1,319 @@
+"""Push: what a remote lacks of this clone's ledgers, documents and tags; artifacts first.
+
+Every ref is pushed from exactly where it was seen, all refs of a chunk or none.  If something is in the way (a version
+number that was taken, a ledger that somebody else has brought further), it is pulled, this clone gives way, and the
+push is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gittrack.errors import ConflictError, CorruptError, NotFoundError
+from gittrack.store import layout, seal
+from gittrack.store.refs import RefUpdate
+from gittrack.sync import order, publish as publishing, transport as transports
+from gittrack.sync.publish import Published
+from gittrack.sync.pull import Fetched, ask, bring, lock
+from gittrack.sync.remotes import is_shared
+from gittrack.sync.select import EVERYTHING, Selection
+from gittrack.sync.transport import MAX_PUSH, Move, Progress, Transport, chunks, silent
+
+if TYPE_CHECKING:
+    from gittrack.registry.registry import Registry
+    from gittrack.store.repo import Repo
+    from gittrack.sync.remotes import Remote
+    from gittrack.types import ObjectId
+
+#: How often a push gives way to others before it gives up.
+ROUNDS: Final = 8
+#: Bytes of one push: hosts refuse 2 GiB.
+MAX_BYTES: Final = 1 << 30
+
+
+@dataclass
+class PushReport:
+    """What a push has done, or would do.
+
+    Attributes:
+        remote: The remote's name.
+        dry_run: Nothing was pushed.
+        runs: Runs that the remote did not have.
+        revised: Runs of which it has got a later revision.
+        ledgers: Refs of ledgers that moved.
+        documents: Writers whose registry documents moved.
+        tags: Registry tags that it has got, below ``refs/tags/``.
+        code: Commits of code that came along, because the remote did not have them.
+        folded: Refs of ledgers that were removed there, because another one has all they had.
+        skipped: Refs that were not pushed, and why.
+        pulled: What had to be taken over from the remote first, in the order in which that was done.
+        refused: Refs of the remote's that do not count, and why.
+    """
+
+    remote: str
+    dry_run: bool = False
+    runs: int = 0
+    revised: int = 0
+    ledgers: list[str] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    code: int = 0
+    folded: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    pulled: list[Published] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def push(
+    registry: Registry,
+    remote: Remote,
+    *,
+    select: Selection = EVERYTHING,
+    dry_run: bool = False,
+    progress: Progress = silent,
+    interactive: bool = False,
+) -> PushReport:
+    """Push runs and models.
+
+    Args:
+        registry: Runs and models of the clone.
+        remote: Where to.
+        select: Only these.
+        dry_run: Only say what would be pushed.
+        progress: Told what is done.
+        interactive: git may ask for a password on the terminal.
+
+    Raises:
+        NetworkError: The remote cannot be reached, or the connection broke; the same call goes on.
+        PushRefusedError: The remote does not take it; says what was pushed.
+        ConflictError: Others push the same all the time.
+    """
+    repo = registry.repo
+    repo.require_writable()
+    seal.seal(repo)
+    report = PushReport(remote.name, dry_run)
+    with lock(repo):
+        transport = Transport(repo, remote, progress=progress, interactive=interactive)
+        for _ in range(ROUNDS):
+            found = ask(repo, transport, select, pushing=True)
+            plan = _Plan(repo, remote, found.shared, select, report.refused)
+            plan.look()
+            report.skipped = plan.skipped
+            if plan.unknown and not dry_run:
+                _give_way(registry, transport, found, report)
+                continue
+            if dry_run or _send(repo, transport, plan, found, report):
+                _note(report, plan, dry_run=dry_run)
+                return report
+            _give_way(registry, transport, ask(repo, transport, select, pushing=True), report)
+    raise ConflictError(f"others push to `{remote.name}` all the time; not everything was pushed", hint="try again")
+
+
+def _give_way(registry: Registry, transport: Transport, found: Fetched, report: PushReport) -> None:
+    """Take over what the remote has, so that what is pushed can stand behind it."""
+    bring(registry, transport, found)
+    report.refused |= found.refused
+    report.pulled.append(publishing.publish(registry, transport.remote))
+
+
+class _Plan:
+    """What is to be moved on the remote.
+
+    Attributes:
+        ledgers, others: Moves of ledgers; of documents and tags.
+        unknown: Refs of which the remote has something that this clone has not seen.
+        skipped: Refs that stay as they are there, and why.
+        runs, revised: How many runs are new, or newer, to the remote.
+    """
+
+    def __init__(
+        self, repo: Repo, remote: Remote, shared: Mapping[str, ObjectId], select: Selection, bad: Mapping[str, str]
+    ) -> None:
+        self._repo = repo
+        self._bad = bad
+        self._remote = remote
+        self._shared = shared
+        self._select = select
+        self.ledgers: dict[str, Move] = {}
+        self.others: dict[str, Move] = {}
+        self.unknown: list[str] = []
+        self.skipped: dict[str, str] = {}
+        self.runs: set[str] = set()
+        self.revised: set[str] = set()
+        self.fresh: set[ObjectId] = set()  #: run commits that are new to the remote
+
+    def look(self) -> None:
+        """Compare what is here with what the remote has."""
+        repo = self._repo
+        mine = {ref: oid for ref, oid in repo.ledger_refs().items() if self._select.ref(ref)}
+        gone = publishing.folded(repo, repo.ledgers())
+        stones = repo.tombstones()
+        for ref, oid in mine.items():
+            there = self._shared.get(ref)
+            if there == oid:
+                continue
+            if ref not in gone and self._ledger(ref, oid, there, stones):
+                self.ledgers[ref] = Move(self._remote.there(ref), there, oid)
+                self._count(there, oid)
+        self._folded()
+        for ref, oid in repo.git.refs(layout.DOCUMENT_PREFIX).items():
+            there = self._shared.get(ref)
+            if there != oid and self._select.ref(ref) and self._known(ref, oid, there):
+                self.others[ref] = Move(self._remote.there(ref), there, oid)
+        seen = self._remote.seen_refs(repo)
+        for ref, oid in repo.git.refs(layout.TAG_PREFIX).items():
+            if not is_shared(ref):
+                continue
+            there = self._shared.get(ref)
+            if there == oid or not self._select.ref(ref):
+                continue
+            if there is None:
+                self.others[ref] = Move(ref, None, oid)
+            elif ref in self._bad or seen.get(ref) == there:
+                self.skipped[ref] = "another tag has that name there; `gittrack models resolve` settles it"
+            else:
+                self.unknown.append(ref)
+
+    def _ledger(self, ref: str, mine: ObjectId, there: ObjectId | None, stones: frozenset[str]) -> bool:
+        """True if a ledger is to be pushed."""
+        if not self._known(ref, mine, there):
+            return False
+        own = ref.endswith(f"/{self._repo.writer}")
+        if not own and stones and any(layout.tombstone(run) in stones for run, _ in self._repo.git.ledger_read(mine)):
+            self.skipped[ref] = (
+                "it lists runs that were purged; its owner has to push it, or `gittrack gc --fold` takes it in"
+            )
+            return False
+        return True
+
+    def _known(self, ref: str, mine: ObjectId, there: ObjectId | None) -> bool:
+        """True if what is here is more than what is there; notes the ref if that cannot be told."""
+        if there is None:
+            return True
+        if ref in self._bad:
+            self.skipped[ref] = "what the remote has there cannot be right"
+            return False
+        if not self._repo.git.exists(there):
+            self.unknown.append(ref)
+            return False
+        try:
+            how = order.compare(self._repo, ref, mine, there)
+        except (CorruptError, NotFoundError) as error:
+            self.skipped[ref] = f"what the remote has there cannot be read: {error.message}"
+            return False
+        own = ref.endswith(f"/{self._repo.writer}")
+        if how == order.AHEAD or (how == order.SAME and own):
+            return True
+        if how == order.BEHIND or (how == order.APART and own):
+            self.unknown.append(ref)
+        elif how == order.APART:
+            self.skipped[ref] = "it was rewritten there without what this clone has of it"
+        return False
+
+    def _count(self, there: ObjectId | None, mine: ObjectId) -> None:
+        known = there if there is not None and self._repo.git.exists(there) else None
+        for run_id, old, new in self._repo.git.ledger_diff(known, mine):
+            if new is not None:
+                (self.runs if old is None else self.revised).add(run_id)
+                self.fresh.add(new)
+
+    def _folded(self) -> None:
+        """Ledgers on the remote that another ledger, which is or will be there, has taken in."""
+        repo = self._repo
+        there = {ref: oid for ref, oid in self._shared.items() if layout.parse_ledger_ref(ref) and repo.git.exists(oid)}
+        will_be = {**there, **{ref: move.new for ref, move in self.ledgers.items() if move.new is not None}}
+        for ref in publishing.folded(repo, will_be):
+            if ref in there:
+                self.ledgers[ref] = Move(self._remote.there(ref), there[ref], None)
+            else:
+                self.ledgers.pop(ref, None)
+
+
+def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, report: PushReport) -> bool:
+    """Push what the plan says; False if something was in the way and has to be pulled first."""
+    report.code = _code(repo, plan, found)
+    # Removals come last: what a ledger had must be there in another one before it goes.
+    ordered = sorted(plan.ledgers.items(), key=lambda item: item[1].new is None) + list(plan.others.items())
+    done = 0
+    for chunk in _chunks(repo, ordered):
+        refusals = transport.push([move for _, move in chunk])
+        if refusals:
+            if _was_moved(transport, [move for _, move in chunk]):
+                return False
+            left = f"{done} of {len(ordered)} refs were pushed" if done else "nothing was pushed"
+            raise transports.refused(transport.remote.name, refusals, left)
+        _seen(repo, transport.remote, chunk)
+        done += len(chunk)
+    return True
+
+
+def _was_moved(transport: Transport, moves: Iterable[Move]) -> bool:
+    """True if somebody else has moved one of these refs since they were looked at."""
+    now = transport.refs(pushing=True)
+    return any(now.get(move.ref) != move.old for move in moves)
+
+
+def _seen(repo: Repo, remote: Remote, chunk: Iterable[tuple[str, Move]]) -> None:
+    """What was pushed is what is there."""
+    moves = []
+    for ref, move in chunk:
+        name = remote.seen(ref)
+        moves.append(RefUpdate(name, repo.git.ref(name), move.new))
+    repo.git.publish(repo.git.batch(), [one for one in moves if one.old != one.new])
+
+
+def _chunks(repo: Repo, moves: list[tuple[str, Move]]) -> Iterator[list[tuple[str, Move]]]:
+    """The moves in pushes that hosts accept: few refs, and not too much at once."""
+    if _stored(repo) < MAX_BYTES:
+        yield from chunks(moves, MAX_PUSH)
+        return
+    chunk: list[tuple[str, Move]] = []
+    room = MAX_BYTES
+    for ref, move in moves:
+        size = _size(repo, move)
+        if chunk and (len(chunk) == MAX_PUSH or size > room):
+            yield chunk
+            chunk, room = [], MAX_BYTES
+        chunk.append((ref, move))
+        room -= size
+    if chunk:
+        yield chunk
+
+
+def _stored(repo: Repo) -> int:
+    """Bytes of all packs: an upper bound for any push, but for loose objects."""
+    folder = repo.paths.common_dir / "objects" / "pack"
+    return sum(Path(entry).stat().st_size for entry in folder.glob("*.pack")) if folder.is_dir() else 0
+
+
+def _size(repo: Repo, move: Move) -> int:
+    """About how many bytes a move takes."""
+    if move.new is None:
+        return 0
+    spec = f"{move.new}\n" + (f"^{move.old}\n" if move.old is not None else "")
+    said = repo.git.program.run("rev-list", "--objects", "--disk-usage", "--stdin", input=spec.encode())
+    return int(said.strip() or 0)
+
+
+def _code(repo: Repo, plan: _Plan, found: Fetched) -> int:
+    """How many commits of code the remote gets along with the runs: those that none of its refs has."""
+    parents = {parent for oid in plan.fresh for parent in repo.git.read_commit(oid).parents}
+    code = {oid for oid in parents if not repo.is_run_commit(oid)}
+    known = {oid for oid in found.refs.values() if repo.git.exists(oid)}
+    if not code - known:
+        return 0
+    spec = "".join(f"{oid}\n" for oid in code) + "".join(f"^{oid}\n" for oid in known)
+    return int(repo.git.program.run("rev-list", "--count", "--stdin", input=spec.encode()).strip())
+
+
+def _note(report: PushReport, plan: _Plan, *, dry_run: bool) -> None:
+    report.dry_run = dry_run
+    report.runs, report.revised = len(plan.runs), len(plan.revised)
+    report.ledgers = [ref for ref, move in plan.ledgers.items() if move.new is not None]
+    report.folded = [ref for ref, move in plan.ledgers.items() if move.new is None]
+    report.documents = [ref.rpartition("/")[2] for ref in plan.others if ref.startswith(layout.DOCUMENT_PREFIX)]
+    report.tags = [ref[len("refs/tags/") :] for ref in plan.others if ref.startswith(layout.TAG_PREFIX)]
+    report.skipped |= plan.skipped

@@ -1,0 +1,275 @@
+"""Transport: what a remote has, bringing it into quarantine, and pushing; git's network calls and their errors.
+
+Everything goes through the user's own git, so that credentials, ssh, proxies and rewritten addresses are theirs.  No
+text of the remote's reaches an option: refs that are fetched or pushed were parsed by ``remotes`` before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from gittrack.errors import (
+    GittrackError,
+    NetworkError,
+    PushRefusedError,
+    RemoteDataError,
+    UsageError,
+)
+from gittrack.store import gateway
+from gittrack.types import ObjectId
+
+if TYPE_CHECKING:
+    from gittrack.store.gateway import Result
+    from gittrack.store.repo import Repo
+    from gittrack.sync.remotes import Remote
+
+#: Called with (what is done, steps done, steps in all or None).
+Progress = Callable[[str, int, "int | None"], None]
+
+#: Refs of one push: hosts get slow or refuse beyond that.
+MAX_PUSH: Final = 500
+#: Refs of one fetch: what has arrived stays when the connection breaks.
+MAX_FETCH: Final = 200
+#: Refs of gittrack's that a remote may have.
+MAX_REFS: Final = 200_000
+
+T = TypeVar("T")
+_REF = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\t(refs/[^\x00-\x20\x7f]{1,1000})")
+_STEP = re.compile(
+    r"(?:remote: )?([A-Z][a-z]+(?: [a-z]+)?): +(?:\d+% \((\d+)/(\d+)\)|(\d+))(?:, ([\d.]+ \w+)(?: \| (.*))?)?"
+)
+_PORCELAIN = re.compile(r"([ +\-*!=])\t([^\t]*):([^\t]+)\t(.*)")
+
+
+class Move(NamedTuple):
+    """One ref to be pushed.
+
+    Attributes:
+        ref: Its name on the remote.
+        old: Where it is there; None: it does not exist.
+        new: Where it shall be; None: it shall be gone.
+    """
+
+    ref: str
+    old: ObjectId | None
+    new: ObjectId | None
+
+
+class Refusal(NamedTuple):
+    """A ref that was not taken, and why, in the remote's words."""
+
+    ref: str
+    why: str
+
+
+def silent(_what: str, _done: int, _total: int | None) -> None:
+    """No progress wanted."""
+
+
+class Transport:
+    """The way to one remote.
+
+    Args:
+        repo: The clone.
+        remote: The other end.
+        progress: Told what git says it is doing.
+        interactive: git may ask for a password on the terminal.
+    """
+
+    def __init__(self, repo: Repo, remote: Remote, *, progress: Progress = silent, interactive: bool = False) -> None:
+        self.repo = repo
+        self.remote = remote
+        self._progress = progress
+        self._interactive = interactive
+
+    def refs(self, *, pushing: bool = False) -> dict[str, ObjectId]:
+        """Every ref that the remote shows, by its name there; one connection.
+
+        Args:
+            pushing: Ask where pushes go, if that is another place.
+
+        Raises:
+            NetworkError: It cannot be reached.
+            RemoteDataError: It shows more than a million refs.
+        """
+        where = self.remote.push_url if pushing and self.remote.push_url else self.remote.name
+        done = self._call("ls-remote", "--refs", "--quiet", "--", where)
+        if done.status != 0:
+            raise self._failure(done, "nothing was transferred")
+        found: dict[str, ObjectId] = {}
+        for line in done.stdout.split(b"\n"):
+            match = _REF.fullmatch(line)
+            if match is not None:
+                found[match[2].decode("utf-8", "surrogateescape")] = ObjectId(match[1].decode())
+        return found
+
+    def shared(self, refs: Mapping[str, ObjectId]) -> dict[str, ObjectId]:
+        """Those of the remote's refs that are gittrack's, by the names that they have here.  Raises RemoteDataError."""
+        found: dict[str, ObjectId] = {}
+        for ref, oid in refs.items():
+            local = self.remote.here(ref)
+            if local is not None:
+                found[local] = oid
+        if len(found) > MAX_REFS:
+            raise RemoteDataError(f"remote `{self.remote.name}` has {len(found):,} refs of gittrack's",
+                                  hint=f"more than {MAX_REFS:,} cannot be right; see `git ls-remote`")  # fmt: skip
+        return found
+
+    def fetch(self, refs: Iterable[str]) -> dict[str, str]:
+        """Bring these refs (their names here) with all their objects into quarantine.
+
+        What one call has brought stays if a later one fails.
+
+        Returns:
+            Refs that were not brought because git refuses their objects, and why.
+
+        Raises:
+            NetworkError: The connection broke.
+        """
+        refused: dict[str, str] = {}
+        for chunk in chunks(sorted(refs), MAX_FETCH):
+            done = self._fetch(chunk)
+            if done.status == 0:
+                continue
+            failure = self._failure(done, "what had arrived is kept")
+            if not isinstance(failure, RemoteDataError) and not _is_gone(done):
+                raise failure
+            for ref in chunk:  # one bad ref must not keep the others away
+                one = self._fetch([ref])
+                if one.status == 0 or _is_gone(one):
+                    continue
+                why = self._failure(one, "")
+                if not isinstance(why, RemoteDataError):
+                    raise why
+                refused[ref] = why.message
+        return refused
+
+    def _fetch(self, refs: Sequence[str]) -> Result:
+        specs = "".join(f"+{self.remote.there(ref)}:{self.remote.incoming(ref)}\n" for ref in refs)
+        return self._call(
+            "fetch", "--progress", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head",
+            "--no-filter", "--no-auto-maintenance", "--no-show-forced-updates", "--atomic", "--stdin",
+            "--", self.remote.name, input=specs.encode(),
+        )  # fmt: skip
+
+    def push(self, moves: Sequence[Move]) -> list[Refusal]:
+        """Move refs of the remote, all or none, from exactly where they were seen.
+
+        Returns:
+            Why they were not moved; empty if they were.
+
+        Raises:
+            NetworkError: The connection broke; the remote has all of it or nothing.
+            PushRefusedError: The remote takes no push at all.
+        """
+        leases = [f"--force-with-lease={move.ref}:{move.old or ''}" for move in moves]
+        specs = [f"{move.new or ''}:{move.ref}" for move in moves]
+        options = [f"remote.{self.remote.name}.mirror=false"]
+        done = self._call(
+            "push", "--porcelain", "--progress", "--atomic", "--no-verify", *leases, "--", self.remote.name, *specs,
+            options=options,
+        )  # fmt: skip
+        rows = [match for line in _text(done.stdout).splitlines() if (match := _PORCELAIN.fullmatch(line))]
+        if done.status == 0:
+            return []
+        refused = [Refusal(row[3], row[4]) for row in rows if row[1] == "!"]
+        if not refused:
+            raise self._failure(done, "nothing was pushed" if not rows else "it is not known what was pushed")
+        said = [line for line in _text(done.stderr).splitlines() if line.startswith("remote: ")]
+        main = [one for one in refused if "atomic" not in one.why] or refused
+        return [one._replace(why=_reason(one.why, said)) for one in main]
+
+    def _call(self, *args: str, input: bytes | None = None, options: Iterable[str] = ()) -> Result:
+        return self.repo.git.program.over_network(
+            *args, input=input, options=options, progress=self._told, interactive=self._interactive
+        )
+
+    def _told(self, line: str) -> None:
+        match = _STEP.match(line)
+        if match is None:
+            return
+        what = match[1].lower()
+        if match[5]:
+            what += f", {match[5]}" + (f" at {match[6].rstrip('.')}" if match[6] and "/s" in match[6] else "")
+        self._progress(what, int(match[2] or match[4] or 0), int(match[3]) if match[3] else None)
+
+    def _failure(self, done: Result, left: str) -> GittrackError:
+        """The error that a failed call means, with what the remote said; ``left`` says what was transferred."""
+        return failure(_text(done.stderr), done.status, f"remote `{self.remote.name}`", left)
+
+
+def failure(said: str, status: int, who: str, left: str) -> GittrackError:
+    """The error that git's words mean, for a call to ``who``."""
+    text = gateway.strip_credentials(said)
+    lines = [line for line in text.splitlines() if line.strip() and not _STEP.match(line)]
+    told = next((line for line in reversed(lines) if line.startswith("fatal: ")), None)
+    errors = [line for line in lines if line.startswith(("error: ", "fatal: ", "remote: ", "ssh: "))]
+    last = (errors[0] if errors else told or f"git ended with status {status}").partition(": ")[2] or text[-200:]
+    after = f"; {left}" if left else ""
+    if re.search(r"transport '.*' not allowed", text):
+        return UsageError(f"{who} has an address of a kind that gittrack does not use",
+                          hint="https, ssh and paths are used; `git remote set-url` changes it")  # fmt: skip
+    if re.search(
+        r"fsck error|index-pack failed|invalid index-pack|unpack-objects|bad pack|pack (?:has|is) |pack corrupt"
+        r"|did not send all necessary objects|SHA1 COLLISION|inflate|not our ref",
+        text,
+    ) and not _broke(text):
+        cause = next((line for line in lines if "error: object" in line or "fsck error" in line), last)
+        return RemoteDataError(f"{who} sent objects that git refuses: {_short(cause)}")
+    if re.search(
+        r"[Aa]uthentication failed|could not read (?:Username|Password)|[Pp]ermission denied|terminal prompts"
+        r"|HTTP 40[13]|error: 40[13]|Host key verification",
+        text,
+    ):
+        return NetworkError(f"{who} does not let you in: {_short(last)}{after}",
+                            hint="try `git ls-remote` on it: gittrack uses git's own credentials and ssh")  # fmt: skip
+    if re.search(r"does not appear to be a git repository|[Rr]epository .*not found|HTTP 404|error: 404", text):
+        return NetworkError(
+            f"{who} is no git repository: {_short(last)}", hint="`gittrack remote list` shows where it is"
+        )
+    return NetworkError(f"{who} cannot be reached, or the connection broke: {_short(last)}{after}",
+                        hint="the same command again goes on from there")  # fmt: skip
+
+
+def _broke(text: str) -> bool:
+    return (
+        re.search(r"early EOF|hung up unexpectedly|RPC failed|Connection (?:reset|closed)|unexpected disconnect", text)
+        is not None
+    )
+
+
+def _is_gone(done: Result) -> bool:
+    return b"couldn't find remote ref" in done.stderr
+
+
+def _reason(why: str, said: Sequence[str]) -> str:
+    """Why a ref was refused: git's words, and the first of the remote's."""
+    inner = re.search(r"\(([^()]*)\)\s*$", why)
+    text = inner[1] if inner else why
+    spoken = next((line.removeprefix("remote: ").strip() for line in said if line.removeprefix("remote: ").strip()), "")
+    return gateway.strip_credentials(f"{text}: {spoken}" if spoken else text)[:400]
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= 300 else f"{line[:300]}…"
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items, at most ``size`` at a time."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def refused(remote: str, refusals: Sequence[Refusal], left: str) -> PushRefusedError:
+    """The error that says that a remote did not take a push."""
+    shown = "; ".join(f"`{one.ref}`: {one.why}" for one in refusals[:3]) + (" …" if len(refusals) > 3 else "")
+    return PushRefusedError(f"remote `{remote}` refused {shown}; {left}",
+                            hint="`gittrack remote check` finds out what it takes")  # fmt: skip

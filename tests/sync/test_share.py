@@ -1,0 +1,121 @@
+"""Runs, models and what is said about them travel between clones through a bare repository; nothing is clobbered."""
+
+from __future__ import annotations
+
+from gittrack.store.check import fsck
+from tests.conftest import Sandbox
+from tests.sync.conftest import Desk, Join, assert_clean, listed, state_of
+
+
+def test_runs_of_both_are_in_both_logs(ana: Desk, bo: Desk, hub: Sandbox) -> None:
+    mine = ana.run("of ana", experiment="churn", files={"a.txt": b"a"})
+    theirs = bo.run("of bo")
+    before = state_of(ana.sandbox.path), state_of(bo.sandbox.path)
+    report = ana.push()
+    assert (report.runs, report.code, report.skipped) == (1, 0, {})
+    assert bo.push().runs == 1
+    assert ana.pull().published.runs == {theirs}
+    assert bo.pull().published.runs == {mine}
+    assert ana.names() == bo.names() == {mine: "of ana", theirs: "of bo"}
+    assert ana.log() == bo.log()
+    assert before == (state_of(ana.sandbox.path), state_of(bo.sandbox.path)), (
+        "branches, files and settings are the user's"
+    )
+    assert bo.tracker.get_experiment_by_name("churn") is not None
+    for folder in (hub.path, ana.sandbox.path, bo.sandbox.path):
+        assert_clean(folder)
+    assert not [problem for problem in fsck(bo.repo, full=True) if problem.kind != "artifact"]
+    assert {ref.split("/")[1] for ref in listed(hub.path)} == {"heads", "runs"}
+
+
+def test_there_is_nothing_to_do_the_second_time(ana: Desk, bo: Desk, hub: Sandbox) -> None:
+    ana.model()
+    ana.push()
+    refs = listed(hub.path)
+    again = ana.push()
+    assert (again.runs, again.ledgers, again.tags, again.documents) == (0, [], [], [])
+    bo.pull()
+    assert bo.pull().wanted == []
+    assert bo.push().ledgers == []
+    assert listed(hub.path) == refs
+    assert not [ref for ref in bo.refs() if ref.startswith("refs/gittrack/incoming/")]
+
+
+def test_models_travel_with_stage_alias_and_description(ana: Desk, bo: Desk, hub: Sandbox) -> None:
+    ana.model()
+    ana.model(acc=0.95, extra=b"2")
+    ana.registry.promote("iris", 2, "Production", archive_existing=True, reason="better")
+    ana.registry.set_alias("iris", "champion", 2)
+    ana.registry.describe_version("iris", 2, "the good one")
+    report = ana.push()
+    assert sorted(report.tags) == [
+        "models/iris/@champion/1", "models/iris/production/1", "models/iris/v1", "models/iris/v2",
+    ]  # fmt: skip
+    done = bo.pull().published
+    assert sorted(done.tags) == sorted(report.tags)
+    assert bo.stages() == ana.stages()
+    assert bo.registry.get_version("iris", 2).description == "the good one"
+    assert bo.registry.resolve("iris@champion").manifest == ana.registry.resolve("iris@champion").manifest
+    bo.registry.describe_version("iris", 1, "bo's words")
+    bo.push()
+    ana.pull()
+    assert ana.registry.get_version("iris", 1).description == "bo's words"
+    assert_clean(hub.path)
+
+
+def test_an_amended_run_travels_back(ana: Desk, bo: Desk) -> None:
+    run_id = ana.run()
+    ana.push()
+    bo.pull()
+    bo.tracker.writer(run_id).set_tags({"seen": "by bo"})
+    bo.tracker.flush()
+    bo.close()
+    ana.tracker.writer(run_id).set_tags({"by": "ana"})
+    ana.close()
+    assert bo.push().revised + bo.push().runs >= 0
+    ana.pull()
+    ana.push()
+    bo.pull()
+    tags = ana.tracker.get_run(run_id).data.tags
+    assert (tags["seen"], tags["by"]) == ("by bo", "ana")
+    assert bo.tracker.get_run(run_id).data.tags == tags
+
+
+def test_dry_runs_change_nothing(ana: Desk, bo: Desk, hub: Sandbox) -> None:
+    ana.run()
+    assert ana.push(dry_run=True).runs == 1
+    assert not [ref for ref in listed(hub.path) if ref.startswith("refs/runs/")]
+    ana.push()
+    before = bo.refs()
+    report = bo.pull(dry_run=True)
+    assert (report.ledgers, report.tags) == (1, 0)
+    assert bo.refs() == before
+
+
+def test_a_purged_run_goes_everywhere_and_stays_away(ana: Desk, bo: Desk, join: Join, hub: Sandbox) -> None:
+    gone, stays = ana.run("gone", files={"secret.txt": b"secret"}), ana.run("stays")
+    ana.push()
+    bo.pull()
+    cy = join("cy")
+    cy.pull()
+    cy.tracker.writer(gone).set_tags({"seen": "by cy"})
+    cy.close()
+    cy.push()
+    from gittrack.store.check import purge
+
+    ana.tracker.delete_run(gone)
+    ana.tracker.flush()
+    purge(ana.repo, gone)
+    assert set(ana.names()) == {stays}
+    ana.push()
+    assert bo.pull().published.dropped == []
+    assert set(bo.names()) == {stays}
+    assert cy.pull().published.dropped == [gone]
+    assert set(cy.names()) == {stays}
+    cy.push()
+    ana.pull()
+    bo.pull()
+    for desk in (ana, bo, cy):
+        assert set(desk.names()) == {stays}
+        assert desk.push().runs == 0
+    assert_clean(hub.path)
