@@ -135,6 +135,7 @@ class StageTag(Event):
         replaces: The events that say no longer where this version and the archived ones are.
         archives: The versions that became Archived by it.
         approves: The events that it approves; then it changes nothing itself.
+        was: The name that it was made under, if another event has got that name on a remote: they are a conflict.
     """
 
     version: int
@@ -144,6 +145,7 @@ class StageTag(Event):
     replaces: tuple[EventRef, ...] = ()
     archives: tuple[int, ...] = ()
     approves: tuple[EventRef, ...] = ()
+    was: str = ""
 
     @property
     def slot(self) -> str:
@@ -160,6 +162,7 @@ class AliasTag(Event):
         version: The version's number; None: the alias is gone.
         run_id, manifest: The version's; empty if the alias is gone.
         replaces: The events about the alias that are over.
+        was: As in ``StageTag``.
     """
 
     alias: str
@@ -167,6 +170,7 @@ class AliasTag(Event):
     run_id: str = ""
     manifest: Digest = _NOTHING
     replaces: tuple[EventRef, ...] = ()
+    was: str = ""
 
     @property
     def slot(self) -> str:
@@ -229,6 +233,8 @@ def _trailers(event: Event) -> Iterable[tuple[str, object]]:
             yield "Run", event.run_id
             yield "Manifest-SHA256", event.manifest
         yield from (("Replaces", ref) for ref in event.replaces)
+    if isinstance(event, (StageTag, AliasTag)) and event.was:
+        yield "Was", event.was
     yield "Time", event.time
 
 
@@ -329,6 +335,10 @@ def _event(name: names.TagName, trailers: _Trailers, known: dict[str, Any]) -> E
     known |= {"key": name.key, "number": name.number, "time": int(trailers.one("Time", _TIME))}
     size = len(known["target"])
     known["replaces"] = trailers.refs("Replaces", name.key, size)
+    if name.slot != "v" and (was := trailers.optional("Was")) is not None:
+        if names.parse_tag(was)[:2] != name[:2]:
+            raise FormatError(f"`Gittrack-Was` is `{was!r:.80}`")
+        known["was"] = was
     if name.slot.startswith("@"):
         alias = names.check_alias(name.slot[1:])
         trailers.expect("Alias", alias)

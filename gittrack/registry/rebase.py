@@ -125,6 +125,8 @@ class _Plan:
         changes: dict[str, object] = {"number": self._number(catalog, event), "oid": _UNWRITTEN}
         if isinstance(event, (StageTag, AliasTag)):
             changes["replaces"] = self._mapped(event.replaces)
+            if event.tag in self._taken:
+                changes["was"] = event.was or event.tag
             if event.version in self.numbers:
                 changes["version"] = self.numbers[event.version]
                 changes["title"] = re.sub(rf"\bv{event.version}\b", f"v{self.numbers[event.version]}", event.title)

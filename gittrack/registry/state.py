@@ -421,10 +421,11 @@ def _successors(events: Iterable[StageTag | AliasTag]) -> dict[ObjectId, list[St
 def _candidates(
     events: Mapping[ObjectId, StageTag | AliasTag], successors: Mapping[ObjectId, list[StageTag | AliasTag]]
 ) -> Iterator[tuple[StageTag | AliasTag, StageTag | AliasTag]]:
-    """Pairs with the same name, pairs that replace the same about the same, pairs of last ones that disagree."""
+    """Pairs with the same name or that were made under it, pairs that replace the same about the same, pairs of last ones that disagree."""
     groups: dict[object, list[StageTag | AliasTag]] = {}
     for event in events.values():
-        groups.setdefault(("name", event.tag), []).append(event)
+        for name in {event.tag, event.was or event.tag}:
+            groups.setdefault(("name", name), []).append(event)
     for subject, heads in _heads(events.values(), successors).items():
         for one, other in combinations(heads, 2):
             if _claim(one, subject) != _claim(other, subject):

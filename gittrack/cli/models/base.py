@@ -144,9 +144,14 @@ def stage(name: str) -> str:
     return output.Cell(name, _STAGE_STYLE[name]) if name in _STAGE_STYLE else ""
 
 
-def version_json(version: ModelVersion) -> dict[str, Any]:
-    """A version as `--json` prints it."""
-    return dict(version)
+def version_json(version: ModelVersion, registry: Registry | None = None) -> dict[str, Any]:
+    """A version as `--json` prints it; with ``registry``, also whether its number is official."""
+    return dict(version) | ({} if registry is None else {"published": not registry.catalog.unpublished(version)})
+
+
+def number(registry: Registry, version: ModelVersion) -> str:
+    """A version's number as it is shown: ``v4?`` while no remote has taken it."""
+    return f"v{version.version}{'?' if registry.catalog.unpublished(version) else ''}"
 
 
 def model_json(model: RegisteredModel) -> dict[str, Any]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def verb(name: str, everything: bool, filter_string: str, at: str | None, as_json: bool) -> None:
     """List the models, or the versions of the model NAME.
 
-    A stage or an alias that two clones disagree about is marked; `gittrack models resolve` settles it.
+    A stage or an alias that two clones disagree about is marked; `gittrack models resolve` settles it. A number with a
+    question mark, `v4?`, has not been pushed yet: `gittrack push` makes it official, or gives the version another one.
     """
     if at is not None and filter_string:
         raise UsageError("`--filter` asks for what is, `--at` for what was", hint="use one of them")
@@ -36,9 +37,9 @@ def verb(name: str, everything: bool, filter_string: str, at: str | None, as_jso
         if name:
             versions = list(_versions(opened, name, everything, filter_string, at))
             if as_json:
-                output.array(base.version_json(one) for one in versions)
+                output.array(base.version_json(one, opened) for one in versions)
             else:
-                output.lines(_version_table(versions))
+                output.lines(_version_table(opened, versions))
             return
         if at is None:
             models = list(_models(opened, everything, filter_string))
@@ -48,7 +49,7 @@ def verb(name: str, everything: bool, filter_string: str, at: str | None, as_jso
         if as_json:
             output.array(base.model_json(model) | {"versions": count} for model, count in models)
         elif models:
-            output.lines(_model_table(models))
+            output.lines(_model_table(opened, models))
         elif at is not None:
             output.message("there were no models then")
         elif filter_string:
@@ -90,10 +91,10 @@ def _versions(
     yield from reversed(found)
 
 
-def _model_table(models: Sequence[tuple[RegisteredModel, int]]) -> Iterator[str]:
+def _model_table(opened: Registry, models: Sequence[tuple[RegisteredModel, int]]) -> Iterator[str]:
     rows = []
     for model, count in models:
-        by_stage = {one.current_stage: f"v{one.version}" for one in model.latest_versions}
+        by_stage = {one.current_stage: base.number(opened, one) for one in model.latest_versions}
         marks = ["conflict: " + ", ".join(model.conflicts)] if model.conflicts else []
         marks += ["deleted"] if model.lifecycle_stage == "deleted" else []
         rows.append(
@@ -110,10 +111,10 @@ def _model_table(models: Sequence[tuple[RegisteredModel, int]]) -> Iterator[str]
     return output.table(["name", "", "versions", "production", "staging", "aliases", "changed"], rows, right=[2])
 
 
-def _version_table(versions: Sequence[ModelVersion]) -> Iterator[str]:
+def _version_table(opened: Registry, versions: Sequence[ModelVersion]) -> Iterator[str]:
     rows = [
         [
-            output.Cell(f"v{one.version}", "yellow"),
+            output.Cell(base.number(opened, one), "yellow"),
             output.Cell("deleted", "red") if one.lifecycle_stage == "deleted" else "",
             base.stage(one.current_stage),
             " ".join(f"@{alias}" for alias in one.aliases),

@@ -37,13 +37,13 @@ def verb(version: str, at: str | None, as_json: bool) -> None:
             if as_json:
                 output.document(base.model_json(model))
             else:
-                output.lines(_model(model))
+                output.lines(_model(opened, model))
         else:
             found = opened.get_version(name, number)
             run, manifest = opened.run_of(found), opened.manifest(found)
             names = common.experiment_names(opened.tracker)
             if as_json:
-                output.document(_document(found, run, manifest, names))
+                output.document(_document(opened, found, run, manifest, names))
             else:
                 output.lines(_version(opened, found, run, manifest, names))
 
@@ -59,7 +59,7 @@ def _at(opened: Registry, address: str, at: str, as_json: bool) -> None:
         if as_json:
             output.document(base.model_json(model))
         else:
-            output.lines(_model(model))
+            output.lines(_model(opened, model))
         return
     number = state.addressed(wanted)
     if number is None:
@@ -73,14 +73,14 @@ def _at(opened: Registry, address: str, at: str, as_json: bool) -> None:
         output.lines(_facts(version))
 
 
-def _model(model: RegisteredModel) -> Iterator[str]:
+def _model(opened: Registry, model: RegisteredModel) -> Iterator[str]:
     yield output.style(f"model {model.name}", "yellow")
     yield f"Created:    {text.date(model.creation_timestamp)}"
     yield f"Changed:    {text.date(model.last_updated_timestamp)}"
     if model.conflicts:
         yield output.style(f"Conflict:   {', '.join(model.conflicts)}", "red")
     yield from _described(model.description)
-    stages = [[base.stage(one.current_stage) or "None", f"v{one.version}"] for one in model.latest_versions]
+    stages = [[base.stage(one.current_stage) or "None", base.number(opened, one)] for one in model.latest_versions]
     yield from _section("Newest in each stage", stages)
     yield from _section("Aliases", [[f"@{alias}", f"v{version}"] for alias, version in sorted(model.aliases.items())])
     yield from _section("Tags", [list(item) for item in sorted(model.tags.items())])
@@ -97,8 +97,11 @@ def _signed(opened: Registry, version: ModelVersion) -> str:
     return "no" if found.state == "unsigned" else f"not validly: {found.reason}"
 
 
-def _facts(version: ModelVersion, signed: str = "") -> Iterator[str]:
-    yield f"{output.style(f'model {version.name} v{version.version}', 'yellow')} ({version.current_stage})"
+def _facts(version: ModelVersion, signed: str = "", unpublished: bool = False) -> Iterator[str]:
+    shown = f"model {version.name} v{version.version}{'?' if unpublished else ''}"
+    yield f"{output.style(shown, 'yellow')} ({version.current_stage})"
+    if unpublished:
+        yield "Not pushed: `gittrack push` makes the number official, or gives the version the next free one"
     if version.aliases:
         yield f"Aliases:    {' '.join(f'@{alias}' for alias in version.aliases)}"
     yield f"Registered: {text.date(version.creation_timestamp)} by {version.user_id}"
@@ -115,7 +118,7 @@ def _facts(version: ModelVersion, signed: str = "") -> Iterator[str]:
 def _version(
     opened: Registry, version: ModelVersion, run: Run, manifest: Manifest, names: dict[str, str]
 ) -> Iterator[str]:
-    yield from _facts(version, _signed(opened, version))
+    yield from _facts(version, _signed(opened, version), opened.catalog.unpublished(version))
     yield ""
     yield output.style("Lineage", "bold")
     yield from ("    " + line for line in render.heading(_as_it_went_on(opened, run), names))
@@ -144,9 +147,11 @@ def _as_it_went_on(opened: Registry, run: Run) -> Run:
         return run
 
 
-def _document(version: ModelVersion, run: Run, manifest: Manifest, names: dict[str, str]) -> dict[str, Any]:
+def _document(
+    opened: Registry, version: ModelVersion, run: Run, manifest: Manifest, names: dict[str, str]
+) -> dict[str, Any]:
     files = [{"path": path, "size": size, "sha256": digest} for path, (digest, size) in manifest.files.items()]
-    return base.version_json(version) | {"run": render.as_json(run, names), "files": files}
+    return base.version_json(version, opened) | {"run": render.as_json(run, names), "files": files}
 
 
 def _described(description: str | None) -> Iterator[str]:
