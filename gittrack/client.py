@@ -580,10 +580,10 @@ class Client(RegistryClient):
         )
 
     def _read(self, run_id: str, path: str) -> bytes | None:
-        try:
-            return self._tracker.read_artifact(run_id, path)
-        except NotFoundError:
-            return None
+        from gittrack.sync import artifacts
+
+        found = self._tracker.repo.artifacts(run_id).get(path)
+        return None if found is None else artifacts.read(self._tracker, found)
 
     def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
         """Files and folders directly below ``path``, or below the run's artifact root; empty if ``path`` is a file."""
@@ -591,6 +591,8 @@ class Client(RegistryClient):
 
     def download_artifacts(self, run_id: str, path: str, dst_path: str | Path | None = None) -> str:
         """Copy an artifact, or a folder of them, out of the store; every byte is verified on the way.
+
+        What is not in this clone is fetched from the remote.
 
         Args:
             run_id: The run.
@@ -601,13 +603,17 @@ class Client(RegistryClient):
             Where it is now: ``dst_path``, made absolute, joined with the last part of ``path``.
 
         Raises:
-            NotFoundError: No such artifact, or ``dst_path`` does not exist.
+            NotFoundError: No such artifact, nobody has its bytes, or ``dst_path`` does not exist.
+            NetworkError: They cannot be fetched.
             CorruptError: The stored bytes are not what was logged.
         """
+        from gittrack.sync import artifacts
+
         if dst_path is None:
             dst_path = tempfile.mkdtemp(prefix="gittrack-")
         elif not Path(dst_path).is_dir():
             raise NotFoundError(f"folder `{dst_path}` does not exist", hint="make it first")
+        artifacts.bring(self._tracker, self._tracker.artifacts(run_id, path))
         return str(self._tracker.download_artifacts(run_id, path, Path(dst_path).absolute(), strip=True))
 
 

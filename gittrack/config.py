@@ -111,6 +111,15 @@ def _prefix(text: str) -> str:
     return text
 
 
+def _depot(text: str) -> str:
+    scheme, colon, rest = text.partition("://")
+    known = ("s3", "gs", "gcs", "az", "abfs", "abfss", "ssh", "sftp", "file")
+    absolute = Path(text).is_absolute()
+    if "::" in text or (not absolute and (not colon or scheme.lower() not in known or not rest.strip("/"))):
+        raise ValueError("it must be an address such as s3://BUCKET/PREFIX, gs:, az:, ssh:, file:, or an absolute path")
+    return text
+
+
 SETTINGS: Final = (
     Setting("tracking_uri", str, None, "where runs are kept: a folder, or gittrack:///folder", "MLFLOW_TRACKING_URI"),
     Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
@@ -142,6 +151,12 @@ SETTINGS: Final = (
         10.0,
         "seconds between samples of system metrics",
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL",
+    ),
+    Setting(
+        "artifacts",
+        _depot,
+        None,
+        "where artifacts are kept, if not with the git remote: an s3:, gs:, az:, ssh: or file: address",
     ),
     Setting(
         "trust",
@@ -184,6 +199,7 @@ class Config:
     truncate_long_values: bool
     system_metrics: bool
     system_metrics_interval: float
+    artifacts: str | None
     trust: str
     user: str | None
     ref_prefix: str
@@ -382,6 +398,18 @@ def export(**changes: str | None) -> None:
 def environment() -> Mapping[str, str]:
     """The process environment, for the parts that record some of it."""
     return os.environ
+
+
+def proxy(url: str) -> str | None:
+    """The proxy that the environment, or the system, names for an address; None for a direct way."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    found = getproxies()
+    return found.get(parts.scheme) or found.get("all")
 
 
 def cache_folder() -> Path:

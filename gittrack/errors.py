@@ -201,11 +201,25 @@ class RemoteDataError(CorruptError):
 
 
 class NetworkError(GittrackError):
-    """A remote cannot be reached, does not let us in, or the connection broke."""
+    """A remote cannot be reached, does not let us in, or the connection broke.
+
+    Args:
+        message: As ``GittrackError``.
+        hint: As ``GittrackError``.
+        again: Seconds after which the same may work; None if waiting does not help.
+        denied: The remote wants credentials, or others.
+    """
 
     code = "TEMPORARILY_UNAVAILABLE"
     exit_status = 1
     http_status = 503
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, again: float | None = None, denied: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.again = again
+        self.denied = denied
 
 
 class PushRefusedError(GittrackError):

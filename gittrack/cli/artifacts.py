@@ -57,7 +57,8 @@ def list_artifacts(run: str, path: str, as_json: bool) -> None:
 def get(run: str, path: str, target: str | None) -> None:
     """Copy files of RUN into a folder.
 
-    All of them or those below PATH, checked against their sha256. Files that exist are not overwritten.
+    All of them or those below PATH, checked against their sha256. What is not in this clone is fetched from the remote
+    first. Files that exist are not overwritten.
     """
     folder = Path(target or ".")
     with common.tracker() as opened:
@@ -71,10 +72,34 @@ def get(run: str, path: str, target: str | None) -> None:
                 raise InvalidValueError(
                     f"`{folder / one}` exists already", hint="choose another folder with `--output`"
                 )
+        common.fetch(opened, found.values())
         with output.Progress("copying") as progress:
             opened.download_artifacts(run_id, path.strip("/"), folder, progress=progress.update)
     total = sum(one.size for one in found.values())
     output.message(f"copied {text.count(len(found), 'file')}, {text.size(total)}, into `{folder}`")
+
+
+@command.command("fetch")
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True, shell_complete=common.complete_runs)
+@click.option("--from", "remote", metavar="REMOTE", help="The git remote to fetch from; default: this clone's own.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be fetched.")
+def fetch(runs: tuple[str, ...], remote: str | None, dry_run: bool) -> None:
+    """Bring the files of runs into this clone, for when the network is gone.
+
+    They come from where `gittrack push` puts them. What is here already is not fetched again; interrupted, the same
+    command goes on.
+    """
+    with common.tracker() as opened:
+        found = [one for run in runs for one in opened.artifacts(opened.resolve(run))]
+        if dry_run:
+            from gittrack.sync import artifacts as sync
+
+            items = sync.absent(opened.repo, sync.Item.of(found))
+            total = text.size(sum(item.size for item in items))
+            output.message(f"would fetch {text.count(len(items), 'file')}, {total}")
+            return
+        if not common.fetch(opened, found, remote=remote):
+            output.message("every file is here already")
 
 
 @command.command("cat")
@@ -89,6 +114,7 @@ def cat(run: str, path: str) -> None:
         run_id = opened.resolve(run)
         if path.strip("/") not in below(opened.repo.artifacts(run_id), path, run):
             raise InvalidValueError(f"`{path}` is a folder", hint=f"`gittrack artifacts ls {run} {path}` lists it")
+        common.fetch(opened, opened.artifacts(run_id, path))
         data = opened.read_artifact(run_id, path.strip("/"))
     if not output.is_terminal():
         output.raw(data)

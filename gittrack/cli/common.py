@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from gittrack.track.runs import Tracker
-    from gittrack.types import Experiment, PagedList, Run
+    from gittrack.types import Artifact, Experiment, PagedList, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -191,6 +191,29 @@ def tracker(*, write: bool = False, create: bool = False, fresh: bool = True) ->
             opened.close()
         else:
             opened.repo.close()
+
+
+def fetch(opened: Tracker, artifacts: Iterable[Artifact], *, remote: str | None = None) -> bool:
+    """Bring the bytes of artifacts here that are not in this clone; False if all are.
+
+    They come from ``remote``, the default one if None.
+
+    Raises:
+        NotFoundError: Nobody has some of them.
+        GittrackError: They cannot be fetched; see ``gittrack.sync.artifacts.ensure``.
+    """
+    import sys
+
+    from gittrack.sync import artifacts as sync
+
+    items = sync.absent(opened.repo, sync.Item.of(artifacts))
+    if not items:
+        return False
+    ask = output.is_terminal(sys.stderr)
+    with output.Progress("fetching", sizes=True) as progress:
+        moved = sync.ensure(opened, items, remote=remote, progress=progress.update, interactive=ask)
+    output.message(f"fetched {text.count(moved.count, 'file')}, {text.size(moved.bytes)}")
+    return True
 
 
 def experiment_ids(opened: Tracker, names: Sequence[str]) -> list[str] | None:

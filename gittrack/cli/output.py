@@ -297,8 +297,12 @@ class Progress:
     no counts.
     """
 
-    def __init__(self, label: str, total: int | None = None) -> None:
-        """``label`` says what is done (``rebuilding the index``); ``total`` is the number of steps, if known."""
+    def __init__(self, label: str, total: int | None = None, *, sizes: bool = False) -> None:
+        """``label`` says what is done (``rebuilding the index``); ``total`` is the number of steps, if known.
+
+        With ``sizes`` the steps are bytes, and how many there are per second is shown too.
+        """
+        self._sizes = sizes
         self._label = label
         self._total = total
         self._done = 0
@@ -340,12 +344,15 @@ class Progress:
             sys.stderr.flush()
 
     def _line(self, elapsed: float) -> str:
+        done = text.size(self._done) if self._sizes else f"{self._done:,}"
         if not self._total:
-            steps = f" {self._done:,}" if self._done else ""
-            return f"{self._label}…{steps} {text.duration(elapsed * 1000)}"
+            return f"{self._label}… {f'{done} ' if self._done else ''}{text.duration(elapsed * 1000)}"
         share = min(self._done / self._total, 1.0)
         bar = ("█" * round(share * 20)).ljust(20, "░")
-        return f"{self._label} {bar} {share:4.0%} {self._done:,}/{self._total:,}"
+        if self._sizes:
+            rate = text.size(round(self._done / elapsed)) if elapsed > 0 else "0 B"
+            return f"{self._label} {bar} {share:4.0%} {done}/{text.size(self._total)} {rate}/s"
+        return f"{self._label} {bar} {share:4.0%} {done}/{self._total:,}"
 
 
 # --- the pager

@@ -60,6 +60,7 @@ def command(
         reproduce.make_worktree(opened.repo, found, target)
         output.message(f"made a work tree with the code of run {short} {found.info.run_name}")
         if artifacts:
+            common.fetch(opened, opened.artifacts(found.info.run_id))
             with output.Progress("copying artifacts"):
                 amount = reproduce.restore_artifacts(opened, found, target)
             output.message(f"copied {text.count(amount, 'artifact')} into {target / reproduce.ARTIFACTS_FOLDER}")

@@ -27,6 +27,7 @@ from gittrack.models.trust import Trust, decide
 from gittrack.registry import names
 from gittrack.registry.manifest import Manifest
 from gittrack.store import files
+from gittrack.sync import artifacts
 from gittrack.track import limits
 from gittrack.types import Artifact, Digest, ModelVersion, check_run_id
 
@@ -106,7 +107,7 @@ def fetch(
     dst: str | os.PathLike[str] | None = None,
     tracker: Tracker | None = None,
 ) -> LocalModel:
-    """The model at an address, copied and verified.
+    """The model at an address, copied and verified; what is not in this clone is fetched from the remote.
 
     Args:
         uri: The address; see the module.
@@ -115,7 +116,8 @@ def fetch(
         tracker: The store; the one in use if not given.
 
     Raises:
-        NotFoundError: No such model, version, stage, alias, run or path; says what exists.
+        NotFoundError: No such model, version, stage, alias, run or path; says what exists.  Or nobody has its bytes.
+        NetworkError: They cannot be fetched.
         ConflictError: Clones disagree about the stage or the alias.
         InvalidValueError, UnsupportedError: Not an address of a model.
         CorruptError: The bytes are not those that were logged or registered.
@@ -237,11 +239,11 @@ def place_of(address: str, version: ModelVersion) -> str | None:
 
 def _of_run(run_id: str, path: str, tracker: Tracker) -> Source:
     path = limits.check_artifact_path(path) if path else ""
-    artifacts = tracker.repo.artifacts(run_id)
+    kept = tracker.repo.artifacts(run_id)
     prefix = f"{path}/" if path else ""
-    found = {name[len(prefix) :]: one for name, one in artifacts.items() if name.startswith(prefix)}
+    found = {name[len(prefix) :]: one for name, one in kept.items() if name.startswith(prefix)}
     if "MLmodel" not in found:
-        models = sorted({name.removesuffix("/MLmodel") for name in artifacts if name.endswith("/MLmodel")})
+        models = sorted({name.removesuffix("/MLmodel") for name in kept if name.endswith("/MLmodel")})
         raise NotFoundError(
             f"run `{run_id}` has no model `{path}`",
             hint=f"it has {', '.join(models)}" if models else "it has no models; `log_model` logs one",
@@ -263,6 +265,7 @@ def _logged(model_id: str, tracker: Tracker) -> Source:
 
 
 def _copy_artifacts(source: Source, folder: Path, tracker: Tracker) -> Manifest:
+    artifacts.bring(tracker, source.files.values())
     for name, artifact in source.files.items():
         tracker.repo.objects.copy_out(artifact.digest, folder / name, root=folder)
     found = {name: replace(artifact, path=name) for name, artifact in source.files.items()}

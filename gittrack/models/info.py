@@ -15,6 +15,7 @@ from gittrack.models import addresses, requirements
 from gittrack.models.model import MLMODEL, Model, ModelInfo
 from gittrack.models.signature import ModelSignature
 from gittrack.registry.registry import Registry
+from gittrack.sync import artifacts
 
 
 def read_model(model_uri: str | os.PathLike[str]) -> Model:
@@ -26,7 +27,7 @@ def read_model(model_uri: str | os.PathLike[str]) -> Model:
     source = addresses.locate(os.fspath(model_uri))
     if source.run_id is None:
         return Model.load(source.path)
-    return Model.from_bytes(stores.tracker().repo.objects.read(source.files[MLMODEL].digest))
+    return Model.from_bytes(artifacts.read(stores.tracker(), source.files[MLMODEL]))
 
 
 def get_model_info(model_uri: str | os.PathLike[str]) -> ModelInfo:
@@ -82,7 +83,7 @@ def _requirements(source: addresses.Source) -> list[str]:
     if source.run_id is None:
         return requirements.read(Path(source.path))
     found = source.files.get(requirements.REQUIREMENTS)
-    return [] if found is None else requirements.parse(stores.tracker().repo.objects.read(found.digest))
+    return [] if found is None else requirements.parse(artifacts.read(stores.tracker(), found))
 
 
 def update_model_requirements(
@@ -135,7 +136,7 @@ def _set_requirements(source: addresses.Source, lines: list[str], reason: str) -
         place = PurePosixPath(source.path)
         conda = source.files.get(requirements.CONDA_ENV)
         if conda is not None:
-            document = requirements.conda_with(tracker.repo.objects.read(conda.digest), lines)
+            document = requirements.conda_with(artifacts.read(tracker, conda), lines)
             writer.log_bytes(document, str(place / requirements.CONDA_ENV))
         content = requirements.text_of(lines, constrained=requirements.CONSTRAINTS in source.files)
         writer.log_bytes(content, str(place / requirements.REQUIREMENTS))

@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from gittrack.errors import FormatError, GittrackError, InvalidValueError, NotFoundError
 from gittrack.models import trust
 from gittrack.store import files
+from gittrack.types import Artifact
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -394,14 +395,16 @@ def recorded(registry: Registry, version: ModelVersion) -> list[str]:
     """The requirement lines that a version was registered with; empty if it has none.
 
     Raises:
-        NotFoundError: Their bytes are not in this clone.
+        NotFoundError: Nobody has their bytes.
         CorruptError: They are not those that were registered.
         InvalidValueError: A line that is no requirement.
     """
     found = registry.manifest(version).files.get(REQUIREMENTS)
     if found is None:
         return []
-    return parse(registry.repo.objects.read(found[0]))
+    from gittrack.sync import artifacts
+
+    return parse(artifacts.read(registry.tracker, Artifact(REQUIREMENTS, *found)))
 
 
 def in_force(registry: Registry, version: ModelVersion) -> list[str]:

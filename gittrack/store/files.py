@@ -45,8 +45,10 @@ _CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | 
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
 _CHUNK: Final = 1 << 18  # four of them, read here and hashed there, must stay in a core's cache: twice as fast as 1 MiB
-_WRITE_BACK: Final = 8 << 20
+#: Bytes after which a writer of something large calls ``start_writing``.
+WRITE_BACK: Final = 8 << 20
 _TEMP_PREFIX: Final = ".tmp-"
+_FICLONE: Final = 0x40049409  # <linux/fs.h>: _IOW(0x94, 9, int)
 
 _REFUSED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HINTS: Final = {
@@ -213,6 +215,67 @@ def create_temp(
     with reporting(about or path):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
         return os.open(path if dir_fd is None else path.name, flags, mode, dir_fd=dir_fd), path
+
+
+def part_path(folder: str | Path, name: str) -> Path:
+    """Where what arrives bit by bit under ``name`` is kept until it is whole; a temporary file for ``sweep_temps``."""
+    return Path(folder, f"{_TEMP_PREFIX}{name}.part")
+
+
+def open_part(path: Path, *, patience: float) -> int | None:
+    """A part file, made if missing, open for reading and writing, and locked until ``close_part``.
+
+    Waits while another process or thread fills it, for as long as it does fill it.
+
+    Args:
+        path: As ``part_path`` gives it.
+        patience: Seconds without a new byte after which the other is not waited for any more.
+
+    Returns:
+        The descriptor; None if the file is not to be had: the other stands still, or it is another user's.
+
+    Raises:
+        ReadOnlyError, StorageError: It cannot be made.
+    """
+    size, until = -1, time.monotonic() + patience
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC, 0o666)
+        except PermissionError:
+            return None
+        except OSError as error:
+            raise failure(error, path) from error
+        try:
+            _try_lock(fd)
+            if _is_at(path, fd):  # not renamed or removed by whoever had it before
+                return fd
+            _unlock(fd)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                os.close(fd)
+                raise failure(error, path, "lock") from error
+            found = os.fstat(fd).st_size
+            if found != size:
+                size, until = found, time.monotonic() + patience
+        os.close(fd)
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.05)
+
+
+def close_part(fd: int) -> None:
+    """Lets go of a part file.  Raises nothing."""
+    with suppress(OSError):
+        _unlock(fd)
+    with suppress(OSError):
+        os.close(fd)
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def is_temp(name: str) -> bool:
@@ -421,22 +484,32 @@ class Copied(NamedTuple):
     failed: OSError | None
 
 
-def copy_hashing(source: int, target: int | None) -> Copied:
+def copy_hashing(
+    source: int, target: int | None, *, digest: Any = None, told: Callable[[int], None] | None = None
+) -> Copied:
     """Reads ``source`` to its end once, hashing and writing the same bytes to ``target``; not synced.
 
     A second thread hashes while this one copies.  If ``target`` cannot be written the rest is still read and hashed,
     so that the caller can find out that it needs no copy.  ``target=None`` only hashes.
 
+    Args:
+        source: Read from where it stands.
+        target: Written to from where it stands.
+        digest: A sha256 of ``hashlib`` that has the bytes before these; the sizes count only what is read now.
+        told: Called with the bytes of every piece.
+
     Raises:
         OSError: ``source`` cannot be read.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256() if digest is None else digest
     failed: OSError | None = None
     size = started = 0
     if target is None or os.fstat(source).st_size <= _CHUNK:
         while chunk := os.read(source, _CHUNK):
             digest.update(chunk)
             size += len(chunk)
+            if told is not None:
+                told(len(chunk))
             if target is not None and failed is None:
                 failed = _try_write(target, chunk)
         return Copied(digest.hexdigest(), size, failed)
@@ -462,10 +535,12 @@ def copy_hashing(source: int, target: int | None) -> Copied:
                 break
             full.put((buffer, count))  # the hasher only reads it, and only this thread takes from `free`
             size += count
+            if told is not None:
+                told(count)
             if failed is None:
                 failed = _try_write(target, buffer[:count])
-                if size - started >= _WRITE_BACK:
-                    _start_writing(target, started, size - started)
+                if size - started >= WRITE_BACK:
+                    start_writing(target, started, size - started)
                     started = size
     finally:
         full.put(None)
@@ -482,7 +557,21 @@ def read_into(fd: int, buffer: memoryview) -> int:
     return len(data)
 
 
-def _start_writing(fd: int, start: int, length: int) -> None:
+def clone_bytes(source: int, target: int) -> bool:
+    """Lets the empty ``target`` share the bytes of ``source`` until one is written to (a reflink); False if it cannot.
+
+    That takes no time and no space, where both are on one file system that can do it: Btrfs, XFS, bcachefs.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:  # another file system, or one that cannot: the bytes are copied then
+        return False
+    return True
+
+
+def start_writing(fd: int, start: int, length: int) -> None:
     """Has the system begin to put a range on disk, so that the sync at the end finds little left to do."""
     if sys.platform == "linux":  # documented for dropping pages from memory: dirty ones are written, not dropped
         os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)

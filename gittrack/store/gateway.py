@@ -439,7 +439,7 @@ class Git:
         timeout: float | None = None,
     ) -> Result:
         """Like ``run``, for callers that tell failures apart themselves: never raises for git's exit status."""
-        self._check_trust()
+        self.check_trust()
         location = [f"--git-dir={self.git_dir}"]
         if self.work_tree is not None:
             location.append(f"--work-tree={self.work_tree}")
@@ -469,14 +469,14 @@ class Git:
             GitError: git does not trust the repository, said nothing for too long, or the remote said too much.
             MissingDependencyError: There is no git program.
         """
-        self._check_trust()
+        self.check_trust()
         location = [f"--git-dir={self.git_dir}"]
         if self.work_tree is not None:
             location.append(f"--work-tree={self.work_tree}")
         return _talk([*location, *_network_options(options), *args], self.work_tree or self.git_dir, input, progress,
                      interactive=interactive, silence=silence)  # fmt: skip
 
-    def _check_trust(self) -> None:
+    def check_trust(self) -> None:
         """Have git apply ``safe.directory``, which it skips where the git folder is named outright.
 
         Only folders of somebody else need the question, so that no process is spent on the usual case.

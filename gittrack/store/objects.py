@@ -12,7 +12,9 @@ import io
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
@@ -31,16 +33,22 @@ _SMALL: Final = 1 << 20  # bytes up to which a file is hashed in memory before a
 _MANY: Final = 64  # files from which on one sync of the whole file system beats a sync of each
 _GROUP: Final = 128  # files that are synced together; each holds a descriptor
 _GROUP_BYTES: Final = 64 << 20
+_PATIENCE: Final = 60.0  # seconds that another process may stand still with an object that this one wants too
 _SYNCERS: Final = 8  # threads: the disk takes several syncs into one commit of its journal
 
 
 class ObjectStore:
-    """The objects below ``root``; made on the first write.  Any number of processes may share it."""
+    """The objects below ``root``; made on the first write.  Any number of processes may share it.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: The folder of the objects.
+        temp: Where files are until they are whole, on the same file system; ``tmp`` below ``root`` if not given.
+    """
+
+    def __init__(self, root: Path, *, temp: Path | None = None) -> None:
         self.root = Path(root)
         self._root = str(self.root)
-        self._temp = self.root / "tmp"
+        self._temp = temp or self.root / "tmp"
         self._settled: set[str] = set()  # shards ("abcd") whose folders this process has synced into their parents
         self._doubtful: set[str] = set()  # shards whose folder could not be synced
 
@@ -123,6 +131,15 @@ class ObjectStore:
         """
         fd = self._open(digest)
         return cast("BinaryIO", io.BufferedReader(_Verified(fd, digest), _SMALL))
+
+    @contextmanager
+    def descriptor(self, digest: Digest) -> Iterator[int]:
+        """The object as an open file, whose bytes are not checked.  Raises NotFoundError, StorageError."""
+        fd = self._open(digest)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def read(self, digest: Digest) -> bytes:
         """All bytes of the object, checked.  Raises as ``open``."""
@@ -298,6 +315,10 @@ class _Batch:
             self._stage(digest, copied.size, temp, target)
         return digest, copied.size
 
+    def named(self, digest: Digest) -> None:
+        """Have the folder of an object synced that got its name elsewhere."""
+        self._shards.add(digest[:4])
+
     def _create(self) -> tuple[int, Path]:
         folder = self._store._temp
         try:
@@ -380,6 +401,181 @@ class _Batch:
         store._settled |= new
 
 
+class Arrivals:
+    """Objects that come from elsewhere, by any number of threads at once; used as a context manager.
+
+    What has come whole and has the right bytes is an object, durably, when the block ends, also if it ends with an
+    error.  What has come in part counts for nothing, and is kept for the next time.
+
+    Args:
+        store: Where they go.
+        amount: How many are expected, about.
+
+    Raises:
+        ReadOnlyError, StorageError: The store cannot be written.
+    """
+
+    def __init__(self, store: ObjectStore, amount: int = 1) -> None:
+        self.store = store
+        files.make_dirs(store._temp)
+        self._batch = _Batch(store, many=amount >= _MANY)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Arrivals:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._batch.__exit__(None)
+            return
+        with suppress(GittrackError):  # the error that ends the block is the one to tell
+            self._batch.__exit__(None)
+
+    def add(self, data: bytes, digest: Digest) -> None:
+        """Takes a small object.  Raises CorruptError if the bytes are others, ReadOnlyError, StorageError."""
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise _wrong_bytes(digest)
+        with self._lock:
+            self._batch.add_bytes(data)
+
+    @contextmanager
+    def part(self, digest: Digest, size: int) -> Iterator[Part | None]:
+        """The place for the bytes of one object; None if it came another way while this waited for its turn.
+
+        Raises:
+            ReadOnlyError, StorageError: There is no room for it, or it cannot be made.
+        """
+        path = files.part_path(self.store._temp, digest)
+        fd = files.open_part(path, patience=_PATIENCE)
+        shared = fd is not None
+        if fd is None:
+            fd, path = files.create_temp(self.store._temp, 0o666)
+        try:
+            if self.store.has(digest, size):
+                files.discard(path)
+                yield None
+                return
+            part = Part(self.store, fd, path, digest, size)
+            try:
+                yield part
+            finally:
+                if not shared and not part.done:
+                    files.discard(path)
+                if part.done:
+                    with self._lock:
+                        self._batch.named(digest)
+        finally:
+            files.close_part(fd)
+
+    def copy(self, source: int, digest: Digest, size: int, told: Callable[[int], None]) -> None:
+        """Takes an object from an open file; ``told`` hears the bytes of every piece.
+
+        Raises:
+            CorruptError: The file has other bytes.
+            ReadOnlyError, StorageError: It cannot be read, or not be kept.
+        """
+        if size <= _SMALL:
+            with files.reporting(digest, "read"):
+                data = _read_all(source, size)
+            self.add(data, digest)
+            told(size)
+            return
+        with self.part(digest, size) as part:
+            if part is not None:
+                part.copy(source, told)
+
+
+class Part:
+    """What has come of one object.  One thread uses it.
+
+    Attributes:
+        have: Bytes that are here, from the beginning.  They are those that somebody sent, not necessarily the right
+            ones: that is told at the end.
+        done: It came whole, was right, and has its name.
+    """
+
+    def __init__(self, store: ObjectStore, fd: int, path: Path, digest: Digest, size: int) -> None:
+        self._store = store
+        self._fd = fd
+        self._path = path
+        self._digest = digest
+        self._size = size
+        self._written = 0
+        self.done = False
+        self._hash = hashlib.sha256()
+        self.have = 0
+        with files.reporting(path):
+            if os.fstat(fd).st_size > size:
+                os.ftruncate(fd, 0)
+            self.have = files.copy_hashing(fd, None, digest=self._hash).size
+            if not files.fits(fd, size - self.have):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Adds the next bytes.  Raises CorruptError if they are more than there can be, StorageError."""
+        if self.have + len(data) > self._size:
+            self.restart()
+            raise CorruptError(f"more than the {self._size} bytes of `{self._digest}` were sent")
+        with files.reporting(self._path):
+            files.write_all(self._fd, data)
+        self._hash.update(data)
+        self.have += len(data)
+        if self.have - self._written >= files.WRITE_BACK:
+            files.start_writing(self._fd, self._written, self.have - self._written)
+            self._written = self.have
+
+    def copy(self, source: int, told: Callable[[int], None]) -> None:
+        """Fills it from an open file, and finishes it.  Raises as ``finish``."""
+        with files.reporting(self._digest, "read"):
+            length = os.fstat(source).st_size
+            if length != self._size:
+                raise CorruptError(f"`{self._digest}` has {length} bytes there, not {self._size}")
+            if self.have == 0 and files.clone_bytes(source, self._fd):
+                copied = files.copy_hashing(self._fd, None, digest=self._hash, told=told)
+            else:
+                told(self.have)
+                os.lseek(source, self.have, os.SEEK_SET)
+                copied = files.copy_hashing(source, self._fd, digest=self._hash, told=told)
+        if copied.failed:
+            raise files.failure(copied.failed, self._path) from copied.failed
+        self.have += copied.size
+        self.finish()
+
+    def restart(self) -> None:
+        """Forgets what is here.  Raises StorageError."""
+        with files.reporting(self._path):
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+        self.have = self._written = 0
+        self._hash = hashlib.sha256()
+
+    def finish(self) -> None:
+        """Makes it an object.
+
+        Raises:
+            CorruptError: It is not whole, or has other bytes; then nothing of it is left.
+            ReadOnlyError, StorageError: It cannot be put on disk.
+        """
+        if self.have != self._size or self._hash.hexdigest() != self._digest:
+            whole = self.have == self._size
+            have = self.have
+            self.restart()
+            if whole:
+                raise _wrong_bytes(self._digest)
+            raise CorruptError(f"only {have} of the {self._size} bytes of `{self._digest}` came")
+        target = self._store.path(self._digest)
+        try:
+            with files.reporting(target):
+                self._path.chmod(os.fstat(self._fd).st_mode & _MODE)
+                files.sync_file(self._fd)
+        except GittrackError:
+            files.discard(self._path)  # a second sync would say "done"
+            raise
+        with files.reporting(target):
+            _rename(self._path, target)
+        self.done = True
+
+
 class _Verified(io.RawIOBase):
     """Reads a descriptor, which it owns, and hashes on the way; fails instead of giving out wrong last bytes."""
 
@@ -442,6 +638,10 @@ def _corrupt(digest: Digest) -> CorruptError:
         f"artifact object `{digest}` has other bytes than its name says",
         hint="`gittrack fsck --full` lists all such objects; remove it and fetch it again: `gittrack help artifacts`",
     )
+
+
+def _wrong_bytes(digest: Digest) -> CorruptError:
+    return CorruptError(f"other bytes than those of `{digest}` were sent")
 
 
 def _read_all(fd: int, limit: int) -> bytes:

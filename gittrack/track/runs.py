@@ -32,6 +32,7 @@ from gittrack.track import limits
 from gittrack.track.active import ActiveRun
 from gittrack.track.keeper import Keeper
 from gittrack.types import (
+    Artifact,
     Experiment,
     FileInfo,
     LifecycleStage,
@@ -378,16 +379,7 @@ class Tracker:
             CorruptError: The bytes do not match their digest; nothing of that file is left.
         """
         wanted = _artifact_place(path)
-        artifacts = self.repo.artifacts(check_run_id(run_id))
-        chosen = [a for name, a in artifacts.items() if not wanted or name == wanted or name.startswith(f"{wanted}/")]
-        if wanted and not chosen:
-            import difflib
-
-            near = difflib.get_close_matches(wanted, artifacts, n=1)
-            raise NotFoundError(
-                f"run `{run_id}` has no artifact `{wanted}`",
-                hint=f"did you mean `{near[0]}`?" if near else f"`gittrack artifacts ls {run_id[:8]}` lists them",
-            )
+        chosen = self.artifacts(run_id, wanted)
         target.mkdir(parents=True, exist_ok=True)
         above = wanted.rpartition("/")[0] + "/" if strip and "/" in wanted else ""
         for done, artifact in enumerate(chosen, 1):
@@ -398,13 +390,37 @@ class Tracker:
 
     def read_artifact(self, run_id: str, path: str) -> bytes:
         """The bytes of one artifact, verified.  Raises NotFoundError, CorruptError, InvalidValueError."""
+        return self.repo.objects.read(self.artifact(run_id, path).digest)
+
+    def artifact(self, run_id: str, path: str) -> Artifact:
+        """One artifact, wherever its bytes are.  Raises NotFoundError, InvalidValueError."""
         path = limits.check_artifact_path(path)
-        artifact = self.repo.artifacts(check_run_id(run_id)).get(path)
-        if artifact is None:
+        found = self.repo.artifacts(check_run_id(run_id)).get(path)
+        if found is None:
             raise NotFoundError(
                 f"run `{run_id}` has no artifact `{path}`", hint=f"`gittrack artifacts ls {run_id[:8]}` lists them"
             )
-        return self.repo.objects.read(artifact.digest)
+        return found
+
+    def artifacts(self, run_id: str, path: str | None = None) -> list[Artifact]:
+        """An artifact, or those in a folder, or all if ``path`` is empty, wherever their bytes are.
+
+        Raises:
+            NotFoundError: No such run or artifact.
+            InvalidValueError: A bad path.
+        """
+        wanted = limits.check_artifact_path(path) if path else ""
+        found = self.repo.artifacts(check_run_id(run_id))
+        chosen = [one for name, one in found.items() if not wanted or name == wanted or name.startswith(f"{wanted}/")]
+        if wanted and not chosen:
+            import difflib
+
+            near = difflib.get_close_matches(wanted, found, n=1)
+            raise NotFoundError(
+                f"run `{run_id}` has no artifact `{wanted}`",
+                hint=f"did you mean `{near[0]}`?" if near else f"`gittrack artifacts ls {run_id[:8]}` lists them",
+            )
+        return chosen
 
     # -- experiments -------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,33 @@ def registry(*, write: bool = False) -> Iterator[Registry]:
         yield found
 
 
+def fetch_version(registry: Registry, version: ModelVersion) -> None:
+    """Bring the files of a version here that are not in this clone, with a bar.  Raises as ``common.fetch``."""
+    from gittrack.types import Artifact
+
+    files = registry.manifest(version).files
+    common.fetch(registry.tracker, [Artifact(path, *found) for path, found in files.items()])
+
+
+def fetch_model(uri: str) -> None:
+    """Bring the files of the model at an address here that are not in this clone, with a bar.
+
+    Raises:
+        GittrackError: As ``addresses.locate`` and ``common.fetch``.
+    """
+    from gittrack import session
+    from gittrack.models import addresses
+    from gittrack.server.following import is_folder
+
+    if is_folder(uri):
+        return
+    opened = session.open_reader()
+    try:
+        common.fetch(opened, addresses.locate(uri, tracker=opened).files.values())
+    finally:
+        opened.repo.close()
+
+
 def version_of(registry: Registry, address: str) -> tuple[str, str | None]:
     """The model and, if the address is one of a version, the version's number that an address names."""
     from gittrack.registry.names import parse_address

@@ -36,6 +36,7 @@ def verb(uri: str, source: str, target: str, content_type: str | None, trust: bo
     The input is a request's body (`gittrack help serving`): JSON such as `{"dataframe_split": …}`, or a table as CSV or
     Parquet. What is written is JSON: `{"predictions": …}`.
     """
+    base.fetch_model(uri)
     status = enter(environment, uri, trust=trust)
     if status is not None:
         return status

@@ -17,14 +17,15 @@ from gittrack.errors import InvalidValueError
 def verb(version: str, folder: str) -> None:
     """Copy the files of VERSION into FOLDER and print its name.
 
-    Every file is checked against the manifest that the version's tag vouches for. Without FOLDER, one is made that is
-    named after the version.
+    Every file is checked against the manifest that the version's tag vouches for; what is not in this clone is fetched
+    from the remote first. Without FOLDER, one is made that is named after the version.
     """
     with base.registry() as opened:
         found = opened.resolve(version)
         target = Path(folder or f"{found.key}-v{found.version}")
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise InvalidValueError(f"`{target}` exists and is not empty", hint="name another folder")
+        base.fetch_version(opened, found)
         with output.Progress("copying") as progress:
             manifest = opened.pull(found, target, progress=progress.update)
     output.lines([str(target)])

@@ -92,6 +92,7 @@ def verb(
     from gittrack.server.ending import SIGNALS, ending
 
     with ending() as end:  # before anything that takes long
+        base.fetch_model(uri)
         status = enter(environment, uri, trust=trust, waiting=SIGNALS)
         if status is not None:
             return status

@@ -1,0 +1,263 @@
+"""Buckets and folders elsewhere, through fsspec: ``s3://``, ``gs://``, ``az://`` and ``ssh://``.
+
+Objects lie there as in `.gittrack/objects`: ``<prefix>/ab/cd/<sha256>``.  They appear whole: where a backend shows
+files while they are written, they are written under another name first.  Credentials are those of the backend: the
+environment, `~/.aws`, `~/.ssh` and so on; hosts that ssh does not know are refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import posixpath
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from gittrack.errors import (
+    CorruptError,
+    GittrackError,
+    InvalidValueError,
+    MissingDependencyError,
+    NetworkError,
+    NotFoundError,
+)
+from gittrack.store.gateway import strip_credentials
+from gittrack.store.objects import Arrivals, Part
+from gittrack.sync.depots import Count, Item, Progress, in_parallel, persist
+
+if TYPE_CHECKING:
+    from gittrack.store.repo import Repo
+
+_THREADS: Final = 8
+_LOOKERS: Final = 16  #: a look at an object is one short request
+_PIECE: Final = 16 << 20  #: bytes that are fetched at a time, and sent as one part
+_SMALL: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A backend.
+
+    Attributes:
+        module: The package that has it.
+        name: Its class there.
+        extra: The extra of ours that installs it.
+        atomic: Files appear when they are whole.
+        options: For the class.
+        sending: For its ``put_file``.
+    """
+
+    module: str
+    name: str
+    extra: str
+    atomic: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sending: Mapping[str, Any] = field(default_factory=dict)
+
+
+_S3: Final = _Kind("s3fs", "S3FileSystem", "s3", options={"max_concurrency": 4}, sending={"chunksize": _PIECE})
+_GCS: Final = _Kind("gcsfs", "GCSFileSystem", "gcs", sending={"chunksize": _PIECE})
+_AZURE: Final = _Kind("adlfs", "AzureBlobFileSystem", "azure", sending={"overwrite": True})
+# Left to itself sshfs takes any host for the one that is meant; an empty tuple is `~/.ssh/known_hosts`.
+_SSH: Final = _Kind(
+    "sshfs", "SSHFileSystem", "ssh", atomic=False, options={"known_hosts": (), "keepalive_interval": 30}
+)
+_KINDS: Final = {
+    "s3": _S3,
+    "gs": _GCS,
+    "gcs": _GCS,
+    "az": _AZURE,
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+    "ssh": _SSH,
+    "sftp": _SSH,
+}
+
+
+class BucketDepot:
+    """A prefix in a bucket, or a folder on another machine.
+
+    Args:
+        repo: This clone.
+        url: Its address.
+
+    Raises:
+        InvalidValueError: No such address.
+        MissingDependencyError: The package for it is not installed.
+        NetworkError: It cannot be reached.
+    """
+
+    def __init__(self, repo: Repo, url: str) -> None:
+        self.name = f"`{strip_credentials(url)}`"
+        self._repo = repo
+        self._stop = threading.Event()
+        scheme = url.partition("://")[0].lower()
+        self._kind = _KINDS[scheme]
+        try:
+            found = getattr(importlib.import_module(self._kind.module), self._kind.name)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"`{scheme}:` addresses need the package `{self._kind.module}`: {error}",
+                hint=f"pip install 'gittrack[{self._kind.extra}]'",
+            ) from error
+        self._root = str(found._strip_protocol(url)).rstrip("/")
+        if not self._root.strip("/"):
+            raise InvalidValueError(f"{self.name} names no bucket or folder", hint=f"{scheme}://BUCKET/PREFIX")
+        options = {**found._get_kwargs_from_urls(url), **self._kind.options}
+        with self._reporting():
+            self._fs = found(skip_instance_cache=True, use_listings_cache=False, **options)
+
+    def lacking(self, items: Sequence[Item]) -> list[Item]:
+        """Those that are not there with their size; see ``Depot``."""
+        absent: set[Item] = set()
+
+        def look(item: Item, _: None) -> None:
+            if not self._has(item):
+                absent.add(item)
+
+        self._all(items, look, _LOOKERS)
+        return [item for item in items if item in absent]
+
+    def upload(self, items: Sequence[Item], progress: Progress) -> None:
+        """Send objects; see ``Depot``."""
+        count = Count(items, progress)
+        self._all(items, lambda item, _: self._send(item, count), _THREADS)
+
+    def download(self, items: Sequence[Item], progress: Progress) -> None:
+        """Fetch objects; see ``Depot``."""
+        count = Count(items, progress)
+        with Arrivals(self._repo.objects, len(items)) as arrivals:
+            self._all(items, lambda item, _: self._fetch(arrivals, item, count), _THREADS)
+
+    # -- one object
+
+    def _path(self, item: Item) -> str:
+        return f"{self._root}/{item.digest[:2]}/{item.digest[2:4]}/{item.digest}"
+
+    def _has(self, item: Item) -> bool:
+        def look() -> bool:
+            with self._reporting():
+                return bool(self._fs.info(self._path(item))["size"] == item.size)
+
+        try:
+            return persist(look, self._stop)
+        except NotFoundError:
+            return False
+
+    def _send(self, item: Item, count: Count) -> None:
+        self._repo.objects.verify(item.digest)
+        persist(lambda: self._put(item, count), self._stop)
+
+    def _put(self, item: Item, count: Count) -> None:
+        from fsspec.callbacks import Callback
+
+        told = 0
+
+        class Told(Callback):  # type: ignore[misc]  # fsspec has no types
+            def relative_update(self, inc: int = 1) -> None:
+                nonlocal told
+                told += inc
+                count.add(inc)
+
+        path = self._path(item)
+        target = path if self._kind.atomic else f"{self._root}/incoming/{item.digest}.{os.urandom(8).hex()}"
+        try:
+            with self._reporting(gone="the bucket or folder is not there"):
+                self._fs.put_file(
+                    str(self._repo.objects.path(item.digest)), target, callback=Told(), **self._kind.sending
+                )
+                if target != path:
+                    self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
+                    self._fs.mv(target, path)
+                if self._fs.info(path)["size"] != item.size:
+                    raise NetworkError(f"{self.name} did not keep all of object `{item.digest[:12]}`", again=0.0)
+        except BaseException:
+            count.add(-told)
+            if target != path:
+                with suppress(Exception):
+                    self._fs.rm_file(target)
+            raise
+        count.add(item.size - told)  # not every backend tells
+
+    def _fetch(self, arrivals: Arrivals, item: Item, count: Count) -> None:
+        if item.size <= _SMALL:
+            arrivals.add(self._piece(item, 0, item.size), item.digest)
+            count.add(item.size)
+            return
+        with arrivals.part(item.digest, item.size) as part:
+            if part is None:  # another process fetched it
+                count.add(item.size)
+                return
+            count.add(part.have)
+            resumed = part.have > 0
+            while True:
+                self._fill(part, item, count)
+                try:
+                    part.finish()
+                except CorruptError:
+                    count.add(-item.size)
+                    if not resumed:
+                        raise
+                    resumed = False  # the beginning was here before, and may have been what was wrong
+                else:
+                    return
+
+    def _fill(self, part: Part, item: Item, count: Count) -> None:
+        while part.have < item.size:
+            data = self._piece(item, part.have, min(item.size, part.have + _PIECE))
+            part.write(data)
+            count.add(len(data))
+
+    def _piece(self, item: Item, start: int, end: int) -> bytes:
+        if start == end:
+            return b""
+
+        def fetch() -> bytes:
+            with self._reporting():
+                data = bytes(self._fs.cat_file(self._path(item), start=start, end=end))
+            if len(data) != end - start:
+                raise CorruptError(f"{self.name} has not {item.size} bytes of object `{item.digest[:12]}`")
+            return data
+
+        return persist(fetch, self._stop)
+
+    # -- all
+
+    def _all(self, items: Sequence[Item], work: Callable[[Item, None], None], threads: int) -> None:
+        if items:
+            tasks = ((item, None) for item in items)
+            in_parallel(
+                tasks, work, name=self.name, total=len(items), threads=threads, stop=self._stop.set,
+                end_thread=lambda: None,
+            )  # fmt: skip
+
+    @contextmanager
+    def _reporting(self, gone: str | None = None) -> Iterator[None]:
+        """Turn what a backend raises, which may be anything, into our errors."""
+        if self._stop.is_set():
+            raise NetworkError("stopped")
+        try:
+            yield
+        except GittrackError:
+            raise
+        except FileNotFoundError as error:
+            if gone is not None:
+                raise NetworkError(f"{self.name}: {gone}", hint="make it first") from error
+            raise NotFoundError(f"{self.name} does not have it") from error
+        except PermissionError as error:
+            hint = "check the credentials of the backend and the rights on the bucket or folder"
+            raise NetworkError(f"{self.name} does not let us in: {_said(error)}", hint=hint, denied=True) from error
+        except Exception as error:
+            raise NetworkError(f"{self.name}: {_said(error)}", again=0.0) from error
+
+
+def _said(error: Exception) -> str:
+    text = re.sub(r"[^\x20-\x7e]+", " ", strip_credentials(str(error))).strip()
+    return text[:200] or type(error).__name__
+
+
+__all__ = ["BucketDepot"]
