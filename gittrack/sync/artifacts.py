@@ -196,7 +196,7 @@ def _http_settings(repo: Repo, url: str) -> Settings:
     from gittrack import config
     from gittrack.sync.http import Settings
 
-    found = repo.git.program.call("config", "-z", "--get-urlmatch", "http", "--", url)
+    found = repo.git.program.call("config", "-z", "--get-urlmatch", "http", url)  # begins with `http`: no option
     values: dict[str, str] = {}
     for entry in found.stdout.decode("utf-8", "replace").split("\0"):
         key, _, value = entry.partition("\n")

@@ -47,7 +47,7 @@ class Ssh:
 
     def __post_init__(self) -> None:
         for text in (self.host, self.path, self.user or "x"):
-            if not text or text.startswith("-") or re.search(r"[\x00-\x20\x7f]", text):
+            if not text or text.startswith("-") or re.search(r"[\x00-\x1f\x7f]", text) or " " in self.host:
                 raise InvalidValueError(f"`{text!s:.80}` cannot be part of an ssh address")
 
     def __str__(self) -> str:

@@ -385,6 +385,7 @@ class Client:
         watch = _Watch(session.kill, seconds)
         sending = None
         finished = succeeded = False
+        response: urllib3.BaseHTTPResponse | None = None
         with self._watchdog.over(watch):
             try:
                 options: dict[str, Any] = {}
@@ -409,10 +410,12 @@ class Client:
                     sending._stream.close()
                     if not succeeded and body is not None and body.told is not None:
                         body.told(-sending.sent)
-                if not finished or watch.expired:
-                    session.close()  # what is left of the answer is of no use
-                else:
+                if response is not None and finished:
                     response.release_conn()
+                else:  # what is left of the answer is of no use
+                    if response is not None:
+                        response.close()
+                    session.close()
 
     def _session(self) -> _Session:
         if self.stop.is_set():
@@ -560,6 +563,8 @@ def _reporting(where: str, watch: _Watch, sending: _Sending | None = None) -> It
 
     try:
         yield
+        if watch.expired:  # a connection that is ended in the middle of the headers looks as if they were at their end
+            raise NetworkError(f"{where} is too slow", again=0.0)
     except NetworkError:
         raise
     except (exceptions.HTTPError, OSError, ValueError) as error:
