@@ -762,7 +762,7 @@ def test_ssh_gives_address_and_credentials(ben: Clone, server: FakeLfs, by_ssh: 
         ("echo 'Permission denied (publickey).' >&2; exit 255", "Permission denied"),
         ("echo '<html>'", "does not answer in JSON"),
         ("echo '{}'", "as an address, which is none"),
-        ('echo \'{"href": "file:///etc"}\'', "only http and https are followed"),
+        ('echo \'{"href": "ftp://h/etc"}\'', "only http and https are followed"),
         ('echo \'{"href": "http://169.254.169.254/x"}\'', "not be reached|no answer|unreachable|refused|link|169"),
         ("head -c 5000000 /dev/zero", "169|127.0.0.1"),
     ],
