@@ -54,7 +54,8 @@ def list_artifacts(run: str, path: str, as_json: bool) -> None:
 @common.run_argument
 @click.argument("path", default="")
 @click.option("-o", "--output", "target", type=click.Path(), help="Folder to put the files into; default: this one.")
-def get(run: str, path: str, target: str | None) -> None:
+@click.option("--link", is_flag=True, help="Read-only hard links, which take no space, instead of copies.")
+def get(run: str, path: str, target: str | None, link: bool) -> None:
     """Copy files of RUN into a folder.
 
     All of them or those below PATH, checked against their sha256. What is not in this clone is fetched from the remote
@@ -74,7 +75,7 @@ def get(run: str, path: str, target: str | None) -> None:
                 )
         common.fetch(opened, found.values())
         with output.Progress("copying") as progress:
-            opened.download_artifacts(run_id, path.strip("/"), folder, progress=progress.update)
+            opened.download_artifacts(run_id, path.strip("/"), folder, link=link, progress=progress.update)
     total = sum(one.size for one in found.values())
     output.message(f"copied {text.count(len(found), 'file')}, {text.size(total)}, into `{folder}`")
 

@@ -571,6 +571,27 @@ def clone_bytes(source: int, target: int) -> bool:
     return True
 
 
+def link_over(source: Path, temp: Path, *, dir_fd: int | None) -> bool:
+    """Puts another name of ``source`` in the place of a temporary file; False if the file system cannot.
+
+    Args:
+        source: A regular file.
+        temp: As ``create_temp`` gave it.
+        dir_fd: As it was given to ``create_temp``.
+
+    Raises:
+        OSError: It has another name, and not that one.
+    """
+    other = temp.with_name(f"{temp.name}-link")
+    name, final = (other, temp) if dir_fd is None else (other.name, temp.name)
+    try:
+        os.link(source, name, dst_dir_fd=dir_fd)
+    except OSError:  # another file system, too many names, or somebody else's file
+        return False
+    os.replace(name, final, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    return True
+
+
 def start_writing(fd: int, start: int, length: int) -> None:
     """Has the system begin to put a range on disk, so that the sync at the end finds little left to do."""
     if sys.platform == "linux":  # documented for dropping pages from memory: dirty ones are written, not dropped

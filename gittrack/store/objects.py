@@ -160,10 +160,11 @@ class ObjectStore:
         if found.digest != digest:
             raise _corrupt(digest)
 
-    def copy_out(self, digest: Digest, target: Path, *, root: Path | None = None) -> None:
+    def copy_out(self, digest: Digest, target: Path, *, root: Path | None = None, link: bool = False) -> None:
         """Writes the checked bytes to ``target``; a file or symlink of that name is replaced, not followed.
 
-        Readers see the old file or the whole new one.  Not synced: the object stays here.
+        Readers see the old file or the whole new one.  Not synced: the object stays here.  Where the file system can,
+        the copy shares the object's bytes until one of them is changed (a reflink), and takes no space.
 
         Args:
             digest: The object.
@@ -171,6 +172,9 @@ class ObjectStore:
             root: An existing folder above ``target``.  The folders between them are made where they are missing, and
                 none of them may be a symlink, not even one that is put there meanwhile.  Left out: the folder of
                 ``target``.
+            link: Where there are no reflinks, let ``target`` be the object itself under another name (a hard link).  It
+                is read-only; whoever makes it writable all the same, and changes it, changes the object, which is
+                found out when it is read the next time.
 
         Raises:
             NotFoundError, CorruptError: As ``open``; ``target`` is as before.
@@ -188,7 +192,10 @@ class ObjectStore:
                 try:
                     try:
                         with files.reporting(self.path(digest), "read"):
-                            copied = files.copy_hashing(source, fd)
+                            shared = files.clone_bytes(source, fd)
+                            linked = link and not shared and files.link_over(self.path(digest), temp, dir_fd=folder)
+                            # What is hashed is what will be at `target`.
+                            copied = files.copy_hashing(*((fd, None) if shared else (source, None if linked else fd)))
                     finally:
                         os.close(fd)
                     if copied.failed:
@@ -197,6 +204,8 @@ class ObjectStore:
                         raise _corrupt(digest)
                     with files.reporting(target):
                         os.replace(name, final, src_dir_fd=folder, dst_dir_fd=folder)
+                    if linked:
+                        files.discard(name, dir_fd=folder)  # two names of one file: the system renamed nothing
                 except BaseException:
                     files.discard(name, dir_fd=folder)
                     raise

@@ -360,6 +360,7 @@ class Tracker:
         target: Path,
         *,
         strip: bool = False,
+        link: bool = False,
         progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
         """Copy an artifact file or folder (everything if ``path`` is empty) below ``target``, verified.
@@ -367,9 +368,10 @@ class Tracker:
         Args:
             run_id: The run.
             path: The file or folder.
-            target: Folder to copy to, made if need be.
+            target: A folder; made if missing.
             strip: Leave out the folders above ``path``, as ``cp -r`` does: only its last part is made below ``target``.
-            progress: Is told (files done, files in all).
+            link: Read-only hard links instead of copies, where that is possible (see ``ObjectStore.copy_out``).
+            progress: Told (files done, files in all).
 
         Returns:
             Where it is now.
@@ -383,7 +385,8 @@ class Tracker:
         target.mkdir(parents=True, exist_ok=True)
         above = wanted.rpartition("/")[0] + "/" if strip and "/" in wanted else ""
         for done, artifact in enumerate(chosen, 1):
-            self.repo.objects.copy_out(artifact.digest, target / artifact.path.removeprefix(above), root=target)
+            place = target / artifact.path.removeprefix(above)
+            self.repo.objects.copy_out(artifact.digest, place, root=target, link=link)
             if progress is not None:
                 progress(done, len(chosen))
         return target / wanted.removeprefix(above) if wanted else target

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -564,3 +565,77 @@ def test_a_store_behaves_like_a_dict(tmp_path_factory: pytest.TempPathFactory, s
         assert list(store.iter_digests()) == sorted((digest, len(data)) for digest, data in model.items())
     for digest, data in model.items():
         assert store.read(digest) == data
+
+
+# ---------------------------------------------------------------- out without a copy
+
+
+def test_a_link_is_the_object_and_read_only(store: ObjectStore, tmp_path: Path) -> None:
+    digest, _ = store.put_bytes(b"weights")
+    (tmp_path / "out").mkdir()
+    for _ in range(2):  # the second time, the link is replaced
+        store.copy_out(digest, tmp_path / "out" / "w", link=True)
+    found = (tmp_path / "out" / "w").stat()
+    assert found.st_mode & 0o222 == 0
+    assert (found.st_ino == store.path(digest).stat().st_ino) or found.st_nlink == 1  # a reflink comes before a link
+    assert os.listdir(tmp_path / "out") == ["w"]
+    store.copy_out(digest, tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_ino != store.path(digest).stat().st_ino
+    assert (tmp_path / "copy").stat().st_mode & 0o200
+
+
+def test_where_no_link_can_be_made_there_is_a_copy(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, _ = store.put_bytes(b"weights")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "out").mkdir()
+    store.copy_out(digest, tmp_path / "out" / "w", link=True)
+    assert (tmp_path / "out" / "w").read_bytes() == b"weights"
+    assert os.listdir(tmp_path / "out") == ["w"]
+
+
+def test_a_damaged_object_is_not_linked_out(store: ObjectStore, tmp_path: Path) -> None:
+    digest, _ = store.put_bytes(b"weights")
+    store.path(digest).chmod(0o644)
+    store.path(digest).write_bytes(b"Weights")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CorruptError):
+        store.copy_out(digest, tmp_path / "out" / "w", link=True)
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_copies_share_bytes_where_the_file_system_can(tmp_path: Path) -> None:
+    program = shutil.which("mkfs.xfs")
+    if program is None or os.geteuid() != 0:
+        pytest.skip("no mkfs.xfs, or not root: no file system with reflinks can be made")
+    image, mount = tmp_path / "image", tmp_path / "mount"
+    with image.open("wb") as out:
+        out.truncate(512 << 20)
+    mount.mkdir()
+    subprocess.run([program, "-q", "-m", "reflink=1", str(image)], check=True)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        store = ObjectStore(mount / "objects")
+        data = os.urandom(20 << 20)
+        digest, _ = store.put_bytes(data)
+        before = shutil.disk_usage(mount).used
+        for number in range(5):
+            store.copy_out(digest, mount / str(number), link=True)
+        assert shutil.disk_usage(mount).used - before < 10 << 20
+        (mount / "0").write_bytes(b"changed")  # nobody else's bytes change
+        assert (mount / "1").read_bytes() == data
+        assert store.read(digest) == data
+        store.path(digest).chmod(0o644)
+        with store.path(digest).open("r+b") as file:
+            file.write(b"x" if data[:1] != b"x" else b"y")
+        with pytest.raises(CorruptError):  # what was cloned is what was hashed
+            store.copy_out(digest, mount / "6")
+        assert not (mount / "6").exists()
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)

@@ -218,7 +218,7 @@ def test_killed_in_a_download(ana: Clone, ben: Clone, server: FakeLfs, remote: P
     server.objects.update({str(item.digest): data for item, data in zip(items, contents, strict=True)})
     chance = random.Random(seed)
     for _ in range(2):
-        move_and_kill(ben, "download", items, chance.uniform(0, 0.25))
+        move_and_kill(ben, "download", items, chance.uniform(0.08, 0.35))
         assert_sound(ben.tracker.repo.objects)
     artifacts.ensure(ben.tracker, items)
     assert [ben.tracker.repo.objects.read(item.digest) for item in items] == contents
@@ -242,7 +242,7 @@ def test_killed_in_an_upload(ben: Clone, server: FakeLfs, remote: Path, seed: in
     server.put = put
     chance = random.Random(seed)
     for _ in range(2):
-        move_and_kill(ben, "upload", items, chance.uniform(0, 0.25))
+        move_and_kill(ben, "upload", items, chance.uniform(0.08, 0.35))
         if place == "folder":
             assert_sound(ObjectStore(remote / "lfs" / "objects"))
     artifacts.upload(ben.tracker, None, items)
