@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.benchmarks import artifact_rows, logging_rows, model_rows, reading_rows, run_rows, serving_rows
+from tests.benchmarks import (
+    artifact_rows,
+    logging_rows,
+    model_rows,
+    reading_rows,
+    run_rows,
+    serving_rows,
+    transfer_rows,
+)
 from tests.benchmarks.measure import Row, Settings
 
 ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
@@ -16,6 +24,7 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "search": reading_rows.search,
     "artifact": artifact_rows.one_file,
     "folder": artifact_rows.folder_of_files,
+    "transfer": transfer_rows.transfer,
     "log_model": model_rows.log_model,
     "points": logging_rows.points,
     "crowd": logging_rows.crowd,
