@@ -59,9 +59,12 @@ class _Kind:
     sending: Mapping[str, Any] = field(default_factory=dict)
 
 
-_S3: Final = _Kind("s3fs", "S3FileSystem", "s3", options={"max_concurrency": 4}, sending={"chunksize": _PIECE})
-_GCS: Final = _Kind("gcsfs", "GCSFileSystem", "gcs", sending={"chunksize": _PIECE})
-_AZURE: Final = _Kind("adlfs", "AzureBlobFileSystem", "azure", sending={"overwrite": True})
+_FRESH: Final = {"use_listings_cache": False}
+_S3: Final = _Kind(
+    "s3fs", "S3FileSystem", "s3", options={"max_concurrency": 4, **_FRESH}, sending={"chunksize": _PIECE}
+)
+_GCS: Final = _Kind("gcsfs", "GCSFileSystem", "gcs", options=_FRESH, sending={"chunksize": _PIECE})
+_AZURE: Final = _Kind("adlfs", "AzureBlobFileSystem", "azure", options=_FRESH, sending={"overwrite": True})
 # Left to itself sshfs takes any host for the one that is meant; an empty tuple is `~/.ssh/known_hosts`.
 _SSH: Final = _Kind(
     "sshfs", "SSHFileSystem", "ssh", atomic=False, options={"known_hosts": (), "keepalive_interval": 30}
@@ -109,7 +112,7 @@ class BucketDepot:
             raise InvalidValueError(f"{self.name} names no bucket or folder", hint=f"{scheme}://BUCKET/PREFIX")
         options = {**found._get_kwargs_from_urls(url), **self._kind.options}
         with self._reporting():
-            self._fs = found(skip_instance_cache=True, use_listings_cache=False, **options)
+            self._fs = found(skip_instance_cache=True, **options)
 
     def lacking(self, items: Sequence[Item]) -> list[Item]:
         """Those that are not there with their size; see ``Depot``."""
@@ -162,6 +165,9 @@ class BucketDepot:
                 nonlocal told
                 told += inc
                 count.add(inc)
+
+            def absolute_update(self, value: int) -> None:
+                self.relative_update(value - told)
 
         path = self._path(item)
         target = path if self._kind.atomic else f"{self._root}/incoming/{item.digest}.{os.urandom(8).hex()}"
