@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,30 @@ def fetch(runs: tuple[str, ...], remote: str | None, dry_run: bool) -> None:
             return
         if not common.fetch(opened, found, remote=remote):
             output.message("every file is here already")
+
+
+@command.command("push")
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True, shell_complete=common.complete_runs)
+@click.option("--to", "remote", metavar="REMOTE", help="The git remote to send to; default: this clone's own.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be sent.")
+def push(runs: tuple[str, ...], remote: str | None, dry_run: bool) -> None:
+    """Send the files of runs to where others fetch them.
+
+    `gittrack push` does that for runs that it sends; this is for what stayed behind then, or got lost there. What is
+    there already is not sent again.
+    """
+    from gittrack.sync import artifacts as sync
+
+    with common.tracker() as opened:
+        items = sync.Item.of(one for run in runs for one in opened.artifacts(opened.resolve(run)))
+        with output.Progress("sending", sizes=True) as progress:
+            moved = sync.upload(opened, remote, items, progress=progress.update, dry_run=dry_run,
+                                interactive=output.is_terminal(sys.stderr))  # fmt: skip
+    if moved.count:
+        verb = "would send" if dry_run else "sent"
+        output.message(f"{verb} {text.count(moved.count, 'file')}, {text.size(moved.bytes)}")
+    else:
+        output.message("every file is there already")
 
 
 @command.command("cat")

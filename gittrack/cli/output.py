@@ -314,8 +314,17 @@ class Progress:
 
     def tell(self, label: str, done: int, total: int | None = None) -> None:
         """Say that something else is done now: ``label``, of which ``done`` steps are finished."""
-        self._label, self._total = label, total
+        self._label, self._total, self._sizes = label, total, False
         self._done = done
+
+    def sizes(self, label: str) -> Callable[[int, int | None], None]:
+        """For work on bytes that comes in between: who to tell of them."""
+
+        def told(done: int, total: int | None) -> None:
+            self.tell(label, done, total)
+            self._sizes = True
+
+        return told
 
     def __enter__(self) -> Progress:
         if is_terminal(sys.stderr):

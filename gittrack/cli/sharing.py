@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gittrack.sync.push import PushReport
     from gittrack.sync.remotes import Remote
     from gittrack.sync.select import Selection
+    from gittrack.types import Artifact
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -115,6 +116,22 @@ def chosen(registry: Registry, options: dict[str, Any], *, known: bool) -> Selec
     return Selection(frozenset(experiments), frozenset(runs), frozenset(models), options["author"], since)
 
 
+def files_of(registry: Registry, select: Selection) -> Iterator[Artifact]:
+    """The files of the runs, and of the versions, that are meant."""
+    from gittrack.types import Artifact
+
+    tracker = registry.tracker
+    registry.catalog.refresh()
+    tracker.repo.refresh()
+    if select.by_run or not select.models:
+        for run in common.every(lambda token: tracker.search_runs(list(select.experiments) or None, page_token=token)):
+            if select.run(run.info, run.info.user_id):
+                yield from tracker.artifacts(run.info.run_id)
+    for key in select.models:
+        for version in registry.catalog.versions(key=key):
+            yield from (Artifact(path, *found) for path, found in registry.manifest(version).files.items())
+
+
 def moment(said: str) -> int:
     """Milliseconds since the epoch of a date, or of an age such as ``3d``.  Raises InvalidValueError."""
     import re
@@ -205,6 +222,8 @@ def tell_push(report: PushReport) -> None:
         parts.append(text.count(len(report.tags), "registry tag"))
     if report.documents:
         parts.append("descriptions of models")
+    if report.files:
+        parts.append(f"{text.count(report.files, 'file')} of runs, {text.size(report.size)}")
     if report.code:
         parts.append(f"{text.count(report.code, 'commit')} of code that it did not have")
     if report.folded:
@@ -217,6 +236,8 @@ def tell_push(report: PushReport) -> None:
     )
     for tag in report.tags[:_LISTED]:
         output.message(f"    {tag}")
+    if report.absent:
+        output.warning(f"{text.count(report.absent, 'file')} of these runs not sent: not in this clone")
     for ref, why in report.skipped.items():
         output.warning(f"`{ref}` was not pushed: {why}")
     refuse(report.refused, report.remote)
@@ -310,8 +331,10 @@ def pull_json(report: PullReport) -> dict[str, Any]:
 
 def push_json(report: PushReport) -> dict[str, Any]:
     """A push as `--json` prints it."""
-    names: Iterable[str] = ("remote", "dry_run", "runs", "revised", "ledgers", "documents", "tags", "code", "folded",
-                            "skipped", "refused")  # fmt: skip
+    names: Iterable[str] = (
+        "remote", "dry_run", "runs", "revised", "ledgers", "documents", "tags", "files", "size", "absent", "code",
+        "folded", "skipped", "refused",
+    )  # fmt: skip
     return {name: getattr(report, name) for name in names} | {
         "pulled": [published_json(done) for done in report.pulled]
     }

@@ -7,7 +7,7 @@ Interrupted at any byte, the next call goes on.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gittrack.store.repo import Repo
     from gittrack.sync.http import Settings
     from gittrack.track.runs import Tracker
-    from gittrack.types import Artifact
+    from gittrack.types import Artifact, ObjectId
 
 #: Kinds of places that a team can choose for everybody.
 _SHARED: Final = ("s3", "gs", "gcs", "az", "abfs", "abfss")
@@ -107,6 +107,49 @@ def ensure(
             raise nobody_has(far, f"not in this clone, and {error.message}", hint=error.hint) from error
         source.download(far, progress or _silent)
     return Moved(len(missing), sum(item.size for item in missing), len(wanted) - len(missing))
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What ``send`` has done.
+
+    Attributes:
+        moved: What was sent.
+        absent: Objects that are not in this clone and stay where they are.
+    """
+
+    moved: Moved
+    absent: int
+
+
+def send(
+    tracker: Tracker,
+    remote: str,
+    commits: Iterable[ObjectId],
+    *,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+    interactive: bool = False,
+) -> Sent:
+    """Put the artifacts of runs where the remote keeps them, as far as they are here.
+
+    Args:
+        tracker: This clone.
+        remote: A git remote.
+        commits: Revisions of runs.
+        progress: Told about bytes.
+        dry_run: Only find out what would be sent.
+        interactive: The person may be asked for credentials.
+
+    Raises:
+        GittrackError: As ``upload``.
+    """
+    repo = tracker.repo
+    wanted = list(dict.fromkeys(item for oid in commits for item in Item.of(repo.artifacts_of(oid).values())))
+    away = set(absent(repo, wanted))
+    here = [item for item in wanted if item not in away]
+    moved = upload(tracker, remote, here, progress=progress, dry_run=dry_run, interactive=interactive)
+    return Sent(moved, len(away))
 
 
 def bring(tracker: Tracker, artifacts: Iterable[Artifact]) -> None:
@@ -211,4 +254,18 @@ def _http_settings(repo: Repo, url: str) -> Settings:
     return replace(made, headers={name.strip(): header.strip()}) if name.strip() else made
 
 
-__all__ = ["Count", "Depot", "Item", "Moved", "Progress", "absent", "bring", "depot", "ensure", "read", "upload"]
+__all__ = [
+    "Count",
+    "Depot",
+    "Item",
+    "Moved",
+    "Progress",
+    "Sent",
+    "absent",
+    "bring",
+    "depot",
+    "ensure",
+    "read",
+    "send",
+    "upload",
+]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gittrack.errors import ConflictError, CorruptError, NotFoundError
 from gittrack.store import layout, seal
 from gittrack.store.refs import RefUpdate
-from gittrack.sync import order, publish as publishing, transport as transports
+from gittrack.sync import artifacts, order, publish as publishing, transport as transports
 from gittrack.sync.publish import Published
 from gittrack.sync.pull import Fetched, ask, bring, lock
 from gittrack.sync.remotes import is_shared
@@ -46,6 +46,9 @@ class PushReport:
         ledgers: Refs of ledgers that moved.
         documents: Writers whose registry documents moved.
         tags: Registry tags that it has got, below ``refs/tags/``.
+        files: Files of runs that the remote did not have.
+        size: Their bytes.
+        absent: Files that are not in this clone, and that the remote may not have either.
         code: Commits of code that came along, because the remote did not have them.
         folded: Refs of ledgers that were removed there, because another one has all they had.
         skipped: Refs that were not pushed, and why.
@@ -60,6 +63,9 @@ class PushReport:
     ledgers: list[str] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+    absent: int = 0
     code: int = 0
     folded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -73,17 +79,21 @@ def push(
     *,
     select: Selection = EVERYTHING,
     dry_run: bool = False,
+    files: bool = True,
     progress: Progress = silent,
+    sending: artifacts.Progress | None = None,
     interactive: bool = False,
 ) -> PushReport:
-    """Push runs and models.
+    """Push runs and models, the files of runs first.
 
     Args:
         registry: Runs and models of the clone.
         remote: Where to.
         select: Only these.
         dry_run: Only say what would be pushed.
+        files: Send the files of runs that the remote does not have.
         progress: Told what is done.
+        sending: Told about the bytes of files.
         interactive: git may ask for a password on the terminal.
 
     Raises:
@@ -105,6 +115,11 @@ def push(
             if plan.unknown and not dry_run:
                 _give_way(registry, transport, found, report)
                 continue
+            if files:
+                sent = artifacts.send(registry.tracker, remote.name, plan.commits(), progress=sending, dry_run=dry_run,
+                                      interactive=interactive)  # fmt: skip
+                report.files, report.size = report.files + sent.moved.count, report.size + sent.moved.bytes
+                report.absent = sent.absent
             if dry_run or _send(repo, transport, plan, found, report):
                 _note(report, plan, dry_run=dry_run)
                 return report
@@ -219,6 +234,13 @@ class _Plan:
             if new is not None:
                 (self.runs if old is None else self.revised).add(run_id)
                 self.fresh.add(new)
+
+    def commits(self) -> set[ObjectId]:
+        """Run commits that are new to the remote: those of ledgers, and those that its new tags are about."""
+        git = self._repo.git
+        tags = [move.new for ref, move in self.others.items() if ref.startswith(layout.TAG_PREFIX)]
+        targets = {git.read_tag(oid).target for oid in tags if oid is not None}
+        return self.fresh | {oid for oid in targets if self._repo.is_run_commit(oid)}
 
     def _folded(self) -> None:
         """Ledgers on the remote that another ledger, which is or will be there, has taken in."""
