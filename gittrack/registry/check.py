@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from gittrack.errors import GittrackError
-from gittrack.store.check import Problem, Progress
+from gittrack.store.check import Problem, Progress, kept_elsewhere
 
 if TYPE_CHECKING:
     from gittrack.registry.registry import Registry
@@ -26,9 +27,10 @@ def fsck(registry: Registry, *, full: bool = False, progress: Progress | None = 
         for about in model.conflicts:
             hint = f"`gittrack models resolve '{model.name}' {about}` settles it"
             found.append(Problem("registry", model.name, f"clones disagree about {about}", hint))
+    elsewhere = kept_elsewhere(registry.repo)
     versions = sorted(catalog.versions(), key=lambda one: (one.key, int(one.version)))
     for done, version in enumerate(versions, 1):
-        found += _check_version(registry, version)
+        found += _check_version(registry, version, elsewhere)
         if progress is not None:
             progress(done, len(versions))
     if full:
@@ -37,7 +39,7 @@ def fsck(registry: Registry, *, full: bool = False, progress: Progress | None = 
     return found
 
 
-def _check_version(registry: Registry, version: ModelVersion) -> list[Problem]:
+def _check_version(registry: Registry, version: ModelVersion, elsewhere: Collection[str]) -> list[Problem]:
     subject = f"{version.name}@v{version.version}"
     try:
         registry.run_of(version)
@@ -48,4 +50,5 @@ def _check_version(registry: Registry, version: ModelVersion) -> list[Problem]:
         Problem("artifact", digest, f"`{path}` of {subject}: its bytes are not in this clone", "fetch it from a remote")
         for path, (digest, size) in manifest.files.items()
         if not registry.repo.objects.has(digest, size)
+        and (version.run_id not in elsewhere or registry.repo.objects.has(digest))
     ]

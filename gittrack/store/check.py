@@ -148,18 +148,31 @@ def _check_artifacts(
     repo: Repo, digests: dict[Digest, tuple[int, str]], *, full: bool, progress: Progress
 ) -> list[Problem]:
     problems = []
+    elsewhere = kept_elsewhere(repo)
     for done, (digest, (size, run_id)) in enumerate(sorted(digests.items()), 1):
         try:
+            if not repo.objects.has(digest, size):
+                if run_id in elsewhere and not repo.objects.has(digest):
+                    continue
+                raise NotFoundError("its bytes are not in this clone")
             if full:
                 repo.objects.verify(digest)
-            elif not repo.objects.has(digest, size):
-                raise NotFoundError("its bytes are not in this clone")
         except (NotFoundError, CorruptError) as error:
             problems.append(
                 Problem("artifact", digest, f"artifact of run `{run_id}`: {error.message}", "fetch it from a remote")
             )
         progress(done, len(digests))
     return problems
+
+
+def kept_elsewhere(repo: Repo) -> set[str]:
+    """The runs that a remote was last seen to have: their artifacts went there first, and come when they are read."""
+    found: set[str] = set()
+    for ref, ledger in repo.git.refs(layout.REMOTE_PREFIX).items():
+        if "/runs/" in ref:
+            with suppress(CorruptError, NotFoundError):  # a remote's trouble is none of this clone's
+                found.update([run_id for run_id, _ in repo.git.ledger_read(ledger)])
+    return found
 
 
 def _check_index(repo: Repo) -> list[Problem]:

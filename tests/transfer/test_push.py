@@ -39,10 +39,20 @@ def test_push_sends_files_and_pull_leaves_them(ana: Clone, ben: Clone, remote: P
     assert "nothing to push" in run_cli(ana, "push").stderr
     run_cli(ben, "pull")
     assert here(ben, run_id) == set()
+    run_cli(ben, "fsck", "--full")  # that they are elsewhere is no damage
     done = run_cli(ben, "pull", "--artifacts")
     assert "fetched 2 files" in done.stderr
     assert here(ben, run_id) == {"model", "notes"}
+    run_cli(ben, "fsck", "--full")
+    path = ben.tracker.repo.objects.path(ben.tracker.repo.artifacts(run_id)["notes"].digest)
+    path.chmod(0o644)
+    path.write_bytes(b"no")
+    assert "not in this clone" in run_cli(ben, "fsck", status=4).stdout
+    path.unlink()
     run_cli(ben, "fsck")
+    again = record(ana, more=b"unshared")  # no remote has it: it is lost
+    ana.tracker.repo.objects.delete(ana.tracker.repo.artifacts(again)["more"].digest)
+    assert "its bytes are not in this clone" in run_cli(ana, "fsck", status=4).stdout
 
 
 def test_files_can_stay_and_go_later(ana: Clone, ben: Clone, remote: Path) -> None:
