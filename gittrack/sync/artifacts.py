@@ -244,12 +244,15 @@ def _http_settings(repo: Repo, url: str) -> Settings:
     for entry in found.stdout.decode("utf-8", "replace").split("\0"):
         key, _, value = entry.partition("\n")
         values[key.lower()] = value
+    environment = config.environment()
+    certificates = environment.get("GIT_SSL_CAINFO") or values.get("http.sslcainfo")
     name, _, header = values.get("http.extraheader", "").partition(":")
     proxy = values.get("http.proxy")
     made = Settings(
         proxy=(config.proxy(url) if proxy is None else proxy) or None,
-        verify=values.get("http.sslverify", "true").lower() not in ("false", "0", "no", "off"),
-        certificates=str(Path(values["http.sslcainfo"]).expanduser()) if values.get("http.sslcainfo") else None,
+        verify=values.get("http.sslverify", "true").lower() not in ("false", "0", "no", "off")
+        and "GIT_SSL_NO_VERIFY" not in environment,
+        certificates=str(Path(certificates).expanduser()) if certificates else None,
     )
     return replace(made, headers={name.strip(): header.strip()}) if name.strip() else made
 

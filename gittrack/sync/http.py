@@ -321,6 +321,7 @@ class Client:
     def close(self) -> None:
         """End all connections, also those in use by other threads."""
         self.stop.set()
+        self.end_thread()
         self._watchdog.close()
         with self._lock:
             sessions = list(self._sessions)

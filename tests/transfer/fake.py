@@ -76,6 +76,7 @@ class FakeLfs(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.served = 0
+        self.scheme = "http"
         self.batch: Handle = self.good_batch
         self.get: Handle = self.good_get
         self.put: Handle = self.good_put
@@ -84,7 +85,7 @@ class FakeLfs(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}"
 
     def handle(self, request: Request) -> None:
         if request.path.endswith("/objects/batch"):
@@ -133,8 +134,10 @@ class FakeLfs(ThreadingHTTPServer):
         return self.objects[request.path.rpartition("/")[2]][start:], start
 
     def good_put(self, request: Request) -> None:
-        self.objects[request.path.rpartition("/")[2]] = request.body()
-        request.answer(200)
+        data = request.body()
+        if len(data) == int(request.headers.get("Content-Length") or len(data)):  # nothing half is kept
+            self.objects[request.path.rpartition("/")[2]] = data
+            request.answer(200)
 
     def good_verify(self, request: Request) -> None:
         request.body()

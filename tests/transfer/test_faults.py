@@ -25,8 +25,8 @@ from tests.transfer.fake import FakeLfs, Request, fake
 
 #: All cases, as ``tests.faults`` has them.
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
-SEEDS = range(40 if FULL else 4)
-KILLS = range(40 if FULL else 4)
+SEEDS = range(40 if FULL else 3)
+KILLS = range(40 if FULL else 2)
 
 
 @pytest.fixture

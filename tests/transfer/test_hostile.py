@@ -4,7 +4,10 @@ import base64
 import gzip
 import hashlib
 import json
+import shutil
+import ssl
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +141,17 @@ def test_a_range_that_was_not_asked_for_is_refused(ben: Clone, server: FakeLfs) 
     assert ben.has(items) == [False]
 
 
+@pytest.mark.parametrize("content", [SMALL, LARGE])
+def test_a_damaged_object_of_this_clone_is_not_sent(ben: Clone, server: FakeLfs, content: bytes) -> None:
+    damaged, sound = ben.put(content, b"sound")
+    path = ben.tracker.repo.objects.path(damaged.digest)
+    path.chmod(0o644)
+    path.write_bytes(b"x" + content[1:])
+    with pytest.raises(CorruptError, match=damaged.digest):
+        artifacts.upload(ben.tracker, None, [damaged, sound])
+    assert server.objects == {str(sound.digest): b"sound"}
+
+
 # --- answers that are none
 
 
@@ -206,7 +220,7 @@ answers = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=100, deadline=None)
 @given(answers, st.sampled_from(["upload", "download"]), st.booleans())
 def test_no_answer_is_too_odd(answer: dict[str, Any], operation: str, secure: bool) -> None:
     said = json.dumps({"objects": [answer]}).encode()
@@ -336,6 +350,55 @@ def test_headers_that_are_not_sent(ben: Clone, server: FakeLfs, name: str, value
         operation: {"href": f"{server.url}/store/{oid}", "header": {name: value}}
     }
     with pytest.raises(NetworkError, match="asks for"):
+        artifacts.ensure(ben.tracker, items)
+
+
+# --- https
+
+
+@pytest.fixture
+def secure(server: FakeLfs, ben: Clone, tmp_path: Path) -> Path:
+    """The server speaks https, with a certificate that nobody knows; the certificate."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed: no certificate can be made")
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+         "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.scheme = "https"
+    ben.git("remote", "set-url", "origin", f"{server.url}/team/project.git")
+    return tmp_path / "cert"
+
+
+def test_a_certificate_that_nobody_knows_is_refused(ben: Clone, server: FakeLfs, secure: Path) -> None:
+    items = offer(server, SMALL)
+    with pytest.raises(NetworkError, match="certificate verify failed") as failed:
+        artifacts.ensure(ben.tracker, items)
+    assert "http.sslCAInfo" in str(failed.value.hint)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("way", ["config", "environment"])
+def test_a_certificate_of_ones_own(
+    ben: Clone, server: FakeLfs, secure: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "config":
+        ben.git("config", f"http.{server.url}.sslCAInfo", str(secure))
+    else:
+        monkeypatch.setenv("GIT_SSL_CAINFO", str(secure))
+    items = ben.put(SMALL, LARGE)
+    assert artifacts.upload(ben.tracker, None, items).count == 2
+    for item in items:
+        ben.tracker.repo.objects.delete(item.digest)
+    assert artifacts.ensure(ben.tracker, items).count == 2
+    server.action = lambda operation, oid, size: {operation: {"href": f"http://127.0.0.1:1/{oid}"}}
+    ben.tracker.repo.objects.delete(items[0].digest)
+    with pytest.raises(NetworkError, match="by https and gave an address without"):
         artifacts.ensure(ben.tracker, items)
 
 
