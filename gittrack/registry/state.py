@@ -421,7 +421,7 @@ def _successors(events: Iterable[StageTag | AliasTag]) -> dict[ObjectId, list[St
 def _candidates(
     events: Mapping[ObjectId, StageTag | AliasTag], successors: Mapping[ObjectId, list[StageTag | AliasTag]]
 ) -> Iterator[tuple[StageTag | AliasTag, StageTag | AliasTag]]:
-    """Pairs with the same name or that were made under it, pairs that replace the same about the same, pairs of last ones that disagree."""
+    """Pairs that have or had one name, that replace the same about the same, pairs of last ones that disagree."""
     groups: dict[object, list[StageTag | AliasTag]] = {}
     for event in events.values():
         for name in {event.tag, event.was or event.tag}:
