@@ -1,5 +1,5 @@
 """``python -m gittrack``: the command line, for where its script is not on the PATH."""
 
-from gittrack.cli.main import main
+from gittrack.cli import start
 
-main()
+start()

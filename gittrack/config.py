@@ -83,6 +83,13 @@ def _bytes(text: str) -> int:
     return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
 
 
+def _staged(text: str) -> int:
+    value = _bytes(text)
+    if value < 64 << 10:
+        raise ValueError("it must be at least 64k")
+    return value
+
+
 def _code(text: str) -> str:
     if text not in ("full", "commit", "none"):
         raise ValueError("it must be `full`, `commit` or `none`")
@@ -181,6 +188,14 @@ SETTINGS: Final = (
         (),
         "stages, @aliases or versions whose models are refused without a good signature (see `gittrack help signing`)",
     ),
+    Setting(
+        "max_staged", _staged, 10 << 20, "largest file that the pre-commit hook lets into a commit, in bytes (k, m, g)"
+    ),
+    Setting(
+        "commit_trailer", _flag, False, "add the run that tried the staged code to commit messages, as `Gittrack-Run:`"
+    ),
+    Setting("push_runs", _flag, False, "`git push` also pushes the runs of the commits that it pushes"),
+    Setting("push_after_commit", _flag, False, "push new runs in the background after each commit"),
 )
 
 
@@ -204,6 +219,10 @@ class Config:
     user: str | None
     ref_prefix: str
     require_signed: tuple[str, ...]
+    max_staged: int
+    commit_trailer: bool
+    push_runs: bool
+    push_after_commit: bool
 
 
 @dataclass(frozen=True)

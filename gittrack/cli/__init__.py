@@ -5,3 +5,17 @@ them).  It parses, makes one call into the layers below and prints through :mod:
 that writes to the terminal.  ``main`` loads a verb's module when that verb is called and not before; what a verb needs
 beyond click it imports inside its function.
 """
+
+import sys
+
+
+def start() -> None:
+    """Entry point of both programs: a hook that has nothing to do ends here, before click is loaded."""
+    if sys.argv[1:2] == ["hook"]:
+        from gittrack.hooks.quick import idle
+
+        if idle(sys.argv[2:]):
+            sys.exit(0)
+    from gittrack.cli.main import main
+
+    main()

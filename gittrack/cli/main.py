@@ -28,11 +28,12 @@ VERBS: Final = {
     "reproduce": ("reproduce",),
     "share": ("push", "pull", "fetch", "clone", "sync", "remote"),
     "models by name": ("models",),
+    "work with branches": ("hooks",),
     "take care of the store": ("gc", "fsck", "reindex"),
     "settings and help": ("config", "completion", "help"),
 }
 #: Called by git, not by people.
-HIDDEN: Final = ("textconv",)
+HIDDEN: Final = ("textconv", "hook")
 #: What people type who come from elsewhere, and what it is called here.
 ELSEWHERE: Final = {
     "ls": "log", "list": "log", "runs": "log", "compare": "diff", "delete": "rm", "remove": "rm", "undelete": "restore",

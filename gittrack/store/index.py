@@ -69,12 +69,13 @@ CREATE TABLE runs (
     id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, experiment_id TEXT NOT NULL, user_id TEXT NOT NULL,
     status TEXT NOT NULL, start_time INTEGER NOT NULL, end_time INTEGER, lifecycle_stage TEXT NOT NULL,
     artifact_uri TEXT NOT NULL, run_name TEXT NOT NULL,
-    code_commit TEXT, code_branch TEXT, code_dirty TEXT);
+    code_commit TEXT, code_tree TEXT, code_branch TEXT, code_dirty TEXT);
 CREATE INDEX runs_time ON runs (start_time DESC, run_id);
 CREATE INDEX runs_experiment ON runs (experiment_id, lifecycle_stage, start_time DESC, run_id);
 CREATE INDEX runs_name ON runs (run_name);
 CREATE INDEX runs_status ON runs (status);
 CREATE INDEX runs_commit ON runs (code_commit);
+CREATE INDEX runs_tree ON runs (code_tree);
 CREATE TABLE docs (id INTEGER PRIMARY KEY, doc BLOB NOT NULL);
 CREATE TABLE metrics (
     key INTEGER NOT NULL, owner INTEGER NOT NULL, value REAL, minimum REAL, maximum REAL,
@@ -433,6 +434,16 @@ class Index:
             )
         return sorted({row[0] for row in rows})
 
+    def code_ids(self) -> set[str]:
+        """The id of every commit and tree that a run started from."""
+        rows = self._all("SELECT DISTINCT code_commit FROM runs UNION SELECT DISTINCT code_tree FROM runs")
+        return {row[0] for row in rows if row[0] is not None}
+
+    def tag_keys(self, prefix: str) -> list[str]:
+        """The keys beginning with ``prefix`` under which a run has, or once had, a tag, metric or parameter."""
+        sql = "SELECT name FROM names WHERE substr(name, 1, :size) = :prefix"
+        return [row[0] for row in self._all(sql, {"size": len(prefix), "prefix": prefix})]
+
     # -- experiments -------------------------------------------------------------------------------------------------
 
     def put_experiments(self, experiments: Iterable[Experiment]) -> None:
@@ -758,6 +769,7 @@ class Index:
             row.update(
                 id=row_id,
                 code_commit=_text_or_none(code.get("commit")),
+                code_tree=_text_or_none(code.get("tree")),
                 code_branch=_text_or_none(code.get("branch")),
                 code_dirty=None if dirty is None else str(bool(dirty)).lower(),
             )
@@ -1072,9 +1084,9 @@ def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
 _INSERT: Final = {
     "runs": (
         "INSERT INTO runs (id, run_id, experiment_id, user_id, status, start_time, end_time, lifecycle_stage,"
-        " artifact_uri, run_name, code_commit, code_branch, code_dirty) VALUES (:id, :run_id, :experiment_id, :user_id,"
-        " :status, :start_time, :end_time, :lifecycle_stage, :artifact_uri, :run_name, :code_commit, :code_branch,"
-        " :code_dirty)"
+        " artifact_uri, run_name, code_commit, code_tree, code_branch, code_dirty) VALUES (:id, :run_id,"
+        " :experiment_id, :user_id, :status, :start_time, :end_time, :lifecycle_stage, :artifact_uri, :run_name,"
+        " :code_commit, :code_tree, :code_branch, :code_dirty)"
     ),
     "docs": "INSERT INTO docs (id, doc) VALUES (:id, :doc)",
     "metrics": (

@@ -62,7 +62,7 @@ def runs(draw: st.DrawFn, run_id: str) -> Run:
     )
     code = draw(
         st.fixed_dictionaries(
-            {}, optional={"commit": commits, "branch": texts, "dirty": st.booleans(), "remote": texts}
+            {}, optional={"commit": commits, "tree": commits, "branch": texts, "dirty": st.booleans(), "remote": texts}
         )
     )
     environment = draw(
@@ -168,7 +168,7 @@ run_comparisons = st.one_of(
         ),
         text_tests,
     ),
-    st.builds("{} {}".format, st.sampled_from(("commit", "dirty", "end_time", "branch")), null_tests),
+    st.builds("{} {}".format, st.sampled_from(("commit", "tree", "dirty", "end_time", "branch")), null_tests),
     st.sampled_from(("dirty = 'true'", "dirty != 'true'", "status = 'FINISHED'", "run_id IN ('0run', 'frun', '7run')")),
     st.builds("{} {}".format, st.sampled_from(("start_time", "created", "attributes.end_time")), number_tests),
     st.builds("datasets.{} {}".format, st.sampled_from(("name", "digest", "context")), text_tests),

@@ -8,8 +8,8 @@ backtick; text quoted by ``'`` or ``"``, without escapes; ``= != < <= > >= LIKE 
 
 Beyond it: ``OR``, ``NOT``, parentheses; ``params.lr > 0.01`` (no quotes) compares as numbers, and a parameter that is
 no number meets ``!=`` only; ``IN`` for params, tags and every text attribute; ``metrics.loss.min``, ``.max`` and
-``.last``; ``attributes.commit``, ``.branch`` and ``.dirty`` of the code.  ``NOT`` turns true to false and false to
-true: ``NOT metrics.acc > 0.9`` also matches a run without ``acc``.
+``.last``; ``attributes.commit``, ``.tree``, ``.branch`` and ``.dirty`` of the code.  ``NOT`` turns true to false and
+false to true: ``NOT metrics.acc > 0.9`` also matches a run without ``acc``.
 
 ``metrics.loss.min``: if any run has a metric of that whole name, it is meant, as in MLflow; otherwise the least value
 of ``loss``.  ``metrics."loss.min"`` is always the first, ``metrics."loss".min`` always the second.

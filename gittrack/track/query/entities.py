@@ -85,6 +85,10 @@ def _commit(run: Run) -> str | None:
     return _text(run.code.get("commit"))
 
 
+def _tree(run: Run) -> str | None:
+    return _text(run.code.get("tree"))
+
+
 def _branch(run: Run) -> str | None:
     return _text(run.code.get("branch"))
 
@@ -133,6 +137,7 @@ RUNS: Final = Entity(
         ),
         "end_time": Attribute("end_time", attrgetter("info.end_time"), number=True, nullable=True, operators=ORDERED),
         "commit": Attribute("code_commit", _commit, nullable=True, indexed=True),
+        "tree": Attribute("code_tree", _tree, nullable=True, indexed=True),
         "branch": Attribute("code_branch", _branch, nullable=True),
         "dirty": Attribute("code_dirty", _dirty, nullable=True),
     },

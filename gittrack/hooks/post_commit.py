@@ -1,0 +1,46 @@
+"""post-commit: runs made before their code was committed are linked to the commit; the notes follow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gittrack.errors import ConflictError
+from gittrack.hooks import notes, quick
+from gittrack.store import files
+from gittrack.track import links
+
+if TYPE_CHECKING:
+    from gittrack.track.runs import Tracker
+    from gittrack.types import ObjectId, RunId
+
+
+def link(tracker: Tracker) -> list[RunId]:
+    """Link the runs that ran what HEAD is now, as uncommitted changes; their ids.
+
+    Raises:
+        GittrackError: They cannot be read or written.
+    """
+    head = tracker.repo.git.head()
+    linked = [] if head is None else links.link_same_code(tracker, head)
+    settle(tracker, linked, [] if head is None else [head])
+    return linked
+
+
+def settle(tracker: Tracker, linked: Sequence[RunId], new: Sequence[ObjectId]) -> None:
+    """Commit the links, bring the notes up to date, and leave for ``quick`` what there is.
+
+    Args:
+        tracker: The clone's.
+        linked: The runs that got links.
+        new: Commits that were made just now.
+    """
+    repo = tracker.repo
+    if linked:
+        tracker.close()
+    stamp = quick.fingerprint(str(repo.paths.common_dir))
+    with contextlib.suppress(ConflictError):  # another hook writes the notes just now
+        notes.refresh(tracker, new)
+    known = [key[len(links.LINK_TAG) :] for key in repo.index.tag_keys(links.LINK_TAG)]
+    files.write_atomic(repo.root / quick.SEEN, quick.seen_text(stamp, sorted({*repo.index.code_ids(), *known})))

@@ -1,0 +1,239 @@
+"""A gate: a metric may not get worse than it was, by more than a tolerance.  Knows runs and numbers, no settings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from gittrack.errors import InvalidValueError
+from gittrack.store import gateway
+from gittrack.track import links
+from gittrack.types import ObjectId
+
+if TYPE_CHECKING:
+    from gittrack.store.repo import Repo
+    from gittrack.track.runs import Tracker
+    from gittrack.types import Run
+
+MAX: Final = "max"  #: more is better
+MIN: Final = "min"  #: less is better
+_KEYS: Final = ("metric", "direction", "tolerance", "base", "where", "require-run")
+#: How far back from the merge base a commit with runs is looked for.
+REACH: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much worse is still good: a share of the baseline, or an absolute amount."""
+
+    value: float
+    relative: bool
+
+    def of(self, baseline: float) -> float:
+        """The absolute amount for a baseline."""
+        return abs(baseline) * self.value if self.relative else self.value
+
+    def __str__(self) -> str:
+        return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One gate.
+
+    Attributes:
+        metric: The metric that counts, by its last value.
+        direction: ``MAX`` if more is better, ``MIN`` if less is.
+        tolerance: How much worse it may be.
+        base: The branch to compare with; None: the one that the remote calls its default, or main or master.
+        where: Only runs that match this filter count.
+        require_run: The hook refuses a commit whose code no run has tried.
+    """
+
+    metric: str
+    direction: str = MAX
+    tolerance: Amount = Amount(0.0, False)
+    base: str | None = None
+    where: str = ""
+    require_run: bool = False
+
+    def worse(self, baseline: float, value: float) -> float:
+        """By how much ``value`` is worse than the baseline; negative if it is better, infinite if it is no number."""
+        if math.isnan(value):
+            return math.inf
+        return value - baseline if self.direction == MIN else baseline - value
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a gate says.
+
+    Attributes:
+        rule: The gate.
+        run: The best run of the code that is judged; None if there is none.
+        value: Its metric.
+        baseline: The run that it is compared with; None if there is none.
+        before: Its metric.
+        commit: The baseline's commit.
+    """
+
+    rule: Rule
+    run: Run | None = None
+    value: float | None = None
+    baseline: Run | None = None
+    before: float | None = None
+    commit: ObjectId | None = None
+
+    @property
+    def failed(self) -> bool:
+        """True if the metric is worse than the tolerance allows."""
+        if self.value is None or self.before is None:
+            return False
+        worse = self.rule.worse(self.before, self.value)
+        # What is worse by exactly the tolerance is not refused for how numbers are rounded.
+        return worse > 0 and worse > self.rule.tolerance.of(self.before) * (1 + 1e-9) + 1e-12 * abs(self.before)
+
+
+def amount(text: object) -> Amount:
+    """``1%`` or ``0.01`` as an amount.  Raises InvalidValueError."""
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(%?)\s*", str(text))
+    try:
+        value = float(match[1]) if match else math.nan
+    except ValueError:
+        value = math.nan
+    if match is None or not 0 <= value < math.inf:
+        raise InvalidValueError(
+            f"`{text!s:.40}` is no amount", hint="write `1%` of the value, or a number such as 0.01"
+        )
+    return Amount(value / 100 if match[2] else value, bool(match[2]))
+
+
+def direction(text: object, metric: str) -> str:
+    """``MAX`` or ``MIN`` from the word for it; without one, what the metric's name says.  Raises InvalidValueError."""
+    if text is None:
+        return MIN if re.search(r"loss|error|\berr\b|mae|mse|rmse|perplexity|wer\b|latency", metric.lower()) else MAX
+    if text not in (MAX, MIN):
+        raise InvalidValueError(f"direction is `{text!s:.40}`", hint="`max` if more is better, `min` if less is")
+    return str(text)
+
+
+def rules(table: object) -> list[Rule]:
+    """The gates of `[tool.gittrack.gate]`, or of several `[[tool.gittrack.gate]]`.  Raises InvalidValueError."""
+    where = "tool.gittrack.gate"
+    tables = table if isinstance(table, list) else [table]
+    found = []
+    for one in tables:
+        if not isinstance(one, Mapping) or not isinstance(one.get("metric"), str):
+            raise InvalidValueError(
+                f"`{where}` in pyproject.toml names no metric", hint='write metric = "val_accuracy"'
+            )
+        if unknown := [key for key in one if key not in _KEYS]:
+            raise InvalidValueError(f"`{where}` has `{unknown[0]:.80}`", hint=f"it takes {', '.join(_KEYS)}")
+        found.append(_rule(one))
+    return found
+
+
+def _rule(table: Mapping[str, Any]) -> Rule:
+    for key in ("base", "where"):
+        if not isinstance(table.get(key, ""), str):
+            raise InvalidValueError(f"`tool.gittrack.gate.{key}` in pyproject.toml is no text")
+    return Rule(
+        table["metric"],
+        direction(table.get("direction"), table["metric"]),
+        amount(table.get("tolerance", 0)),
+        table.get("base"),
+        table.get("where", ""),
+        table.get("require-run", False) is True,
+    )
+
+
+# -- judging -----------------------------------------------------------------------------------------------------------
+
+
+def judge(tracker: Tracker, rule: Rule, runs: Iterable[Run], base: ObjectId | None) -> Verdict:
+    """Compare the best of ``runs`` with the best run of ``base``, or of the nearest commit before it that has one."""
+    matching = _matching(tracker, rule, runs)
+    run = best(rule, matching)
+    baseline, commit = (None, None) if base is None else _baseline(tracker, rule, base)
+    return Verdict(
+        rule,
+        run,
+        None if run is None else run.data.metrics[rule.metric],
+        baseline,
+        None if baseline is None else baseline.data.metrics[rule.metric],
+        commit,
+    )
+
+
+def best(rule: Rule, runs: Iterable[Run]) -> Run | None:
+    """The run with the best value of the rule's metric; one whose value is no number only if there is no other."""
+    having = [run for run in runs if rule.metric in run.data.metrics]
+    sign = 1 if rule.direction == MAX else -1
+
+    def rank(run: Run) -> tuple[bool, float]:
+        value = run.data.metrics[rule.metric]
+        return (not math.isnan(value), 0.0 if math.isnan(value) else sign * value)
+
+    return max(having, key=rank, default=None)
+
+
+def _matching(tracker: Tracker, rule: Rule, runs: Iterable[Run]) -> list[Run]:
+    runs = list(runs)
+    if not rule.where:
+        return runs
+    ids = {run.info.run_id for run in links.all_runs(tracker, rule.where)}
+    return [run for run in runs if run.info.run_id in ids]
+
+
+def _baseline(tracker: Tracker, rule: Rule, base: ObjectId) -> tuple[Run | None, ObjectId | None]:
+    """The best run of the nearest commit at or before ``base`` that has one, along first parents."""
+    for commit, _ in history(tracker.repo, base, REACH):
+        exact = [one.run for one in links.runs_of(tracker, commit) if one.how == links.EXACT]
+        found = best(rule, _matching(tracker, rule, exact))
+        if found is not None and not math.isnan(found.data.metrics[rule.metric]):
+            return found, commit
+    return None, None
+
+
+# -- commits -----------------------------------------------------------------------------------------------------------
+
+
+def history(repo: Repo, commit: str, limit: int | None = None) -> list[tuple[ObjectId, ObjectId]]:
+    """(commit, tree) of a commit and those before it, along first parents, newest first.  Raises GitError."""
+    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
+    most = [] if limit is None else [f"--max-count={limit}"]
+    out = git.run("rev-list", "--first-parent", "--format=%H %T", *most, "--end-of-options", gateway.rev(commit), "--")
+    rows = [line.split() for line in out.decode().splitlines() if not line.startswith("commit ")]
+    return [(ObjectId(row[0]), ObjectId(row[1])) for row in rows]
+
+
+def resolve(repo: Repo, rev: str) -> ObjectId:
+    """The commit that a person means.  Raises InvalidValueError for what is no commit."""
+    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
+    found = git.call("rev-parse", "--verify", "--quiet", "--end-of-options", f"{gateway.rev(rev)}^{{commit}}")
+    oid = found.stdout.decode().strip().splitlines()
+    if found.status or not oid:
+        raise InvalidValueError(f"`{rev:.80}` is no commit", hint="a branch, a tag or the id of a commit")
+    return ObjectId(oid[-1])
+
+
+def default_base(repo: Repo) -> str | None:
+    """The branch that others are compared with: the remote's default, else main or master; None without any."""
+    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
+    named = git.call("symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD").stdout.decode().strip()
+    names = [*filter(None, [named]), "origin/main", "origin/master", "main", "master"]
+    for name in names:
+        where = "refs/remotes/" if "/" in name else "refs/heads/"
+        if repo.git.ref(f"{where}{name}") is not None:
+            return name
+    return None
+
+
+def merge_base(repo: Repo, base: str, commit: ObjectId) -> ObjectId | None:
+    """Where two histories part; None if they have nothing in common.  Raises InvalidValueError, GitError."""
+    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
+    found = git.call("merge-base", "--end-of-options", resolve(repo, base), commit).stdout.decode().split()
+    return ObjectId(found[0]) if found else None
