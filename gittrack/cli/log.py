@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -11,11 +12,12 @@ import click
 from gittrack.cli import common, output, render
 
 if TYPE_CHECKING:
+    from gittrack.track.runs import Tracker
     from gittrack.types import Run
 
 
 #: Options that take the next word as their value.
-_VALUED = ("-n", "--max-count", "-e", "--experiment", "--format", "--color")
+_VALUED = ("-n", "--max-count", "-e", "--experiment", "--branch", "--format", "--color")
 
 
 class _Log(common.Verb):
@@ -40,6 +42,7 @@ class _Log(common.Verb):
 @click.option("--oneline", is_flag=True, help="One line per run: id, name, experiment, metrics.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Also deleted runs.")
 @click.option("--reverse", is_flag=True, help="Oldest first.")
+@click.option("--branch", metavar="REV", help="Only runs of the commits of this branch, or of a range `main..topic`.")
 @common.experiment_option
 @common.format_option
 @common.json_option
@@ -48,6 +51,7 @@ def command(
     oneline: bool,
     everything: bool,
     reverse: bool,
+    branch: str | None,
     experiments: tuple[str, ...],
     template: str | None,
     as_json: bool,
@@ -59,7 +63,11 @@ def command(
     from gittrack.types import ViewType
 
     lines = renderer(oneline, template)
-    nothing = "no runs" if experiments or limit == 0 else "no runs yet; `gittrack run -- python train.py` records one"
+    nothing = (
+        "no runs"
+        if experiments or branch or limit == 0
+        else "no runs yet; `gittrack run -- python train.py` records one"
+    )
     with common.tracker() as opened:
         names = common.experiment_names(opened)
         runs = common.pages(
@@ -67,9 +75,19 @@ def command(
             experiments=experiments,
             view=ViewType.ALL if everything else ViewType.ACTIVE_ONLY,
             order_by=["attributes.start_time ASC"] if reverse else None,
-            limit=limit,
+            limit=limit if branch is None else None,
         )
+        if branch is not None:
+            runs = islice(_of_branch(opened, branch, runs), limit)
         show(runs, names, lines, as_json, cleaned=template is not None, nothing=nothing)
+
+
+def _of_branch(opened: Tracker, revs: str, runs: Iterator[Run]) -> Iterator[Run]:
+    """Those of ``runs`` that belong to a commit of the branch."""
+    from gittrack.track import commits, links
+
+    reachable = commits.reachable(opened.repo, revs)
+    return (run for run in runs if links.how(opened.repo, run, reachable) is not None)
 
 
 def renderer(oneline: bool, template: str | None) -> Callable[[Run, Mapping[str, str]], Iterator[str] | list[str]]:

@@ -28,7 +28,7 @@ VERBS: Final = {
     "reproduce": ("reproduce",),
     "share": ("push", "pull", "fetch", "clone", "sync", "remote"),
     "models by name": ("models",),
-    "work with branches": ("hooks",),
+    "commits and branches": ("which", "report", "gate", "bisect", "hooks"),
     "take care of the store": ("gc", "fsck", "reindex"),
     "settings and help": ("config", "completion", "help"),
 }

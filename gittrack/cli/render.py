@@ -45,7 +45,7 @@ PLACEHOLDERS: Final[dict[str, Callable[[Run, Mapping[str, str]], str]]] = {
     "c": lambda run, names: (run.commit or "")[:SHORT],
     "B": lambda run, names: str(run.code.get("commit") or ""),
     "b": lambda run, names: str(run.code.get("commit") or "")[:SHORT],
-    "M": lambda run, names: pairs(_metrics(run)),
+    "M": lambda run, names: pairs(metrics(run)),
     "P": lambda run, names: pairs(run.data.params.items()),
     "n": lambda run, names: "\n",
     "%": lambda run, names: "%",
@@ -83,7 +83,7 @@ def pairs(items: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"{key}={value}" for key, value in items)
 
 
-def _metrics(run: Run) -> Iterator[tuple[str, str]]:
+def metrics(run: Run) -> Iterator[tuple[str, str]]:
     """The metrics worth a place in a summary; what a model does on the data it was trained on matters least."""
     shown = [key for key in run.data.metrics if not key.startswith("system/")]
     shown.sort(key=lambda key: (key.startswith("training_"), key))
@@ -104,7 +104,7 @@ def oneline(run: Run, names: Mapping[str, str]) -> str:
         *(output.style(word, status_style(word) if word in _STATUS_STYLE else "red") for word in unusual),
     ]
     limit, used = output.columns(), text.width(text.clean(plain))
-    for key, value in list(_metrics(run))[:_IN_LOG]:
+    for key, value in list(metrics(run))[:_IN_LOG]:
         metric = f"{key}={value}"
         used += 1 + text.width(text.clean(metric))
         if limit is not None and used > limit:
@@ -146,7 +146,7 @@ def block(run: Run, names: Mapping[str, str]) -> Iterator[str]:
     note = run.data.tags.get(NOTE_TAG, "")
     body = [text.clean_lines(note)[0]] if note else []
     limit = output.columns()
-    for items in (list(_metrics(run)), sorted(run.data.params.items())):
+    for items in (list(metrics(run)), sorted(run.data.params.items())):
         shown = [f"{key}={value if len(value) <= _VALUE else value[: _VALUE - 1] + '…'}" for key, value in items]
         more = [f"… and {len(items) - _IN_LOG} more"] if len(items) > _IN_LOG else []
         body += text.wrapped([*shown[:_IN_LOG], *more], None if limit is None else limit - 4)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gittrack import config
-from gittrack.track import gate
+from gittrack.track import commits, gate
 
 if TYPE_CHECKING:
     from gittrack.track.runs import Tracker
@@ -36,8 +36,8 @@ def verdicts(
     """
     runs, found = list(runs), []
     for rule in rules:
-        name = base or rule.base or gate.default_base(tracker.repo)
-        at = None if name is None or commit is None else gate.merge_base(tracker.repo, name, commit)
+        name = base or rule.base or commits.default_base(tracker.repo)
+        at = None if name is None or commit is None else commits.merge_base(tracker.repo, name, commit)
         found.append(gate.judge(tracker, rule, runs, at))
     return found
 

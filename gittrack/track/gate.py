@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import InvalidValueError
-from gittrack.store import gateway
-from gittrack.track import links
+from gittrack.track import commits, links
 from gittrack.types import ObjectId
 
 if TYPE_CHECKING:
-    from gittrack.store.repo import Repo
     from gittrack.track.runs import Tracker
     from gittrack.types import Run
 
@@ -190,50 +188,9 @@ def _matching(tracker: Tracker, rule: Rule, runs: Iterable[Run]) -> list[Run]:
 
 def _baseline(tracker: Tracker, rule: Rule, base: ObjectId) -> tuple[Run | None, ObjectId | None]:
     """The best run of the nearest commit at or before ``base`` that has one, along first parents."""
-    for commit, _ in history(tracker.repo, base, REACH):
+    for commit, _ in commits.history(tracker.repo, base, REACH):
         exact = [one.run for one in links.runs_of(tracker, commit) if one.how == links.EXACT]
         found = best(rule, _matching(tracker, rule, exact))
         if found is not None and not math.isnan(found.data.metrics[rule.metric]):
             return found, commit
     return None, None
-
-
-# -- commits -----------------------------------------------------------------------------------------------------------
-
-
-def history(repo: Repo, commit: str, limit: int | None = None) -> list[tuple[ObjectId, ObjectId]]:
-    """(commit, tree) of a commit and those before it, along first parents, newest first.  Raises GitError."""
-    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
-    most = [] if limit is None else [f"--max-count={limit}"]
-    out = git.run("rev-list", "--first-parent", "--format=%H %T", *most, "--end-of-options", gateway.rev(commit), "--")
-    rows = [line.split() for line in out.decode().splitlines() if not line.startswith("commit ")]
-    return [(ObjectId(row[0]), ObjectId(row[1])) for row in rows]
-
-
-def resolve(repo: Repo, rev: str) -> ObjectId:
-    """The commit that a person means.  Raises InvalidValueError for what is no commit."""
-    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
-    found = git.call("rev-parse", "--verify", "--quiet", "--end-of-options", f"{gateway.rev(rev)}^{{commit}}")
-    oid = found.stdout.decode().strip().splitlines()
-    if found.status or not oid:
-        raise InvalidValueError(f"`{rev:.80}` is no commit", hint="a branch, a tag or the id of a commit")
-    return ObjectId(oid[-1])
-
-
-def default_base(repo: Repo) -> str | None:
-    """The branch that others are compared with: the remote's default, else main or master; None without any."""
-    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
-    named = git.call("symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD").stdout.decode().strip()
-    names = [*filter(None, [named]), "origin/main", "origin/master", "main", "master"]
-    for name in names:
-        where = "refs/remotes/" if "/" in name else "refs/heads/"
-        if repo.git.ref(f"{where}{name}") is not None:
-            return name
-    return None
-
-
-def merge_base(repo: Repo, base: str, commit: ObjectId) -> ObjectId | None:
-    """Where two histories part; None if they have nothing in common.  Raises InvalidValueError, GitError."""
-    git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
-    found = git.call("merge-base", "--end-of-options", resolve(repo, base), commit).stdout.decode().split()
-    return ObjectId(found[0]) if found else None
