@@ -1,0 +1,241 @@
+"""Installing hooks: beside others', never over them; taking them out again."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import gittrack
+from gittrack.errors import NotARepositoryError, NotFoundError, StateError
+from gittrack.hooks import NAMES, install
+from gittrack.hooks.install import BEFORE, REMOVED
+from tests.cli.conftest import Cli
+from tests.conftest import MakeRepo, Sandbox
+
+SOURCE = Path(gittrack.__file__).parents[1]
+
+
+def states(sandbox: Sandbox) -> dict[str, str]:
+    return {one.name: one.state for one in install.status(sandbox.paths)}
+
+
+def done(found: list[install.Done]) -> dict[str, str]:
+    return {one.name: one.what for one in found}
+
+
+def test_installing_twice_and_taking_out(any_repo: Sandbox) -> None:
+    paths = any_repo.paths
+    before = sorted(path.name for path in (paths.common_dir / "hooks").glob("*"))
+    assert done(install.install(paths)) == dict.fromkeys(NAMES, "installed")
+    assert states(any_repo) == dict.fromkeys(NAMES, "installed")
+    for name in NAMES:
+        path = paths.common_dir / "hooks" / name
+        assert os.access(path, os.X_OK)
+        assert path.read_bytes() == install.script(name)
+    assert done(install.install(paths)) == dict.fromkeys(NAMES, "unchanged")
+    assert done(install.uninstall(paths)) == dict.fromkeys(NAMES, "removed")
+    assert done(install.uninstall(paths)) == dict.fromkeys(NAMES, "absent")
+    assert sorted(path.name for path in (paths.common_dir / "hooks").glob("*")) == before
+
+
+def test_a_dry_run_changes_nothing(git_repo: Sandbox) -> None:
+    mine = git_repo.write(".git/hooks/pre-commit", "#!/bin/sh\nexit 0\n")
+    assert done(install.install(git_repo.paths, dry_run=True)) == dict.fromkeys(NAMES, "installed")
+    assert [path.name for path in mine.parent.iterdir()] == ["pre-commit"]
+    install.install(git_repo.paths)
+    assert done(install.uninstall(git_repo.paths, dry_run=True)) == dict.fromkeys(NAMES, "removed")
+    assert states(git_repo) == dict.fromkeys(NAMES, "installed")
+
+
+def test_one_hook_of_five(git_repo: Sandbox) -> None:
+    assert done(install.install(git_repo.paths, ["post-commit"])) == {"post-commit": "installed"}
+    assert states(git_repo)["pre-commit"] == "not installed"
+    with pytest.raises(NotFoundError, match="no hook `pre-comit`"):
+        install.install(git_repo.paths, ["pre-comit"])
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_existing_hook_is_kept_and_comes_back(git_repo: Sandbox, tmp_path: Path, link: bool) -> None:
+    folder = git_repo.path / ".git" / "hooks"
+    folder.mkdir(exist_ok=True)
+    target = tmp_path / "elsewhere"
+    target.write_text("#!/bin/sh\necho mine\n")
+    target.chmod(0o755)
+    hook = folder / "pre-commit"
+    if link:
+        hook.symlink_to(target)
+    else:
+        shutil.copy(target, hook)
+    assert states(git_repo)["pre-commit"] == "other"
+    install.install(git_repo.paths)
+    assert install.status(git_repo.paths)[0] == install.Hook("pre-commit", "installed", before=True)
+    kept = folder / f"pre-commit{BEFORE}"
+    assert kept.is_symlink() is link
+    assert kept.read_text() == target.read_text() == "#!/bin/sh\necho mine\n"  # nothing was written through the link
+    assert not hook.is_symlink()
+    install.install(git_repo.paths)  # again: the kept one stays
+    assert kept.read_text() == "#!/bin/sh\necho mine\n"
+    install.uninstall(git_repo.paths)
+    assert hook.is_symlink() is link
+    assert hook.read_text() == "#!/bin/sh\necho mine\n"
+    assert not os.path.lexists(kept)
+
+
+def test_two_earlier_hooks_are_one_too_many(git_repo: Sandbox) -> None:
+    git_repo.write(f".git/hooks/pre-commit{BEFORE}", "#!/bin/sh\n")
+    git_repo.write(".git/hooks/pre-commit", "#!/bin/sh\necho other\n")
+    found = install.install(git_repo.paths)
+    assert found[0].what == "refused"
+    assert (git_repo.path / ".git/hooks/pre-commit").read_text() == "#!/bin/sh\necho other\n"
+
+
+def test_a_dangling_symlink_is_somebodys_hook(git_repo: Sandbox) -> None:
+    hook = git_repo.path / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.symlink_to("/nowhere/at/all")
+    install.install(git_repo.paths)
+    assert not hook.is_symlink()
+    assert (hook.parent / f"pre-commit{BEFORE}").is_symlink()
+
+
+def test_a_folder_of_hooks_that_is_a_symlink_is_not_followed(git_repo: Sandbox, tmp_path: Path) -> None:
+    hooks = git_repo.path / ".git" / "hooks"
+    shutil.rmtree(hooks, ignore_errors=True)
+    (tmp_path / "elsewhere").mkdir()
+    hooks.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateError, match="is a symlink"):
+        install.install(git_repo.paths)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "who"),
+    [
+        ("#!/usr/bin/env bash\n# File generated by pre-commit: https://pre-commit.com\n", "the pre-commit framework"),
+        ('#!/bin/sh\ncall_lefthook run "pre-commit" "$@"\n', "lefthook"),
+        ('#!/bin/sh\n# husky\n. "$(dirname "$0")/husky.sh"\n', "husky"),
+    ],
+)
+def test_hooks_of_a_manager_are_left_to_it(git_repo: Sandbox, text: str, who: str) -> None:
+    hook = git_repo.write(".git/hooks/pre-commit", text)
+    found = install.install(git_repo.paths)
+    assert found[0].what == "refused"
+    assert who in found[0].note
+    assert hook.read_text() == text
+    assert [one.what for one in found[1:]] == ["installed"] * 4
+
+
+@pytest.mark.parametrize(("scope", "value"), [("--local", ".husky/_"), ("--global", "/etc/team-hooks")])
+def test_core_hooks_path_belongs_to_somebody_else(git_repo: Sandbox, cli: Cli, scope: str, value: str) -> None:
+    git_repo.git("config", scope, "core.hooksPath", value)
+    answer = cli("-C", str(git_repo.path), "hooks", "install")
+    assert answer.status == 1
+    assert f"core.hooksPath is `{value}`" in answer.err
+    assert "gittrack hook NAME" in answer.err
+    assert not list((git_repo.path / ".git").glob("hooks/*"))
+    assert cli("-C", str(git_repo.path), "hooks", "status", "--json").out.count("core.hooksPath") == 1
+    # the repository's own folder, named outright, is no obstacle
+    git_repo.git("config", scope, "core.hooksPath", str(git_repo.path / ".git" / "hooks"))
+    assert cli("-C", str(git_repo.path), "hooks", "install").status == 0
+
+
+def test_the_line_for_somebody_elses_hooks_works(git_repo: Sandbox, program: Path) -> None:
+    git_repo.write(".husky/pre-commit", '#!/bin/sh\ngittrack hook pre-commit "$@" || [ $? -ne 10 ]\n').chmod(0o755)
+    git_repo.git("config", "core.hooksPath", ".husky")
+    git_repo.commit("fine", a_txt="x")
+    git_repo.write(".gittrack/x", "x")
+    git_repo.git("add", "--force", ".gittrack/x")
+    assert "would be committed" in subprocess.run(
+        ["git", "commit", "-qm", "x"], cwd=git_repo.path, capture_output=True, text=True, check=False
+    ).stderr  # fmt: skip
+    (program / "gittrack").write_text("#!/bin/sh\nexit 1\n")
+    git_repo.git("commit", "-qm", "gittrack fails")
+
+
+def test_where_nobody_commits(make_repo: MakeRepo, cli: Cli) -> None:
+    with pytest.raises(NotARepositoryError, match="no work tree"):
+        install.install(make_repo("bare").paths)
+    plain = make_repo("plain")
+    assert cli("-C", str(plain.path), "hooks", "install").status == 1
+
+
+def test_a_script_of_ours_that_was_changed_is_renewed_or_kept_aside(git_repo: Sandbox) -> None:
+    install.install(git_repo.paths)
+    hook = git_repo.path / ".git" / "hooks" / "post-commit"
+    hook.write_bytes(hook.read_bytes() + b"echo my own line\n")
+    assert states(git_repo)["post-commit"] == "outdated"
+    found = {one.name: one for one in install.uninstall(git_repo.paths)}
+    assert REMOVED in found["post-commit"].note
+    assert not hook.exists()
+    assert "my own line" in hook.with_name(f"post-commit{REMOVED}").read_text()
+
+
+def test_what_the_command_line_says(git_repo: Sandbox, cli: Cli, program: Path) -> None:
+    at = ("-C", str(git_repo.path), "hooks")
+    assert cli(*at).out.count("not installed") == 5
+    assert cli(*at, "install", "--dry-run").out.splitlines()[0] == "hook                would be"
+    git_repo.write(".git/hooks/pre-push", "#!/bin/sh\n").chmod(0o755)
+    answer = cli(*at, "install")
+    assert answer.status == 0
+    assert "pre-push            installed  runs pre-push.before-gittrack first" in answer.out
+    assert cli(*at, "status").out.count("installed") == 5
+    answer = cli(*at, "uninstall", "pre-push")
+    assert "the hook that was there before is back" in answer.out
+
+
+def test_scripts_are_short_and_a_shell_can_read_them() -> None:
+    for name in NAMES:
+        text = install.script(name)
+        assert len(text.splitlines()) <= 12
+        assert text.startswith(b"#!/bin/sh\n" + install.MARK + name.encode())
+        assert f"gittrack hook {name}".encode() in text
+        checked = subprocess.run(["sh", "-n"], input=text, capture_output=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, b"")
+        if shutil.which("dash"):
+            assert subprocess.run(["dash", "-n"], input=text, check=False).returncode == 0
+
+
+def test_the_wheel_carries_the_scripts(tmp_path: Path) -> None:
+    if find_spec("hatchling") is None:
+        pytest.skip("hatchling, which builds the wheel, is not installed")
+    made = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=SOURCE, capture_output=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in NAMES:
+            assert archive.read(f"gittrack/hooks/scripts/{name}") == install.script(name)
+
+
+def test_the_pre_commit_framework(git_repo: Sandbox, program: Path) -> None:
+    """Under https://pre-commit.com itself, with our hooks as `repo: local`, so that no network is needed."""
+    if find_spec("pre_commit") is None:
+        pytest.skip("the pre-commit framework is not installed")
+    import yaml
+
+    hooks = yaml.safe_load((SOURCE / ".pre-commit-hooks.yaml").read_text())
+    for hook in hooks:
+        hook["language"] = "system"  # `gittrack` is on the PATH; the real one makes an environment of its own
+    config = {"repos": [{"repo": "local", "hooks": hooks}]}
+    git_repo.write(".pre-commit-config.yaml", yaml.safe_dump(config))
+    git_repo.git("add", ".pre-commit-config.yaml")
+    framework = [sys.executable, "-m", "pre_commit"]
+    types = [f"--hook-type={name}" for name in ("pre-commit", "post-commit", "prepare-commit-msg")]
+    subprocess.run([*framework, "install", *types], cwd=git_repo.path, check=True, capture_output=True)
+    git_repo.git("commit", "-qm", "fine")
+    git_repo.write("big.bin", b"\0" * (10 * 2**20 + 1))
+    git_repo.git("add", "big.bin")
+    stopped = subprocess.run(
+        ["git", "commit", "-qm", "big"], cwd=git_repo.path, capture_output=True, text=True, check=False
+    )
+    assert stopped.returncode == 1
+    assert "`big.bin (10 MiB)` would be committed" in stopped.stdout + stopped.stderr
+    found = install.install(git_repo.paths)  # and ours leave its hooks alone
+    assert {one.name: one.what for one in found}["pre-commit"] == "refused"
