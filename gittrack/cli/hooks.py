@@ -21,7 +21,7 @@ _STYLES = {"installed": "green", "updated": "green", "removed": "green", "refuse
 
 @click.group(cls=common.VerbGroup, default="status")
 def command() -> None:
-    """Install git hooks that keep runs and commits together; take them out; say how they stand.
+    """Install git hooks that keep runs and commits together.
 
     Without a further word it says how they stand. `gittrack help hooks` tells what each hook does.
     """

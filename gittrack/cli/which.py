@@ -19,7 +19,7 @@ _WORDS: Final = {"exact": "", "changed": "with uncommitted changes", "earlier": 
 @common.format_option
 @common.json_option
 def command(commit: str, template: str | None, as_json: bool) -> int:
-    """List the runs of a commit: which ones tried this code?
+    """List the runs of a commit.
 
     COMMIT is a branch, a tag or an id; HEAD if it is left out. First the runs that ran exactly its files (also before
     it was committed, or on another commit with the same files), then those that ran it with uncommitted changes, then
