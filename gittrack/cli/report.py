@@ -45,9 +45,9 @@ def command(
 ) -> None:
     """Write a report for a pull request.
 
-    Markdown: what became of metrics, parameters and code. COMMIT (HEAD if left out) is compared with its merge base with
-    the other branch. Of each side the newest run speaks, or the best by the metric of `--metric` or of the first gate
-    in pyproject.toml; where the commit itself has no run, that of the nearest commit before it.
+    Markdown: what became of metrics, parameters and code. COMMIT (HEAD if left out) is compared with its merge base
+    with the other branch. Of each side the newest run speaks, or the best by the metric of `--metric` or of the first
+    gate in pyproject.toml; where the commit itself has no run, that of the nearest commit before it.
     """
     from gittrack.errors import InvalidValueError
     from gittrack.hooks import gates

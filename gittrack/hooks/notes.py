@@ -68,7 +68,7 @@ def _write(tracker: Tracker, commits: Iterable[ObjectId]) -> int:
     git = tracker.repo.git
     batch, old = git.batch(), git.ref(REF)
     folders: dict[str, dict[str, ObjectId]] = {}
-    changes = {oid: text(links.runs_of(tracker, oid)) for oid in commits}
+    changes = {oid: text(links.runs_of(tracker, oid, 2 * _RUNS)) for oid in commits}
     table = {} if old is None else {n: (m, o) for n, m, o in git.list_tree(git.read_commit(old).tree)}
     done = 0
     for oid, note in changes.items():
@@ -115,7 +115,7 @@ def text(found: Iterable[links.Link]) -> str:
     runs = list(found)
     lines = [_line(one) for one in runs[:_RUNS]]
     if len(runs) > _RUNS:
-        lines.append(f"and {len(runs) - _RUNS} more: `gittrack which` lists them")
+        lines.append("and more: `gittrack which` lists them")
     return "".join(line + "\n" for line in lines)
 
 

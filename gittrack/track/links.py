@@ -10,6 +10,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gittrack.errors import NotFoundError
@@ -28,6 +29,7 @@ LINK_TAG: Final = "gittrack.commit."
 EXACT: Final = "exact"  #: it ran the files of the commit
 CHANGED: Final = "changed"  #: it ran them with changes that were not committed
 EARLIER: Final = "earlier"  #: it ran a commit that this one replaced: amended, rebased, squashed
+_PAGE: Final = 200  #: runs that are read at a time
 ORDER: Final = (EXACT, CHANGED, EARLIER)
 
 
@@ -60,8 +62,13 @@ def exact_tree(repo: Repo, run: Run) -> ObjectId | None:
     return None if unchanged else ObjectId(tree)  # a tracked file had changed, and was too large to be taken
 
 
-def runs_of(tracker: Tracker, commit: ObjectId) -> list[Link]:
+def runs_of(tracker: Tracker, commit: ObjectId, limit: int | None = None) -> list[Link]:
     """The runs of a commit, the closest first and of those the newest.  Deleted runs are left out.
+
+    Args:
+        tracker: Where the runs are.
+        commit: The commit.
+        limit: Look only at about so many of the newest runs: a sweep can have thousands.
 
     Raises:
         NotFoundError: git has no such commit.
@@ -70,7 +77,7 @@ def runs_of(tracker: Tracker, commit: ObjectId) -> list[Link]:
     found = {
         run.info.run_id: Link(run, _how(tracker.repo, run, commit, tree))
         for condition in (f"attributes.commit = '{commit}'", f"attributes.tree = '{tree}'", _is_linked(commit))
-        for run in all_runs(tracker, condition)
+        for run in islice(all_runs(tracker, condition), limit)
     }
     links = [one for one in found.values() if one.how]
     return sorted(links, key=lambda one: (ORDER.index(one.how), -one.run.info.start_time, one.run.info.run_id))
@@ -105,7 +112,7 @@ def all_runs(tracker: Tracker, filter_string: str = "") -> Iterator[Run]:
     """Every run that matches and is not deleted, newest first, read page by page."""
     token: str | None = None
     while True:
-        page = tracker.search_runs(filter_string=filter_string, page_token=token)
+        page = tracker.search_runs(filter_string=filter_string, max_results=_PAGE, page_token=token)
         yield from page
         token = page.token
         if token is None:

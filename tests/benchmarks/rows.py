@@ -7,6 +7,7 @@ from typing import Final
 
 from tests.benchmarks import (
     artifact_rows,
+    hook_rows,
     logging_rows,
     model_rows,
     reading_rows,
@@ -28,6 +29,7 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "log_model": model_rows.log_model,
     "points": logging_rows.points,
     "crowd": logging_rows.crowd,
+    "hooks": hook_rows.hooks,
     "serving": serving_rows.serving,
     "serving-mixed": serving_rows.serving_mixed,
 }
