@@ -106,7 +106,7 @@ def _recorded(opened: Tracker, commit: ObjectId) -> tuple[list[str], str]:
     """Command and folder of the newest run of the bad commit.  Raises ReproductionError if there is none."""
     from gittrack.track import links, reproduce
 
-    runs = [one.run for one in links.runs_of(opened, commit) if one.how == links.EXACT]
+    runs = [one.run for one in links.runs_of(opened, commit) if one.how in links.TRIED]
     if not runs:
         raise ReproductionError(
             f"no run of `{commit[: common.SHORT]}` tells how to make one", hint="give the command after `--`"

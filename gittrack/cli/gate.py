@@ -47,7 +47,7 @@ def command(
                 "there is no gate", hint="`--metric KEY`, or a table `[tool.gittrack.gate]` in pyproject.toml"
             )
         oid = commits.resolve(opened.repo, commit)
-        runs = [one.run for one in links.runs_of(opened, oid) if one.how == links.EXACT]
+        runs = [one.run for one in links.runs_of(opened, oid) if one.how in links.TRIED]
         found = gates.verdicts(opened, rules, runs, oid, base)
     bad = [one for one in found if one.failed or one.run is None]
     if as_json:

@@ -67,7 +67,7 @@ def command(
             raise InvalidValueError(f"`{name}` and `{commit}` have no history in common", hint="name another `--base`")
         label = (opened.repo.git.head_branch() or "HEAD") if commit == "HEAD" else commit
         sides = (_side(opened, name, parting, rule, where), _side(opened, label, head, rule, where))
-        runs = [one.run for one in links.runs_of(opened, head) if one.how == links.EXACT]
+        runs = [one.run for one in links.runs_of(opened, head) if one.how in links.TRIED]
         verdicts = gates.verdicts(opened, rules, runs, head, base)
         found = None
         if sides[0].run is not None and sides[1].run is not None:
@@ -87,7 +87,7 @@ def _side(opened: Tracker, name: str, commit: ObjectId, rule: Rule | None, where
 
     only = {run.info.run_id for run in links.all_runs(opened, where)} if where else None
     for one, _ in commits.history(opened.repo, commit, _REACH):
-        runs = [link.run for link in links.runs_of(opened, one) if link.how == links.EXACT]
+        runs = [link.run for link in links.runs_of(opened, one) if link.how in links.TRIED]
         runs = [run for run in runs if only is None or run.info.run_id in only]
         run = gate.best(rule, runs) if rule is not None else None
         run = run or next((run for run in runs if run.info.status == "FINISHED"), None)

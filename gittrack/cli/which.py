@@ -11,7 +11,12 @@ from gittrack.cli import common, output, render
 if TYPE_CHECKING:
     from gittrack.track.links import Link
 
-_WORDS: Final = {"exact": "", "changed": "with uncommitted changes", "earlier": "an earlier version"}
+_WORDS: Final = {
+    "exact": "",
+    "beside": "with new files beside",
+    "changed": "with uncommitted changes",
+    "earlier": "an earlier version",
+}
 
 
 @common.verb()
@@ -22,9 +27,9 @@ def command(commit: str, template: str | None, as_json: bool) -> int:
     """List the runs of a commit.
 
     COMMIT is a branch, a tag or an id; HEAD if it is left out. First the runs that ran exactly its files (also before
-    it was committed, or on another commit with the same files), then those that ran it with uncommitted changes, then
-    those of commits that it replaced by amending, rebasing or squashing, as far as the hooks saw it (`gittrack help
-    hooks`). Exit status 1 means that there is none.
+    it was committed, or on another commit with the same files), then those with new files beside that git does not
+    track, those with uncommitted changes, and those of commits that it replaced by amending, rebasing or squashing, as
+    far as the hooks saw it (`gittrack help hooks`). Exit status 1 means that there is none.
     """
     from gittrack.track import commits, links
 

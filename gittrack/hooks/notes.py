@@ -25,7 +25,12 @@ _META: Final = "notes"  #: in the index: the ledgers whose runs are in the notes
 _FOLDER, _FILE = 0o040000, 0o100644
 _RUNS: Final = 10  #: runs in a note, the closest and newest
 _METRICS: Final = 8  #: metrics of a run in a note
-_WORDS: Final = {links.EXACT: "", links.CHANGED: " (with changes)", links.EARLIER: " (an earlier version)"}
+_WORDS: Final = {
+    links.EXACT: "",
+    links.BESIDE: " (with new files)",
+    links.CHANGED: " (with changes)",
+    links.EARLIER: " (an earlier version)",
+}
 
 
 def refresh(tracker: Tracker, new: Iterable[ObjectId] = ()) -> int:

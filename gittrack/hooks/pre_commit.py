@@ -87,11 +87,10 @@ def check_gates(tracker: Tracker) -> tuple[list[Refusal], list[str]]:
     rules = gates.project_rules(tracker)
     if not rules or not tracker.repo.exists:
         return [], []
-    tree = index_tree(tracker.repo.paths)
-    runs = links.runs_of_tree(tracker, tree)
-    head = tracker.repo.git.head()
+    tree, head = index_tree(tracker.repo.paths), tracker.repo.git.head()
     if head is not None and tracker.repo.git.read_commit(head).tree == tree:
         return [], []  # nothing changes: only the message is amended
+    runs = links.runs_of_files(tracker, tree, [] if head is None else [head])
     refused, said = [], []
     for verdict in gates.verdicts(tracker, rules, runs, head):
         line = gates.sentence(verdict)

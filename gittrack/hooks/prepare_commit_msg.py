@@ -28,7 +28,9 @@ def add_trailer(tracker: Tracker, message: Path) -> str | None:
         GitError: git cannot tell the tree, or not change the message.
     """
     paths = tracker.repo.paths
-    runs = [run for run in links.runs_of_tree(tracker, index_tree(paths)) if run.info.status == "FINISHED"]
+    head = tracker.repo.git.head()
+    found = links.runs_of_files(tracker, index_tree(paths), [] if head is None else [head])
+    runs = [run for run in found if run.info.status == "FINISHED"]
     if not runs:
         return None
     git = gateway.Git(paths.git_dir, paths.work_tree)

@@ -2,7 +2,8 @@
 
 git waits for its hooks at every commit, and loading the store takes longer than a commit.  ``seen_text`` is what a hook
 that looked at everything leaves behind in `.gittrack/hooks.seen`: the state of the refs and, for all runs, the ids of
-their commits and trees.  While the refs have not moved, a commit whose id and tree are not in there concerns no run.
+their commits and trees.  While the refs have not moved, a commit whose id and tree are not in there concerns no run;
+nor does one on a commit that no run started on with uncommitted changes.
 
 May assume that it runs in a hook: git has made the top of the work tree the current folder.  Whatever is unusual (a
 packed HEAD, a run that is going on, a file that cannot be read) is answered with "there may be": False.
@@ -16,6 +17,7 @@ SEEN = "hooks.seen"
 #: Staged files below this many bytes are never too large, whatever the settings say (``max_staged``).
 SMALL = 64 * 1024
 _MODE_LINK = b"160000"
+_WAITING = "+"  #: before the id of a commit on which a run with changes started
 
 
 class _Given:
@@ -66,9 +68,10 @@ def _post_commit(_: list[str]) -> bool:
         return True
     ref = _read(f"{git_dir}/HEAD").decode().strip()
     head = _read(f"{common}/{ref[5:]}").decode().strip() if ref.startswith("ref: ") else ref
-    commit = _loose(f"{common}/objects", head, 256)
-    tree = commit[commit.index(b"tree ") + 5 :].split(b"\n")[0]
-    return _nothing_about([head.encode(), tree], root, common)
+    lines = _loose(f"{common}/objects", head, 4096).partition(b"\0")[2].partition(b"\n\n")[0].split(b"\n")
+    trees = [line[5:] for line in lines if line.startswith(b"tree ")]
+    parents = [_WAITING.encode() + line[7:] for line in lines if line.startswith(b"parent ")]
+    return len(trees) == 1 and _nothing_about([head.encode(), *trees, *parents], root, common)
 
 
 def _post_rewrite(_: list[str]) -> bool:
@@ -173,11 +176,12 @@ def fingerprint(common: str) -> str:
     return "\n".join(["gittrack hooks 1", *sorted(lines)])
 
 
-def seen_text(stamp: str, ids: list[str]) -> bytes:
+def seen_text(stamp: str, ids: list[str], waiting: list[str]) -> bytes:
     """The content of `.gittrack/hooks.seen`.
 
     Args:
         stamp: The ``fingerprint`` before the runs were looked at.
         ids: Every commit and tree that is known to belong to a run.
+        waiting: The commits on which runs with uncommitted changes started.
     """
-    return "\n".join([stamp, "", *ids, ""]).encode()
+    return "\n".join([stamp, "", *ids, *(_WAITING + one for one in waiting), ""]).encode()

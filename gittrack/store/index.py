@@ -439,6 +439,11 @@ class Index:
         rows = self._all("SELECT DISTINCT code_commit FROM runs UNION SELECT DISTINCT code_tree FROM runs")
         return {row[0] for row in rows if row[0] is not None}
 
+    def changed_commits(self) -> set[str]:
+        """The id of every commit on which a run with uncommitted changes started."""
+        rows = self._all("SELECT DISTINCT code_commit FROM runs WHERE code_dirty = 'true'")
+        return {row[0] for row in rows if row[0] is not None}
+
     def tag_keys(self, prefix: str) -> list[str]:
         """The keys beginning with ``prefix`` under which a run has, or once had, a tag, metric or parameter."""
         sql = "SELECT name FROM names WHERE substr(name, 1, :size) = :prefix"

@@ -62,7 +62,7 @@ def recorded(
     for run in runs:
         value = run.data.metrics.get(metric)
         found = links.how(repo, run, known)
-        if value is None or value != value or found is None or found[1] != links.EXACT:  # NaN says nothing
+        if value is None or value != value or found is None or found[1] not in links.TRIED:  # NaN says nothing
             continue
         for commit in same[trees[found[0]]]:  # equal files are as good as equal commits
             points[commit].values.append(value)

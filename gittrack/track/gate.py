@@ -189,7 +189,7 @@ def _matching(tracker: Tracker, rule: Rule, runs: Iterable[Run]) -> list[Run]:
 def _baseline(tracker: Tracker, rule: Rule, base: ObjectId) -> tuple[Run | None, ObjectId | None]:
     """The best run of the nearest commit at or before ``base`` that has one, along first parents."""
     for commit, _ in commits.history(tracker.repo, base, REACH):
-        exact = [one.run for one in links.runs_of(tracker, commit) if one.how == links.EXACT]
+        exact = [one.run for one in links.runs_of(tracker, commit) if one.how in links.TRIED]
         found = best(rule, _matching(tracker, rule, exact))
         if found is not None and not math.isnan(found.data.metrics[rule.metric]):
             return found, commit

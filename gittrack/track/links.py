@@ -22,15 +22,22 @@ if TYPE_CHECKING:
     from gittrack.track.runs import Tracker
     from gittrack.types import Run
 
-#: The commit's id follows; the value says how the run came to it: ``same code`` or ``was <id of the commit before>``.
+#: The commit's id follows.
 LINK_TAG: Final = "gittrack.commit."
+# Its values: the run had the files of the commit before it was made, or was a run of the commit that it replaced.
+_SAME: Final = "same code"
+_WAS: Final = "was "  #: the id of that commit follows
 
 # How a run belongs to a commit, the closest first.
 EXACT: Final = "exact"  #: it ran the files of the commit
+BESIDE: Final = "beside"  #: it ran them, and there were new files beside them that were not committed
 CHANGED: Final = "changed"  #: it ran them with changes that were not committed
 EARLIER: Final = "earlier"  #: it ran a commit that this one replaced: amended, rebased, squashed
+ORDER: Final = (EXACT, BESIDE, CHANGED, EARLIER)
+#: Those that tried the code of the commit.
+TRIED: Final = (EXACT, BESIDE)
 _PAGE: Final = 200  #: runs that are read at a time
-ORDER: Final = (EXACT, CHANGED, EARLIER)
+_FOLDER: Final = 0o040000
 
 
 class Link(NamedTuple):
@@ -38,7 +45,7 @@ class Link(NamedTuple):
 
     Attributes:
         run: The run.
-        how: ``EXACT``, ``CHANGED`` or ``EARLIER``.
+        how: One of ``ORDER``.
     """
 
     run: Run
@@ -62,6 +69,35 @@ def exact_tree(repo: Repo, run: Run) -> ObjectId | None:
     return None if unchanged else ObjectId(tree)  # a tracked file had changed, and was too large to be taken
 
 
+def is_beside(repo: Repo, run: Run, tree: ObjectId) -> bool:
+    """True if the run ran the files of ``tree``, and what else it took along are new files that ``tree`` lacks."""
+    mine, taken = exact_tree(repo, run), run.code.get("untracked_taken")
+    if mine is None or not taken:
+        return False
+    new = set(taken)
+    return all(theirs is None and path in new for path, theirs in _differences(repo, mine, tree))
+
+
+def _differences(
+    repo: Repo, mine: ObjectId, theirs: ObjectId, prefix: str = ""
+) -> Iterator[tuple[str, ObjectId | None]]:
+    """(path, what ``theirs`` has there) of every file that differs; only folders that differ are read."""
+    if mine == theirs:
+        return
+    a = {name: (mode, oid) for name, mode, oid in repo.git.list_tree(mine)} if mine else {}
+    b = {name: (mode, oid) for name, mode, oid in repo.git.list_tree(theirs)} if theirs else {}
+    for name in {**a, **b}:
+        left, right = a.get(name), b.get(name)
+        if left == right:
+            continue
+        folders = [one[1] if one is not None and one[0] == _FOLDER else ObjectId("") for one in (left, right)]
+        if any(folders) and all(one is None or one[0] == _FOLDER for one in (left, right)):
+            yield from _differences(repo, folders[0], folders[1], f"{prefix}{name}/")
+        else:
+            shown = f"{prefix}{name}".encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            yield shown, None if right is None else right[1]
+
+
 def runs_of(tracker: Tracker, commit: ObjectId, limit: int | None = None) -> list[Link]:
     """The runs of a commit, the closest first and of those the newest.  Deleted runs are left out.
 
@@ -73,19 +109,43 @@ def runs_of(tracker: Tracker, commit: ObjectId, limit: int | None = None) -> lis
     Raises:
         NotFoundError: git has no such commit.
     """
-    tree = tracker.repo.git.read_commit(commit).tree
+    repo, found = tracker.repo, tracker.repo.git.read_commit(commit)
+    links: dict[str, Link] = {}
+    for condition in (f"attributes.commit = '{commit}'", f"attributes.tree = '{found.tree}'", _is_linked(commit)):
+        for run in islice(all_runs(tracker, condition), limit):
+            near = how(repo, run, {commit: commit, found.tree: commit})
+            # Changes that were committed since belong to that commit, and no longer to the one they were made on.
+            moved = near is not None and near[1] == CHANGED and linked_commits(run)
+            if near is not None and not moved:
+                links[run.info.run_id] = Link(run, near[1])
+    for run in _made_on(tracker, found.parents, limit):
+        if run.info.run_id not in links and is_beside(repo, run, found.tree):
+            links[run.info.run_id] = Link(run, BESIDE)
+    return sorted(links.values(), key=lambda one: (ORDER.index(one.how), -one.run.info.start_time, one.run.info.run_id))
+
+
+def runs_of_files(tracker: Tracker, tree: ObjectId, parents: Iterable[ObjectId]) -> list[Run]:
+    """The runs that ran these files before they were committed, or did so elsewhere, newest first.
+
+    Args:
+        tracker: Where the runs are.
+        tree: The files.
+        parents: The commits that they were made on.
+    """
+    repo = tracker.repo
     found = {
-        run.info.run_id: Link(run, _how(tracker.repo, run, commit, tree))
-        for condition in (f"attributes.commit = '{commit}'", f"attributes.tree = '{tree}'", _is_linked(commit))
-        for run in islice(all_runs(tracker, condition), limit)
+        run.info.run_id: run
+        for run in all_runs(tracker, f"attributes.tree = '{tree}'")
+        if exact_tree(repo, run) == tree
     }
-    links = [one for one in found.values() if one.how]
-    return sorted(links, key=lambda one: (ORDER.index(one.how), -one.run.info.start_time, one.run.info.run_id))
+    found |= {run.info.run_id: run for run in _made_on(tracker, parents) if is_beside(repo, run, tree)}
+    return sorted(found.values(), key=lambda run: (-run.info.start_time, run.info.run_id))
 
 
-def runs_of_tree(tracker: Tracker, tree: ObjectId) -> list[Run]:
-    """The runs that ran exactly these files, newest first."""
-    return [run for run in all_runs(tracker, f"attributes.tree = '{tree}'") if exact_tree(tracker.repo, run) == tree]
+def _made_on(tracker: Tracker, commits: Iterable[ObjectId], limit: int | None = None) -> Iterator[Run]:
+    """The runs with uncommitted changes that started on these commits."""
+    for commit in commits:
+        yield from islice(all_runs(tracker, f"attributes.commit = '{commit}' AND attributes.dirty = 'true'"), limit)
 
 
 def how(repo: Repo, run: Run, commits: Mapping[str, str]) -> tuple[str, str] | None:
@@ -103,9 +163,12 @@ def how(repo: Repo, run: Run, commits: Mapping[str, str]) -> tuple[str, str] | N
         return commits[start], EXACT
     if tree in commits:
         return commits[tree], EXACT
+    linked = linked_commits(run)
+    if same := next((one for one, why in linked.items() if why == _SAME and one in commits), None):
+        return commits[same], BESIDE  # or it would have the tree
     if start in commits:
-        return commits[start], CHANGED
-    return next(((commits[one], EARLIER) for one in linked_commits(run) if one in commits), None)
+        return commits[start], BESIDE if is_beside(repo, run, repo.git.read_commit(ObjectId(start)).tree) else CHANGED
+    return next(((commits[one], EARLIER) for one in linked if one in commits), None)
 
 
 def all_runs(tracker: Tracker, filter_string: str = "") -> Iterator[Run]:
@@ -119,17 +182,9 @@ def all_runs(tracker: Tracker, filter_string: str = "") -> Iterator[Run]:
             return
 
 
-def linked_commits(run: Run) -> list[str]:
-    """The commits that the run was linked to after it ran."""
-    return [key[len(LINK_TAG) :] for key in run.data.tags if key.startswith(LINK_TAG)]
-
-
-def _how(repo: Repo, run: Run, commit: ObjectId, tree: ObjectId) -> str:
-    found = how(repo, run, {commit: commit, tree: commit})
-    if found is None:
-        return ""  # the same tree, and something that was not taken along
-    # Changes that were committed since belong to that commit, and no longer to the one they were made on.
-    return "" if found[1] == CHANGED and linked_commits(run) and commit not in linked_commits(run) else found[1]
+def linked_commits(run: Run) -> dict[str, str]:
+    """The commits that the run was linked to after it ran, and why."""
+    return {key[len(LINK_TAG) :]: why for key, why in run.data.tags.items() if key.startswith(LINK_TAG)}
 
 
 def _is_linked(commit: str) -> str:
@@ -139,14 +194,19 @@ def _is_linked(commit: str) -> str:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def link_same_code(tracker: Tracker, commit: ObjectId) -> list[RunId]:
+def link_same_code(tracker: Tracker, commit: ObjectId, replaced: Iterable[ObjectId] = ()) -> list[RunId]:
     """Link the runs that ran the files of a commit as uncommitted changes; their ids.  The tracker commits them.
 
     Only the first commit with these files is written into a run; others are found by their tree.
+
+    Args:
+        tracker: Where the runs are.
+        commit: The commit.
+        replaced: Commits that it replaces: runs may have started there.
     """
-    tree = tracker.repo.git.read_commit(commit).tree
-    runs = [run for run in runs_of_tree(tracker, tree) if run.code.get("dirty") and not linked_commits(run)]
-    return _link(tracker, runs, commit, "same code")
+    found = tracker.repo.git.read_commit(commit)
+    runs = runs_of_files(tracker, found.tree, [*found.parents, *replaced])
+    return _link(tracker, [run for run in runs if run.code.get("dirty") and not linked_commits(run)], commit, _SAME)
 
 
 def link_rewritten(tracker: Tracker, pairs: Iterable[tuple[ObjectId, ObjectId]]) -> list[RunId]:
@@ -157,11 +217,13 @@ def link_rewritten(tracker: Tracker, pairs: Iterable[tuple[ObjectId, ObjectId]])
         pairs: The commit that was, the commit that replaces it; several may be replaced by one.
     """
     done: list[RunId] = []
+    git = tracker.repo.git
     for old, new in pairs:
-        if not tracker.repo.git.exists(old) or old == new:
+        if old == new or not (git.exists(old) and git.exists(new)):
             continue
         runs = [one.run for one in runs_of(tracker, old) if one.how != CHANGED]
-        done += _link(tracker, runs, new, f"was {old}")
+        done += _link(tracker, runs, new, _WAS + old)
+        done += link_same_code(tracker, new, [old])
     return done
 
 

@@ -52,6 +52,28 @@ def test_other_changes_are_not_linked(project: Sandbox, record: Record) -> None:
     assert note_of(project, "HEAD~1") == f"{run[:8]} run (with changes) acc=0.9"
 
 
+def test_new_files_beside_the_changes_do_not_count(project: Sandbox, record: Record) -> None:
+    project.write("train.py", "print('better')\n")
+    project.write("out/results.csv", "made,by,a,run\n")
+    run = record(project.path, acc=0.9)
+    commit(project, "-am", "better")
+    assert tags_of(project, run) == {project.git("rev-parse", "HEAD"): "same code"}
+    assert runs_of(project) == [(run, "beside")]
+    assert note_of(project) == f"{run[:8]} run (with new files) acc=0.9"
+    again = record(project.path, name="again", acc=0.9)
+    assert runs_of(project) == [(again, "beside"), (run, "beside")]
+    project.write("train.py", "print('better, and a part of what was new')\n")
+    project.write("new.py", "x = 1\n")
+    third = record(project.path, name="third", acc=0.8)
+    project.git("add", "new.py", "train.py")
+    commit(project, "-m", "with a new file")
+    assert runs_of(project) == [(third, "beside")]
+    project.write("train.py", "print('amended')\n")
+    fourth = record(project.path, name="fourth", acc=0.7)
+    commit(project, "-a", "--amend", "--no-edit")
+    assert runs_of(project) == [(fourth, "beside"), (third, "earlier")]
+
+
 def test_a_commit_of_a_part_is_linked_to_nothing(project: Sandbox, record: Record) -> None:
     project.write("train.py", "print('better')\n")
     project.write("README.md", "# Other\n")
@@ -394,8 +416,16 @@ def test_what_the_shortcut_passes_over_is_nothing_to_do(project: Sandbox, record
     commit(project, "--allow-empty", "-m", "looked at again")
     commit(project, "--allow-empty", "-m", "and again")
     assert quick.idle(["post-commit"]) is True
+    project.write("train.py", "print('dirty')\n")
     record(project.path, acc=0.8)
     assert quick.idle(["post-commit"]) is False  # the ledger has moved
+    project.git("stash", "--quiet")
+    commit(project, "--allow-empty", "-m", "looked at once more")
+    assert quick.idle(["post-commit"]) is False  # somebody ran changes on the commit before
+    commit(project, "--allow-empty", "-m", "the next")
+    project.write("train.py", "print('untried')\n")
+    commit(project, "-qam", "and the next")
+    assert quick.idle(["post-commit"]) is True
 
 
 def test_the_status_that_stops_git_is_no_other_failure(project: Sandbox, program: Path) -> None:
