@@ -42,6 +42,7 @@ def settle(tracker: Tracker, linked: Sequence[RunId], new: Sequence[ObjectId]) -
     stamp = quick.fingerprint(str(repo.paths.common_dir))
     with contextlib.suppress(ConflictError):  # another hook writes the notes just now
         notes.refresh(tracker, new)
-    known = {key[len(links.LINK_TAG) :] for key in repo.index.tag_keys(links.LINK_TAG)} | repo.index.code_ids()
+    linked_commits = filter(None, map(links.linked_commit, repo.index.tag_keys(links.LINK_TAG)))
+    known = {*linked_commits, *repo.index.code_ids()}
     text = quick.seen_text(stamp, sorted(known), sorted(repo.index.changed_commits()))
     files.write_atomic(repo.root / quick.SEEN, text)

@@ -9,11 +9,12 @@ other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gittrack.errors import NotFoundError
+from gittrack.errors import CorruptError, NotFoundError
 from gittrack.store import gateway
 from gittrack.types import ObjectId, RunId
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 #: The commit's id follows.
 LINK_TAG: Final = "gittrack.commit."
+_LINK: Final = re.compile(re.escape(LINK_TAG) + "([0-9a-f]{40}(?:[0-9a-f]{24})?)")
 # Its values: the run had the files of the commit before it was made, or was a run of the commit that it replaced.
 _SAME: Final = "same code"
 _WAS: Final = "was "  #: the id of that commit follows
@@ -72,10 +74,13 @@ def exact_tree(repo: Repo, run: Run) -> ObjectId | None:
 def is_beside(repo: Repo, run: Run, tree: ObjectId) -> bool:
     """True if the run ran the files of ``tree``, and what else it took along are new files that ``tree`` lacks."""
     mine, taken = exact_tree(repo, run), run.code.get("untracked_taken")
-    if mine is None or not taken:
+    if mine is None or not isinstance(taken, list | tuple) or not taken:
         return False
-    new = set(taken)
-    return all(theirs is None and path in new for path, theirs in _differences(repo, mine, tree))
+    new = {path for path in taken if isinstance(path, str)}  # a record may come from anywhere
+    try:
+        return all(theirs is None and path in new for path, theirs in _differences(repo, mine, tree))
+    except (CorruptError, NotFoundError):  # a partial clone, or damage that `gittrack fsck` names
+        return False
 
 
 def _differences(
@@ -115,7 +120,8 @@ def runs_of(tracker: Tracker, commit: ObjectId, limit: int | None = None) -> lis
         for run in islice(all_runs(tracker, condition), limit):
             near = how(repo, run, {commit: commit, found.tree: commit})
             # Changes that were committed since belong to that commit, and no longer to the one they were made on.
-            moved = near is not None and near[1] == CHANGED and linked_commits(run)
+            linked = linked_commits(run) if near is not None and near[1] == CHANGED else {}
+            moved = any(repo.git.exists(ObjectId(one)) for one in linked)
             if near is not None and not moved:
                 links[run.info.run_id] = Link(run, near[1])
     for run in _made_on(tracker, found.parents, limit):
@@ -184,7 +190,13 @@ def all_runs(tracker: Tracker, filter_string: str = "") -> Iterator[Run]:
 
 def linked_commits(run: Run) -> dict[str, str]:
     """The commits that the run was linked to after it ran, and why."""
-    return {key[len(LINK_TAG) :]: why for key, why in run.data.tags.items() if key.startswith(LINK_TAG)}
+    return {oid: why for key, why in run.data.tags.items() if (oid := linked_commit(key))}
+
+
+def linked_commit(key: str) -> str:
+    """The commit that a tag is about; empty if it is no link."""
+    match = _LINK.fullmatch(key)
+    return match[1] if match else ""
 
 
 def _is_linked(commit: str) -> str:

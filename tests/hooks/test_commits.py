@@ -1,18 +1,26 @@
 """Hooks under the real git: commit, amend, rebase, squash, merge, work trees, and what must not stop a commit."""
 
 import dataclasses
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import gittrack
 from gittrack.hooks import REFUSED, dispatch, install, notes, quick
 from gittrack.hooks.install import BEFORE
-from gittrack.store import gateway
+from gittrack.store import gateway, record as record_module
+from gittrack.store.repo import Repo
 from gittrack.track import links
+from gittrack.track.runs import Tracker
 from tests.cli.conftest import open_tracker
 from tests.conftest import MakeRepo, Sandbox, run_git
 from tests.hooks.conftest import Record, note_of, reader, runs_of, tags_of
+
+SOURCE = Path(gittrack.__file__).parents[1]
+HEAVY = ("click", "dataclasses", "gittrack.store", "pathlib", "sqlite3", "subprocess")
 
 
 def commit(sandbox: Sandbox, *options: str, ok: bool = True) -> str:
@@ -426,6 +434,59 @@ def test_what_the_shortcut_passes_over_is_nothing_to_do(project: Sandbox, record
     project.write("train.py", "print('untried')\n")
     commit(project, "-qam", "and the next")
     assert quick.idle(["post-commit"]) is True
+
+
+def test_with_nothing_to_do_hardly_anything_is_loaded(project: Sandbox, record: Record) -> None:
+    """Loading is what a hook's time goes into; the benchmark `hooks` has the figures."""
+    record(project.path, acc=0.9)
+    commit(project, "--allow-empty", "-m", "looked at")
+    project.write("train.py", "print('new')\n")
+    commit(project, "-am", "untried")
+    project.write("train.py", "print('newer')\n")
+    project.git("add", "--all")
+    staged = project.git("diff", "--cached", "--raw", "-z", "--no-abbrev").encode()
+    told = f"{'1' * 40} {'2' * 40}\n".encode()
+    for words, given in ((["post-commit"], b""), (["pre-commit", "--staged"], staged), (["post-rewrite"], told)):
+        program = f"""
+import sys
+sys.argv[1:] = {["hook", *words]}
+from gittrack.cli import start
+try:
+    start()
+except SystemExit as left:
+    print(left.code, *(name for name in {HEAVY!r} if name in sys.modules))
+"""
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", program],
+            cwd=project.path, env={**os.environ, "PYTHONPATH": str(SOURCE)}, input=given, capture_output=True,
+            check=False,
+        )  # fmt: skip
+        assert done.stdout.decode() == "0\n", (words, done.stderr)
+
+
+def test_runs_from_anywhere_break_no_hook(project: Sandbox) -> None:
+    """What a hostile clone may have written into a run's record."""
+    tracker = Tracker(Repo.find(project.path), strict=True)
+    head = project.git("rev-parse", "HEAD")
+    tree = project.git("rev-parse", "HEAD^{tree}")
+    for number, taken in enumerate([7, {"a": 1}, [[1], 2, None], "text", ["../x"]]):
+        run = tracker.create_run(name=f"odd{number}", capture=False)
+        tags = {
+            "tags.gittrack.commit.--output=x": "y",
+            "tags.gittrack.commit.\n": "",
+            f"tags.gittrack.commit.{'0' * 40}": "",
+        }
+        run.write_event([record_module.FIELDS, 9, "evil", tags])
+        facts = {"commit": head, "tree": tree if number else "1" * 40, "dirty": "maybe", "mode": "full"}
+        run.write_event([record_module.CODE, {**facts, "untracked_taken": taken}])
+        run.log_metric("acc", float("nan"))
+        run.end()
+    tracker.close()
+    project.write("train.py", "print('better')\n")
+    assert "did nothing" not in commit(project, "-am", "better")
+    assert "did nothing" not in commit(project, "--amend", "-m", "amended")
+    assert not (project.path / "x").exists()
+    assert note_of(project, head).count("with changes") == 5
 
 
 def test_the_status_that_stops_git_is_no_other_failure(project: Sandbox, program: Path) -> None:
