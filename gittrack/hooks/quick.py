@@ -63,7 +63,7 @@ def _pre_commit(words: list[str]) -> bool:
 
 def _post_commit(_: list[str]) -> bool:
     git_dir, common = _place()
-    root = _root(common)
+    root = _root(git_dir, common)
     if root is None:
         return True
     ref = _read(f"{git_dir}/HEAD").decode().strip()
@@ -76,13 +76,13 @@ def _post_commit(_: list[str]) -> bool:
 
 def _post_rewrite(_: list[str]) -> bool:
     pairs = [line.split() for line in standard_input().splitlines()]
-    common = _place()[1]
-    root = _root(common)
+    git_dir, common = _place()
+    root = _root(git_dir, common)
     return root is None or _nothing_about([pair[0] for pair in pairs], root, common)
 
 
 def _needs_store(_: list[str]) -> bool:
-    return _root(_place()[1]) is None
+    return _root(*_place()) is None
 
 
 _CHECKS = {
@@ -110,12 +110,14 @@ def _place() -> tuple[str, str]:
         return git_dir, git_dir
 
 
-def _root(common: str) -> str | None:
+def _root(git_dir: str, common: str) -> str | None:
     """The `.gittrack` of the clone; None if there is none."""
-    common = os.path.realpath(common)
-    if os.path.basename(common) != ".git":  # noqa: PTH119
-        raise ValueError(common)  # a submodule, or a git folder in a place of its own
-    root = os.path.join(os.path.dirname(common), ".gittrack")  # noqa: PTH118, PTH120
+    root = ".gittrack"
+    if git_dir != common:  # a linked work tree: the store is in the main one
+        common = os.path.realpath(common)
+        if os.path.basename(common) != ".git":  # noqa: PTH119
+            raise ValueError(common)  # of a submodule, or a bare repository
+        root = os.path.join(os.path.dirname(common), root)  # noqa: PTH118, PTH120
     return root if os.path.exists(f"{root}/writer") else None  # noqa: PTH110
 
 

@@ -436,6 +436,21 @@ def test_what_the_shortcut_passes_over_is_nothing_to_do(project: Sandbox, record
     assert quick.idle(["post-commit"]) is True
 
 
+def test_the_shortcut_in_a_submodule_and_a_linked_work_tree(
+    project: Sandbox, make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project.git("submodule", "add", "--quiet", str(make_repo("ordinary").path), "sub")
+    project.git("worktree", "add", "--quiet", str(tmp_path / "side"))
+    monkeypatch.chdir(project.path / "sub")
+    assert quick.idle(["post-commit"]) is True  # it has no store
+    Repo.find(project.path / "sub", create=True)
+    assert quick.idle(["post-commit"]) is False
+    monkeypatch.chdir(tmp_path / "side")
+    assert quick.idle(["post-commit"]) is False  # that of the main work tree
+    monkeypatch.chdir(make_repo("plain").path)
+    assert quick.idle(["post-commit"]) is False
+
+
 def test_with_nothing_to_do_hardly_anything_is_loaded(project: Sandbox, record: Record) -> None:
     """Loading is what a hook's time goes into; the benchmark `hooks` has the figures."""
     record(project.path, acc=0.9)
