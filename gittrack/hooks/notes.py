@@ -7,10 +7,11 @@ last time are made anew; the index remembers which ledgers that was.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import CorruptError, NotFoundError
+from gittrack.store import layout
 from gittrack.store.git import RefUpdate
 from gittrack.track import links
 from gittrack.types import ObjectId, RunId
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from gittrack.track.runs import Tracker
     from gittrack.types import Run
 
-REF: Final = "refs/notes/gittrack"
 _META: Final = "notes"  #: in the index: the ledgers whose runs are in the notes
 _FOLDER, _FILE = 0o040000, 0o100644
 _RUNS: Final = 10  #: runs in a note, the closest and newest
@@ -46,35 +46,47 @@ def refresh(tracker: Tracker, new: Iterable[ObjectId] = ()) -> int:
     repo = tracker.repo
     repo.refresh()
     ledgers = repo.ledgers()
-    before = {} if repo.git.ref(REF) is None else repo.index.meta_get(_META) or {}
-    changed: set[str] = set()
-    for ref in {*before, *ledgers}:
-        if before.get(ref) != ledgers.get(ref):
-            old = before.get(ref)
-            known = None if old is None or not repo.git.exists(old) else old
-            try:
-                changed.update(run_id for run_id, _, _ in repo.git.ledger_diff(known, ledgers.get(ref)))
-            except (CorruptError, NotFoundError):  # `gittrack fsck` names it, and the index has warned
-                continue
-    written = _write(tracker, dict.fromkeys([*_commits(tracker, changed), *new]))
+    old = repo.git.ref(layout.NOTES_REF)
+    before: dict[str, ObjectId] = {} if old is None else repo.index.meta_get(_META) or {}
+    changed = _changed(tracker, before, ledgers)
+    runs = repo.index.get_runs([RunId(one) for one in changed])
+    # A run that is gone was purged: neither its note may stay, nor the history of the notes.
+    anew = bool(before) and (len(runs) < len(changed) or any(not repo.git.exists(one) for one in before.values()))
+    if anew:
+        runs = repo.index.get_runs([RunId(one) for one in _changed(tracker, {}, ledgers)])
+    written = _write(tracker, dict.fromkeys([*_commits(tracker, runs), *new]), old, anew=anew)
     repo.index.meta_set(_META, ledgers)
     return written
 
 
-def _commits(tracker: Tracker, run_ids: Iterable[str]) -> list[ObjectId]:
+def _changed(tracker: Tracker, before: Mapping[str, ObjectId], now: Mapping[str, ObjectId]) -> set[str]:
+    """The runs in which two states of the ledgers differ."""
+    git, changed = tracker.repo.git, set[str]()
+    for ref in {*before, *now}:
+        if before.get(ref) != now.get(ref):
+            known = before.get(ref)
+            try:
+                known = known if known is not None and git.exists(known) else None
+                changed.update(run_id for run_id, _, _ in git.ledger_diff(known, now.get(ref)))
+            except (CorruptError, NotFoundError):  # `gittrack fsck` names it, and the index has warned
+                continue
+    return changed
+
+
+def _commits(tracker: Tracker, runs: Iterable[Run]) -> list[ObjectId]:
     """The commits that these runs belong to, or started from, and that are here."""
     found: dict[str, None] = {}
-    for run in tracker.repo.index.get_runs([RunId(one) for one in run_ids]):
+    for run in runs:
         found.update(dict.fromkeys([*filter(None, [run.code.get("commit")]), *links.linked_commits(run)]))
     return [ObjectId(oid) for oid in found if tracker.repo.git.exists(ObjectId(oid))]
 
 
-def _write(tracker: Tracker, commits: Iterable[ObjectId]) -> int:
-    git = tracker.repo.git
-    batch, old = git.batch(), git.ref(REF)
+def _write(tracker: Tracker, commits: Iterable[ObjectId], old: ObjectId | None, *, anew: bool) -> int:
+    """Write the notes of these commits on top of what ``old`` has, or of nothing; how many are different."""
+    git, batch = tracker.repo.git, tracker.repo.git.batch()
     folders: dict[str, dict[str, ObjectId]] = {}
     changes = {oid: text(links.runs_of(tracker, oid, 2 * _RUNS)) for oid in commits}
-    table = {} if old is None else {n: (m, o) for n, m, o in git.list_tree(git.read_commit(old).tree)}
+    table = {} if old is None or anew else {n: (m, o) for n, m, o in git.list_tree(git.read_commit(old).tree)}
     done = 0
     for oid, note in changes.items():
         folder, name = oid[:2], oid[2:]
@@ -91,9 +103,8 @@ def _write(tracker: Tracker, commits: Iterable[ObjectId]) -> int:
             folders[folder][name] = blob
         if table.get(oid, (_FOLDER,))[0] == _FILE:  # as `git notes` itself lays a few of them out
             del table[oid]
-    if not done:
-        return 0
-    _publish(tracker, batch, old, table, folders)
+    if done or anew:
+        _publish(tracker, batch, old, table, folders, parents=[] if old is None or anew else [old])
     return done
 
 
@@ -103,6 +114,8 @@ def _publish(
     old: ObjectId | None,
     table: dict[str, tuple[int, ObjectId]],
     folders: dict[str, dict[str, ObjectId]],
+    *,
+    parents: Sequence[ObjectId],
 ) -> None:
     git = tracker.repo.git
     for folder, notes in folders.items():
@@ -110,9 +123,8 @@ def _publish(
         if notes:
             table[folder] = (_FOLDER, batch.add_tree((name, _FILE, oid) for name, oid in notes.items()))
     tree = batch.add_tree((name, mode, oid) for name, (mode, oid) in table.items())
-    parents = [] if old is None else [old]
     new = batch.add_commit(tree, parents, "Notes by gittrack\n", git.identity(), int(time.time()))
-    git.publish(batch, [RefUpdate(REF, old, new)])
+    git.publish(batch, [RefUpdate(layout.NOTES_REF, old, new)])
 
 
 def text(found: Iterable[links.Link]) -> str:

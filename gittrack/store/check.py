@@ -457,6 +457,8 @@ def _forget(repo: Repo, run_ids: Iterable[str], own: set[Digest], began: float) 
     """Remove the journals of runs, and of the artifacts that were theirs what nothing else refers to; bytes freed."""
     for path in [path for run_id in run_ids for path in repo.journals(run_id)]:
         files.remove(path)
+    if notes := repo.git.ref(layout.NOTES_REF):  # they and their history name the runs; the hooks write them again
+        repo.git.publish(repo.git.batch(), [RefUpdate(layout.NOTES_REF, notes, None)])
     freed = 0
     # Only its own: other processes may have stored objects that they are about to name, equal ones too.
     for digest in own - referenced(repo):

@@ -32,6 +32,8 @@ DOCUMENT_PREFIX: Final = "refs/gittrack/registry/"
 REMOTE_PREFIX: Final = "refs/gittrack/remotes/"
 #: What is being fetched and was not looked at yet, likewise.
 INCOMING_PREFIX: Final = "refs/gittrack/incoming/"
+#: Derived: the metrics under each commit of code, for `git log --notes=gittrack`.
+NOTES_REF: Final = "refs/notes/gittrack"
 
 DEFAULT_EXPERIMENT_ID: Final = "0"
 DEFAULT_EXPERIMENT_NAME: Final = "Default"

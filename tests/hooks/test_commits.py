@@ -15,7 +15,7 @@ from gittrack.store import gateway, record as record_module
 from gittrack.store.repo import Repo
 from gittrack.track import links
 from gittrack.track.runs import Tracker
-from tests.cli.conftest import open_tracker
+from tests.cli.conftest import Cli, open_tracker
 from tests.conftest import MakeRepo, Sandbox, run_git
 from tests.hooks.conftest import Record, note_of, reader, runs_of, tags_of
 
@@ -111,6 +111,27 @@ def test_a_commit_with_the_files_of_another_has_its_runs(project: Sandbox, recor
     assert runs_of(project) == [(run, "exact")]
     assert tags_of(project, run) == {}  # found by its files; no event needed
     assert note_of(project) == f"{run[:8]} run acc=0.5"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_was_purged_is_in_no_note_and_in_none_before(
+    project: Sandbox, record: Record, cli: Cli, elsewhere: bool
+) -> None:
+    kept, gone = record(project.path, name="kept", acc=0.5), record(project.path, name="gone", acc=0.6)
+    head = project.git("rev-parse", "HEAD")
+    project.write("train.py", "print('next')\n")
+    commit(project, "-am", "next")
+    assert "gone" in note_of(project, head)
+    notes_before = project.git("rev-parse", "refs/notes/gittrack")
+    assert cli("rm", gone).status == 0
+    assert cli("gc", "--purge", gone, "--yes").status == 0
+    if elsewhere:  # another clone, which learns of it by a pull, still has its notes
+        project.git("update-ref", "refs/notes/gittrack", notes_before)
+    commit(project, "--allow-empty", "-m", "after it")
+    assert note_of(project, head) == f"{kept[:8]} kept acc=0.5"
+    history = project.git("log", "-p", "refs/notes/gittrack")
+    assert gone[:8] not in history
+    assert "gone" not in history
 
 
 def test_a_run_that_is_going_on_is_linked_too(project: Sandbox) -> None:
