@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--good", metavar="REV", help="A good commit; default: the nearest that a run shows to be.")
 @click.option("--bad", metavar="REV", default="HEAD", show_default=True, help="A bad commit.")
 @click.option("--where", default="", metavar="FILTER", help="Only runs that match count; see `gittrack help search`.")
+@common.one_experiment_option
 @click.option("--rerun", is_flag=True, help="Make missing runs with the command recorded in the bad commit's run.")
 @click.option(
     "--repeat", type=click.IntRange(1, 100), default=3, show_default=True, metavar="N",
@@ -45,6 +46,7 @@ def command(
     good: str | None,
     bad: str,
     where: str,
+    experiment: str | None,
     rerun: bool,
     repeat: int,
     as_json: bool,
@@ -60,7 +62,7 @@ def command(
 
     if words and rerun:
         raise UsageError("a command and `--rerun` exclude each other", hint="leave one of them out")
-    amount, rule = gate.amount(drop), gate.Rule(metric, gate.direction(direction, metric), where=where)
+    amount, rule = gate.amount(drop), gate.Rule(metric, gate.direction(direction, metric))
     with common.tracker(write=True) as opened:
         ends = [commits.resolve(opened.repo, bad), None if good is None else commits.resolve(opened.repo, good)]
         line = commits.history(opened.repo, str(ends[0]))[::-1]
@@ -71,11 +73,13 @@ def command(
                     hint="`git log --first-parent` lists the commits that can be named",
                 )
             line = line[[commit for commit, _ in line].index(ends[1]) :]
-        points = bisect.recorded(opened.repo, line, links.all_runs(opened, where), metric)
+        only = links.matching(opened, where, experiment)
+        runs = (run for run in links.all_runs(opened) if only is None or run.info.run_id in only)
+        points = bisect.recorded(opened.repo, line, runs, metric)
         make = None
         if words or rerun:
             how = (list(words), _here(opened)) if words else _recorded(opened, line[-1][0])
-            make = _Trial(opened, *how, metric, where)
+            make = _Trial(opened, *how, metric, where, experiment)
         search = bisect.Search(list(points.values()), rule, amount, repeat=repeat, trial=make)
         search.begin(ends[1])
         output.message(
@@ -119,12 +123,15 @@ def _recorded(opened: Tracker, commit: ObjectId) -> tuple[list[str], str]:
 class _Trial:
     """Makes a run of a commit in a work tree of its own, which is taken away afterwards."""
 
-    def __init__(self, opened: Tracker, words: Sequence[str], folder: str, metric: str, where: str) -> None:
+    def __init__(
+        self, opened: Tracker, words: Sequence[str], folder: str, metric: str, where: str, experiment: str | None
+    ) -> None:
         self._opened = opened
         self._words = list(words)
         self._folder = folder  #: relative to the top of the work tree
         self._metric = metric
         self._where = where
+        self._experiment = experiment
 
     def __call__(self, commit: ObjectId) -> float | None:
         """The metric of a new run; None if the program failed, or did not log it."""
@@ -145,7 +152,9 @@ class _Trial:
         from gittrack.types import RunId
 
         opened = session.open_tracker(str(target))
+        experiment = "0" if self._experiment is None else common.experiment_id(opened, self._experiment)
         run = opened.create_run(
+            experiment,
             name=f"bisect-{commit[: common.SHORT]}",
             user_id=session.user(),
             environment={**environment_of(self._words, config.environment()), "directory": self._folder},
@@ -174,9 +183,8 @@ class _Trial:
         if outcome.exit_status:
             return None
         made = {one.info.run_id: one for one in reproduce.runs_of_rerun(self._opened, RunId(run.run_id))}
-        if self._where:
-            matching = {one.info.run_id for one in links.all_runs(self._opened, self._where)}
-            made = {run_id: one for run_id, one in made.items() if run_id in matching}
+        only = links.matching(self._opened, self._where, self._experiment)
+        made = {run_id: one for run_id, one in made.items() if only is None or run_id in only}
         values = [one.data.metrics[self._metric] for one in made.values() if self._metric in one.data.metrics]
         return median(values) if values else None
 

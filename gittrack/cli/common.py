@@ -313,6 +313,17 @@ def experiment_option(function: F) -> F:
     )(function)
 
 
+def one_experiment_option(function: F) -> F:
+    """``-e``: only runs of this experiment."""
+    return click.option(
+        "-e",
+        "--experiment",
+        metavar="NAME",
+        shell_complete=complete_experiments,
+        help="Only runs of this experiment (name or id) count.",
+    )(function)
+
+
 def limit_option(function: F) -> F:
     """``-n``: at most that many."""
     return click.option("-n", "--max-count", "limit", type=COUNT, help="Show at most N.", metavar="N")(function)

@@ -22,9 +22,17 @@ if TYPE_CHECKING:
     "--tolerance", default="0", metavar="AMOUNT", help="For `--metric`: how much worse is allowed, `1%` or 0.01."
 )
 @click.option("--where", default="", metavar="FILTER", help="For `--metric`: only runs that match count.")
+@common.one_experiment_option
 @common.json_option
 def command(
-    commit: str, base: str | None, metric: str | None, direction: str | None, tolerance: str, where: str, as_json: bool
+    commit: str,
+    base: str | None,
+    metric: str | None,
+    direction: str | None,
+    tolerance: str,
+    where: str,
+    experiment: str | None,
+    as_json: bool,
 ) -> int:
     """Fail if a metric got worse than on the branch that COMMIT goes to.
 
@@ -38,8 +46,8 @@ def command(
 
     with common.tracker() as opened:
         if metric is not None:
-            one = gate.Rule(metric, gate.direction(direction, metric), gate.amount(tolerance), where=where)
-            rules = [one]
+            way, room = gate.direction(direction, metric), gate.amount(tolerance)
+            rules = [gate.Rule(metric, way, room, where=where, experiment=experiment)]
         else:
             rules = gates.project_rules(opened)
         if not rules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,9 +39,16 @@ class _Side:
 @click.option("-m", "--metric", metavar="KEY", help="Compare the best runs by this metric, in the place of the newest.")
 @click.option("--direction", type=click.Choice(["max", "min"]), help="For `--metric`: is more better, or less?")
 @click.option("--where", default="", metavar="FILTER", help="Only runs that match count; see `gittrack help search`.")
+@common.one_experiment_option
 @common.json_option
 def command(
-    commit: str, base: str | None, metric: str | None, direction: str | None, where: str, as_json: bool
+    commit: str,
+    base: str | None,
+    metric: str | None,
+    direction: str | None,
+    where: str,
+    experiment: str | None,
+    as_json: bool,
 ) -> None:
     """Write a report for a pull request.
 
@@ -57,7 +64,7 @@ def command(
         rules = gates.project_rules(opened)
         rule = rules[0] if rules else None
         if metric is not None:
-            rule = gate.Rule(metric, gate.direction(direction, metric), where=where)
+            rule = gate.Rule(metric, gate.direction(direction, metric))
         head = commits.resolve(opened.repo, commit)
         name = base or (rule and rule.base) or commits.default_base(opened.repo)
         if name is None:
@@ -66,7 +73,8 @@ def command(
         if parting is None:
             raise InvalidValueError(f"`{name}` and `{commit}` have no history in common", hint="name another `--base`")
         label = (opened.repo.git.head_branch() or "HEAD") if commit == "HEAD" else commit
-        sides = (_side(opened, name, parting, rule, where), _side(opened, label, head, rule, where))
+        only = links.matching(opened, where, experiment)
+        sides = (_side(opened, name, parting, rule, only), _side(opened, label, head, rule, only))
         runs = [one.run for one in links.runs_of(opened, head) if one.how in links.TRIED]
         verdicts = gates.verdicts(opened, rules, runs, head, base)
         found = None
@@ -81,11 +89,10 @@ def command(
     output.lines(_markdown(sides, found, verdicts, words, stat))
 
 
-def _side(opened: Tracker, name: str, commit: ObjectId, rule: Rule | None, where: str) -> _Side:
+def _side(opened: Tracker, name: str, commit: ObjectId, rule: Rule | None, only: Collection[str] | None) -> _Side:
     """The run that speaks for a commit: its own, else that of the nearest commit before it."""
     from gittrack.track import commits, gate, links
 
-    only = {run.info.run_id for run in links.all_runs(opened, where)} if where else None
     for one, _ in commits.history(opened.repo, commit, _REACH):
         runs = [link.run for link in links.runs_of(opened, one) if link.how in links.TRIED]
         runs = [run for run in runs if only is None or run.info.run_id in only]

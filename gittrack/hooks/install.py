@@ -100,7 +100,7 @@ def folder(paths: RepoPaths) -> Path:
     owner = hooks_path(paths)
     if owner is not None:
         scope, value = owner
-        own = Path(value).is_absolute() and Path(os.path.realpath(value)) == found
+        own = Path(os.path.realpath((paths.work_tree or found) / value)) == found  # git takes it from the top, too
         if not own:
             raise StateError(
                 f"core.hooksPath is `{value}` ({scope} configuration): the hooks there are not gittrack's to change",

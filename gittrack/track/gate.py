@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX: Final = "max"  #: more is better
 MIN: Final = "min"  #: less is better
-_KEYS: Final = ("metric", "direction", "tolerance", "base", "where", "require-run")
+_KEYS: Final = ("metric", "direction", "tolerance", "base", "where", "experiment", "require-run")
 #: How far back from the merge base a commit with runs is looked for.
 REACH: Final = 200
 
@@ -48,6 +48,7 @@ class Rule:
         tolerance: How much worse it may be.
         base: The branch to compare with; None: the one that the remote calls its default, or main or master.
         where: Only runs that match this filter count.
+        experiment: Only runs of this experiment count; its name or its id.
         require_run: The hook refuses a commit whose code no run has tried.
     """
 
@@ -56,6 +57,7 @@ class Rule:
     tolerance: Amount = Amount(0.0, False)
     base: str | None = None
     where: str = ""
+    experiment: str | None = None
     require_run: bool = False
 
     def worse(self, baseline: float, value: float) -> float:
@@ -135,7 +137,7 @@ def rules(table: object) -> list[Rule]:
 
 
 def _rule(table: Mapping[str, Any]) -> Rule:
-    for key in ("base", "where"):
+    for key in ("base", "where", "experiment"):
         if not isinstance(table.get(key, ""), str):
             raise InvalidValueError(f"`tool.gittrack.gate.{key}` in pyproject.toml is no text")
     return Rule(
@@ -144,6 +146,7 @@ def _rule(table: Mapping[str, Any]) -> Rule:
         amount(table.get("tolerance", 0)),
         table.get("base"),
         table.get("where", ""),
+        table.get("experiment"),
         table.get("require-run", False) is True,
     )
 
@@ -153,9 +156,9 @@ def _rule(table: Mapping[str, Any]) -> Rule:
 
 def judge(tracker: Tracker, rule: Rule, runs: Iterable[Run], base: ObjectId | None) -> Verdict:
     """Compare the best of ``runs`` with the best run of ``base``, or of the nearest commit before it that has one."""
-    matching = _matching(tracker, rule, runs)
-    run = best(rule, matching)
-    baseline, commit = (None, None) if base is None else _baseline(tracker, rule, base)
+    only = links.matching(tracker, rule.where, rule.experiment)
+    run = best(rule, [one for one in runs if only is None or one.info.run_id in only])
+    baseline, commit = (None, None) if base is None else _baseline(tracker, rule, base, only)
     return Verdict(
         rule,
         run,
@@ -178,19 +181,13 @@ def best(rule: Rule, runs: Iterable[Run]) -> Run | None:
     return max(having, key=rank, default=None)
 
 
-def _matching(tracker: Tracker, rule: Rule, runs: Iterable[Run]) -> list[Run]:
-    runs = list(runs)
-    if not rule.where:
-        return runs
-    ids = {run.info.run_id for run in links.all_runs(tracker, rule.where)}
-    return [run for run in runs if run.info.run_id in ids]
-
-
-def _baseline(tracker: Tracker, rule: Rule, base: ObjectId) -> tuple[Run | None, ObjectId | None]:
+def _baseline(
+    tracker: Tracker, rule: Rule, base: ObjectId, only: Collection[str] | None
+) -> tuple[Run | None, ObjectId | None]:
     """The best run of the nearest commit at or before ``base`` that has one, along first parents."""
     for commit, _ in commits.history(tracker.repo, base, REACH):
-        exact = [one.run for one in links.runs_of(tracker, commit) if one.how in links.TRIED]
-        found = best(rule, _matching(tracker, rule, exact))
+        runs = [one.run for one in links.runs_of(tracker, commit) if one.how in links.TRIED]
+        found = best(rule, [one for one in runs if only is None or one.info.run_id in only])
         if found is not None and not math.isnan(found.data.metrics[rule.metric]):
             return found, commit
     return None, None

@@ -188,6 +188,28 @@ def all_runs(tracker: Tracker, filter_string: str = "") -> Iterator[Run]:
             return
 
 
+def matching(tracker: Tracker, where: str, experiment: str | None) -> frozenset[str] | None:
+    """The ids of the runs that match a filter and are of an experiment; None for all, if neither is given.
+
+    Args:
+        tracker: Where the runs are.
+        where: A filter; empty for any run.
+        experiment: Its name, or its id.
+
+    Raises:
+        QuerySyntaxError: The filter cannot be read.
+        NotFoundError: There is no such experiment.
+    """
+    if not where and experiment is None:
+        return None
+    only = None
+    if experiment is not None:
+        found = tracker.get_experiment_by_name(experiment) or tracker.get_experiment(experiment)
+        only = found.experiment_id
+    runs = all_runs(tracker, where)
+    return frozenset(run.info.run_id for run in runs if only is None or run.info.experiment_id == only)
+
+
 def linked_commits(run: Run) -> dict[str, str]:
     """The commits that the run was linked to after it ran, and why."""
     return {oid: why for key, why in run.data.tags.items() if (oid := linked_commit(key))}

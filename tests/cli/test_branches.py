@@ -137,6 +137,13 @@ def test_gates_of_the_project(branched: Sandbox, cli: Cli) -> None:
     answer = cli("gate")
     assert answer.status == 0
     assert "there is no run before it to compare with" in answer.out.splitlines()[1]  # only runs with that lr count
+    line = ("gate", "-m", "acc", "--tolerance", "1%", "-e")
+    assert cli(*line, "Default").status == 1
+    answer = cli(*line, "nowhere")
+    assert (answer.status, "no experiment" in answer.err) == (1, True)
+    cli("experiments", "create", "empty")
+    assert "no run of this code has" in cli(*line, "empty").out
+    assert cli("report", "-e", "empty").out.count(", no run\n") == 2
     assert cli("report").out.count("✅") == 2
 
 

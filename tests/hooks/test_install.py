@@ -140,8 +140,9 @@ def test_core_hooks_path_belongs_to_somebody_else(git_repo: Sandbox, cli: Cli, s
     assert not list((git_repo.path / ".git").glob("hooks/*"))
     assert cli("-C", str(git_repo.path), "hooks", "status", "--json").out.count("core.hooksPath") == 1
     # the repository's own folder, named outright, is no obstacle
-    git_repo.git("config", scope, "core.hooksPath", str(git_repo.path / ".git" / "hooks"))
-    assert cli("-C", str(git_repo.path), "hooks", "install").status == 0
+    for own in (str(git_repo.path / ".git" / "hooks"), ".git/hooks"):
+        git_repo.git("config", scope, "core.hooksPath", own)
+        assert cli("-C", str(git_repo.path), "hooks", "install").status == 0
 
 
 def test_the_line_for_somebody_elses_hooks_works(git_repo: Sandbox, program: Path) -> None:
