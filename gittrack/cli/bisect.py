@@ -53,10 +53,11 @@ def command(
 ) -> int:
     """Find the commit that made a metric worse.
 
-    Recorded runs are used first. Only with a command, or with `--rerun`, missing runs are made: each in a work tree of
-    its own of that very commit, recorded like any other run, so that nothing is ever run twice. What git ignores, such
-    as a data folder, is not there: name it by an absolute path. Follows first parents: a merge counts as one commit.
-    Exit status 1 means that commits without a run are left between good and bad.
+    Recorded runs are used first. Missing runs are made with the command CMD, or with the recorded one after a question
+    (`--rerun` answers it): each in a work tree of its own of that very commit, recorded like any other run, so that
+    nothing is ever run twice. What git ignores, such as a data folder, is not there: name it by an absolute path.
+    Follows first parents: a merge counts as one commit. Exit status 1 means that commits without a run are left between
+    good and bad.
     """
     from gittrack.track import bisect, commits, gate, links
 
@@ -87,16 +88,35 @@ def command(
             f" {'above' if rule.direction == gate.MIN else 'below'} {search.limit:.6g}"
         )
         found = search.run()
+        if not found and make is None and not as_json and _may_ask():
+            offered = _offered(opened, search, line[-1][0])
+            if offered is not None:
+                search.trial = _Trial(opened, *offered, metric, where, experiment)
+                found = search.run()
         if as_json:
             output.document(_document(search, found))
         else:
             output.lines(_lines(opened, search, metric, found))
-    if not found:
-        left = [place for place in range(search.good + 1, search.bad) if search.verdict(place) == bisect.UNKNOWN]
-        if left:
-            amount_left = text.count(len(left), "commit")
-            output.message(f"{amount_left} between them without a run; a command after `--`, or `--rerun`, makes one")
+    if not found and (left := len(search.unknown())):
+        commits_left = text.count(left, "commit")
+        output.message(f"{commits_left} between them without a run; a command after `--`, or `--rerun`, makes one")
     return 0 if found else 1
+
+
+def _may_ask() -> bool:
+    """True if somebody could answer."""
+    return output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)
+
+
+def _offered(opened: Tracker, search: Search, bad: ObjectId) -> tuple[list[str], str] | None:
+    """The recorded command and its folder, if the person wants it to be run for what is missing."""
+    try:
+        words, folder = _recorded(opened, bad)
+    except ReproductionError:  # there is none that could be offered
+        return None
+    amount = text.count(len(search.unknown()), "commit")
+    output.message(f"{amount} without a run are left between good and bad")
+    return (words, folder) if output.confirm(f"run `{shlex.join(words)}` on some of them?") else None
 
 
 def _here(opened: Tracker) -> str:

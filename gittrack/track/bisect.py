@@ -84,6 +84,7 @@ class Search:
         line: As given.
         good: Place of the last good commit on the line.
         bad: Place of the first commit known to be bad.
+        trial: As given.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Search:
         self._rule = rule
         self._drop = drop
         self._repeat = repeat
-        self._trial = trial
+        self.trial = trial
         self._baseline = 0.0
 
     def begin(self, good: ObjectId | None) -> None:
@@ -139,12 +140,16 @@ class Search:
             self._narrow()
         return True
 
+    def unknown(self) -> list[int]:
+        """The places between good and bad of which nothing is known, and that were not tried in vain."""
+        return [place for place in range(self.good + 1, self.bad) if self.verdict(place) == UNKNOWN]
+
     def verdict(self, place: int) -> str:
         """What is known of a commit: ``GOOD``, ``BAD``, ``UNKNOWN`` or ``SKIPPED``."""
         point = self.line[place]
         if point.value is None:
             return SKIPPED if point.failed else UNKNOWN
-        if self._is_open(point) and self._trial is not None and not point.failed:
+        if self._is_open(point) and self.trial is not None and not point.failed:
             return UNKNOWN
         return BAD if self._is_worse(point.value) else GOOD
 
@@ -176,15 +181,15 @@ class Search:
     def _next(self) -> int | None:
         """The place to look at next: as near to the middle as possible."""
         middle = (self.good + self.bad) / 2
-        left = [place for place in range(self.good + 1, self.bad) if self.verdict(place) == UNKNOWN]
-        if self._trial is None or not left:
+        left = self.unknown()
+        if self.trial is None or not left:
             return None
         return min(left, key=lambda place: (abs(place - middle), place))
 
     def _measure(self, place: int) -> None:
         point = self.line[place]
         while point.value is None or self._is_open(point):
-            value = None if self._trial is None else self._trial(point.commit)
+            value = None if self.trial is None else self.trial(point.commit)
             if value is None or value != value:
                 point.failed = True
                 return
@@ -192,7 +197,7 @@ class Search:
 
     def _value_of(self, place: int, what: str) -> float:
         point = self.line[place]
-        if point.value is None and self._trial is not None:
+        if point.value is None and self.trial is not None:
             self._measure(place)
         if point.value is None:
             raise NotFoundError(

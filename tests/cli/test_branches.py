@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from gittrack.cli import output
 from gittrack.cli.report import md
 from tests.cli.conftest import Cli, open_tracker
 from tests.conftest import MakeRepo, Sandbox
@@ -166,6 +167,13 @@ def test_bisect_uses_what_is_recorded_then_runs_what_is_missing(
     assert "4 commits between them without a run" in answer.err
     assert answer.out.count("unknown") == 4
 
+    asked: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("gittrack.cli.bisect._may_ask", lambda: True)
+        patch.setattr(output, "confirm", asked.append)
+        assert cli("bisect", "-m", "acc", "--drop", "1%").out.count("unknown") == 4  # the answer was no
+    assert asked == ["run `python train.py --lr 0.1` on some of them?"]  # as the runs recorded it
+
     question = ("bisect", "-m", "acc", "--drop", "1%", "--", sys.executable, "train.py")
     answer = cli(*question)
     assert answer.status == 0, answer.err
@@ -196,9 +204,13 @@ def test_bisect_goes_around_commits_that_cannot_be_run(
     assert answer.status == 1
     assert "skipped" in answer.out
     assert "first bad commit" not in answer.out
-    answer = cli("bisect", "-m", "acc", "--drop", "1%", "--rerun")
-    assert answer.status == 1  # the recorded command is `python train.py --lr 0.1`: it runs, and fails
-    assert "running `python train.py --lr 0.1`" in answer.err
+    with monkeypatch.context() as patch:
+        patch.setattr("gittrack.cli.bisect._may_ask", lambda: True)
+        patch.setattr(output, "confirm", lambda _: True)
+        answer = cli("bisect", "-m", "acc", "--drop", "1%")
+        assert answer.status == 1  # the recorded command is `python train.py --lr 0.1`: it runs, and fails
+        assert "running `python train.py --lr 0.1`" in answer.err
+    assert cli("bisect", "-m", "acc", "--drop", "1%", "--rerun").out == answer.out
     answer = cli("bisect", "-m", "acc", "--drop", "1%", "--rerun", "true")
     assert (answer.status, "exclude each other" in answer.err) == (2, True)
     answer = cli("bisect", "-m", "acc", "--drop", "1%", "--good", "main", "--bad", "main")
