@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 3  #: another number in the file: the file is emptied and filled again
+SCHEMA_VERSION: Final = 4  #: another number in the file: the file is emptied and filled again
 CONTEXT_TAG: Final = "mlflow.data.context"  #: the tag of a dataset input that says what the dataset was used for
 
 _TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "runs", "docs", "metrics", "params",
