@@ -107,6 +107,8 @@ def _post_commit(paths: RepoPaths, _: Sequence[str]) -> Said:
         linked = post_commit.link(opened)
     finally:
         opened.close()
+    if config.current(paths.work_tree).push_after_commit:
+        post_commit.push_in_background(paths)
     return Said(notes=[f"linked {_runs(linked)} to this commit"] if linked else [])
 
 
@@ -124,11 +126,24 @@ def _post_rewrite(paths: RepoPaths, _: Sequence[str]) -> Said:
 
 
 def _pre_push(paths: RepoPaths, arguments: Sequence[str]) -> Said:
-    return Said()
+    if not arguments or not _has_store(paths) or not config.current(paths.work_tree).push_runs:
+        return Said()
+    from gittrack.hooks import pre_push
+
+    opened = _tracker(paths)
+    try:
+        report = pre_push.push_runs(opened, arguments[0], quick.standard_input().decode("utf-8", "replace"))
+    finally:
+        opened.close()
+    amount = 0 if report is None else report.runs + report.revised
+    return Said(notes=[f"pushed {_count(amount)} to {arguments[0]}"] if amount else [])
 
 
 def _runs(found: Sequence[str]) -> str:
-    amount = len(set(found))
+    return _count(len(set(found)))
+
+
+def _count(amount: int) -> str:
     return "1 run" if amount == 1 else f"{amount:,} runs"
 
 

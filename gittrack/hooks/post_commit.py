@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gittrack import config
 from gittrack.errors import ConflictError
 from gittrack.hooks import notes, quick
 from gittrack.store import files
 from gittrack.track import links
 
 if TYPE_CHECKING:
+    from gittrack.store.gateway import RepoPaths
     from gittrack.track.runs import Tracker
     from gittrack.types import ObjectId, RunId
 
@@ -46,3 +50,22 @@ def settle(tracker: Tracker, linked: Sequence[RunId], new: Sequence[ObjectId]) -
     known = {*linked_commits, *repo.index.code_ids()}
     text = quick.seen_text(stamp, sorted(known), sorted(repo.index.changed_commits()))
     files.write_atomic(repo.root / quick.SEEN, text)
+
+
+def push_in_background(paths: RepoPaths) -> None:
+    """Start `gittrack push` and do not wait for it; what it says is in `.gittrack/push.log`.
+
+    It goes on when git and the terminal are gone; two at a time wait for each other.
+    """
+    environment = {name: value for name, value in config.environment().items() if not name.startswith("GIT_")}
+    log = paths.main_root / ".gittrack" / "push.log"
+    with log.open("wb") as said:
+        subprocess.Popen(
+            [sys.executable, "-m", "gittrack", "-C", str(paths.work_tree), "push"],
+            cwd=paths.main_root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
