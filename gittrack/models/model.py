@@ -147,7 +147,7 @@ class Model:
         """What the bytes of an MLmodel file say.  Raises FormatError."""
         if len(data) > MAX_BYTES:
             raise FormatError(f"`{MLMODEL}` has more than {MAX_BYTES} bytes")
-        return cls.from_dict(_parsed(data))
+        return cls.from_dict(parsed(data, MLMODEL))
 
     @classmethod
     def from_dict(cls, model_dict: Any) -> Model:
@@ -186,7 +186,16 @@ def _typed(value: Any, name: str, kind: type) -> Any:
     return value
 
 
-def _parsed(data: bytes) -> Any:
+def parsed(data: bytes, name: str) -> Any:
+    """What the bytes of a YAML file say: plain data, of a bounded size once its aliases are resolved.
+
+    Args:
+        data: The bytes; who reads them has bounded their number.
+        name: The file's, for messages.
+
+    Raises:
+        FormatError: It is no YAML, has tags or a key twice, or is too large.
+    """
     import yaml
 
     try:
@@ -195,7 +204,7 @@ def _parsed(data: bytes) -> Any:
             root = loader.get_single_node()
             if root is None:
                 return None
-            _check_node(root)
+            _check_node(root, name)
             return loader.construct_document(root)
         finally:
             loader.dispose()
@@ -203,10 +212,10 @@ def _parsed(data: bytes) -> Any:
         if isinstance(error, FormatError):
             raise
         shown = " ".join(str(error).split())
-        raise FormatError(f"`{MLMODEL}` is no YAML that can be read: {shown:.200}") from error
+        raise FormatError(f"`{name}` is no YAML that can be read: {shown:.200}") from error
 
 
-def _check_node(root: yaml.Node) -> None:
+def _check_node(root: yaml.Node, name: str) -> None:
     """Refuse keys that are there twice, and aliases that grow beyond what anybody writes."""
     import yaml
 
@@ -220,12 +229,12 @@ def _check_node(root: yaml.Node) -> None:
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if len(set(keys)) != len(node.value):
-                raise FormatError(f"`{MLMODEL}` has a key twice, or one that is no text")
+                raise FormatError(f"`{name}` has a key twice, or one that is no text")
             total += sum(size(key) + size(value) for key, value in node.value)
         elif isinstance(node, yaml.SequenceNode):
             total += sum(map(size, node.value))
         if total > _MAX_NODES:
-            raise FormatError(f"`{MLMODEL}` has too many parts")
+            raise FormatError(f"`{name}` has too many parts")
         sizes[id(node)] = total
         return total
 

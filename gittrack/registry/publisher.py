@@ -6,7 +6,6 @@ tag whose name was taken meanwhile (by a `git fetch`, say) is no error: the atte
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,10 +35,12 @@ class Publisher:
 
     Args:
         catalog: What is there.
+        clock: The time in milliseconds since the epoch.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, clock: Callable[[], int]) -> None:
         self._catalog = catalog
+        self.clock = clock
         self._repo = catalog.repo
 
     @contextmanager
@@ -61,7 +62,7 @@ class Publisher:
 
     def now(self) -> dict[str, Any]:
         """Who acts, and when: two fields of every event."""
-        return {"who": self._repo.git.identity(), "time": int(time.time() * 1000)}
+        return {"who": self._repo.git.identity(), "time": self.clock()}
 
     def edit(self, key: str, changes: Mapping[str, str | None], reason: str = "") -> None:
         """Change a model's document, under the lock.  Raises ConflictError if somebody else moved it all the same."""

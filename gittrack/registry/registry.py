@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import (
+    AlreadyExistsError,
     CorruptError,
     InvalidValueError,
     NotFoundError,
@@ -60,13 +61,14 @@ class Registry:
 
     Args:
         tracker: The runs that the models come from.
+        clock: The time in milliseconds since the epoch that is written into what is done; it decides nothing.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, *, clock: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
         self.tracker = tracker
         self.repo = tracker.repo
         self.catalog = Catalog(tracker.repo)
-        self._publisher = Publisher(self.catalog)
+        self._publisher = Publisher(self.catalog, clock)
 
     # -- models ------------------------------------------------------------------------------------------------------
 
@@ -100,21 +102,21 @@ class Registry:
             model = self.catalog.model(name)
             if new_name != model.name:
                 self._publisher.require_free(new_name, but=model.key)
-                self._publisher.edit(model.key, {"name": new_name, **_now_updated()})
+                self._publisher.edit(model.key, {"name": new_name, **self._now_updated()})
         return self.get_model(new_name)
 
     def describe_model(self, name: str, description: str | None) -> RegisteredModel:
         """Change the description of a model; None removes it.  Raises NotFoundError."""
         with self._publisher.writing():
             model = self.catalog.model(name)
-            self._publisher.edit(model.key, {**_described(description, remove=True), **_now_updated()})
+            self._publisher.edit(model.key, {**_described(description, remove=True), **self._now_updated()})
         return self.get_model(name)
 
     def delete_model(self, name: str, reason: str = "") -> None:
         """Delete a model with all its versions; ``restore_model`` brings them back.  Raises NotFoundError."""
         with self._publisher.writing():
             self._publisher.edit(
-                self.catalog.model(name).key, {"lifecycle": LifecycleStage.DELETED, **_now_updated()}, reason
+                self.catalog.model(name).key, {"lifecycle": LifecycleStage.DELETED, **self._now_updated()}, reason
             )
 
     def restore_model(self, name: str) -> RegisteredModel:
@@ -131,7 +133,7 @@ class Registry:
                 self.catalog.model(name)
                 raise StateError(f"model `{name}` is not deleted", hint=f"`gittrack models show '{name}'` shows it")
             self._publisher.require_free(name, but=deleted[0].key)
-            self._publisher.edit(deleted[0].key, {"lifecycle": LifecycleStage.ACTIVE, **_now_updated()})
+            self._publisher.edit(deleted[0].key, {"lifecycle": LifecycleStage.ACTIVE, **self._now_updated()})
         return self.get_model(name)
 
     def tag_model(self, name: str, tags: Mapping[str, Any], removed: Iterable[str] = ()) -> None:
@@ -172,6 +174,7 @@ class Registry:
         tags: Mapping[str, Any] | None = None,
         model_id: str | None = None,
         run_link: str | None = None,
+        number: int | None = None,
         sign: bool = False,
     ) -> ModelVersion:
         """Register what a run logged at ``path`` as the next version of a model, which is made if there is none.
@@ -186,12 +189,14 @@ class Registry:
             tags: Of the version; the values become text.
             model_id: MLflow's id of the logged model, if it has one.
             run_link: Where the run is shown, if that is somewhere else.
+            number: The version's number, if it had one elsewhere already; the next one if not given.
             sign: Sign the tag with the person's git signing key.
 
         Raises:
             NotFoundError: No such run, or it has nothing at ``path``.
             StateError: The run is deleted.
-            AlreadyExistsError: The name differs from another model's only by upper and lower case.
+            AlreadyExistsError: The name differs from another model's only by upper and lower case, or the number is
+                used.
             InvalidValueError: A bad name, path, tag or description.
         """
         name = names.check_model_name(name)
@@ -209,7 +214,8 @@ class Registry:
         with self._publisher.writing():  # what is refused is refused before the run is committed for it
             self._publisher.key_for(name)
             policy.Gate(self.catalog).require_signing(policy.VERSIONS, name, sign=sign)
-        return self._register(name, run, self._commit_of(check_run_id(run_id)), path, model_id, said, sign=sign)
+        commit = self._commit_of(check_run_id(run_id))
+        return self._register(name, run, commit, path, model_id, said, number=number, sign=sign)
 
     def copy(
         self,
@@ -246,13 +252,17 @@ class Registry:
         model_id: str | None,
         said: Mapping[str, str | None],
         *,
+        number: int | None = None,
         sign: bool,
     ) -> ModelVersion:
         manifest = self.catalog.manifest_at(commit, path)
+        wanted = None if number is None else names.check_version(number)
 
         def attempt() -> int | None:
             key, changes = self._publisher.key_for(name)
-            number = self.catalog.next_number(key, "v")
+            number = wanted or self.catalog.next_number(key, "v")
+            if wanted is not None and self.catalog.versions(key=key, version_number=wanted):
+                raise AlreadyExistsError(f"model `{name}` has a version {wanted}", hint="let it get the next number")
             changes |= {f"versions.{number}.{field}": value for field, value in said.items()}
             event = VersionTag(
                 key=key,
@@ -267,8 +277,8 @@ class Registry:
             )
             return number if self._publisher.publish([event], key, changes, sign=sign) else None
 
-        number = self._publisher.retried(attempt)
-        return self.catalog.version(self.catalog.model(name), number)
+        given = self._publisher.retried(attempt)
+        return self.catalog.version(self.catalog.model(name), given)
 
     def get_version(self, name: str, version: int | str) -> ModelVersion:
         """A version by its number.  Raises NotFoundError, which says what exists, and InvalidValueError."""
@@ -300,7 +310,7 @@ class Registry:
 
     def describe_version(self, name: str, version: int | str, description: str | None) -> ModelVersion:
         """Change the description of a version; None removes it.  Raises NotFoundError."""
-        self._edit_version(name, version, {**_described(description, remove=True), **_now_updated()})
+        self._edit_version(name, version, {**_described(description, remove=True), **self._now_updated()})
         return self.get_version(name, version)
 
     def tag_version(self, name: str, version: int | str, tags: Mapping[str, Any], removed: Iterable[str] = ()) -> None:
@@ -310,7 +320,7 @@ class Registry:
 
     def delete_version(self, name: str, version: int | str, reason: str = "") -> None:
         """Delete a version; ``restore_version`` brings it back.  Raises NotFoundError."""
-        self._edit_version(name, version, {"lifecycle": LifecycleStage.DELETED, **_now_updated()}, reason)
+        self._edit_version(name, version, {"lifecycle": LifecycleStage.DELETED, **self._now_updated()}, reason)
 
     def restore_version(self, name: str, version: int | str) -> ModelVersion:
         """Undo ``delete_version``.  Raises NotFoundError, StateError if it is not deleted."""
@@ -325,7 +335,7 @@ class Registry:
                     f"version {number} of model `{name}` is not deleted",
                     hint=f"`gittrack models show '{name}@v{number}'` shows it",
                 )
-            changes = {"lifecycle": LifecycleStage.ACTIVE, **_now_updated()}
+            changes = {"lifecycle": LifecycleStage.ACTIVE, **self._now_updated()}
             self._publisher.edit(model.key, {f"versions.{number}.{field}": value for field, value in changes.items()})
         return self.get_version(name, number)
 
@@ -757,6 +767,9 @@ class Registry:
         states = [self.catalog.state(model.key).at(moment) for model in self.catalog.models()]
         return sorted((one for one in states if one.exists and not one.deleted), key=lambda one: (one.name, one.key))
 
+    def _now_updated(self) -> dict[str, str | None]:
+        return {"updated": str(self._publisher.clock())}
+
     # -- runs --------------------------------------------------------------------------------------------------------
 
     def _require_artifacts(self, run_id: str, path: str) -> None:
@@ -799,10 +812,6 @@ def _described(description: object, *, remove: bool = False) -> dict[str, str | 
 def _tagged(tags: Mapping[str, Any] | None) -> dict[str, str | None]:
     """The changes that set tags."""
     return {f"tags.{key}": value for key, value in (names.check_model_tag(*item) for item in (tags or {}).items())}
-
-
-def _now_updated() -> dict[str, str | None]:
-    return {"updated": str(int(time.time() * 1000))}
 
 
 def _headline(run: Run) -> str:

@@ -231,7 +231,7 @@ class ActiveRun:
         if path.is_dir():
             self.log_artifacts(path, f"{artifact_path}/{path.name}" if artifact_path else path.name)
             return
-        self._store_files({_joined(artifact_path, path.name): path})
+        self.log_files({_joined(artifact_path, path.name): path})
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
         """Keep every file below a folder, as paths relative to it.
@@ -247,7 +247,7 @@ class ActiveRun:
             raise InvalidValueError(f"`{top}` is no folder", hint="use log_artifact for a single file")
         real = top.resolve()
         found = {_joined(artifact_path, name): path for name, path in _files_below(real, "", (real,))}
-        self._store_files(found)
+        self.log_files(found)
 
     def log_bytes(self, data: bytes, path: str) -> None:
         """Keep ``data`` as the artifact ``path``.  Raises InvalidValueError for a bad path."""
@@ -260,7 +260,12 @@ class ActiveRun:
             return
         self._place([[path, digest, size]])
 
-    def _store_files(self, found: Mapping[str, Path]) -> None:
+    def log_files(self, found: Mapping[str, Path]) -> None:
+        """Keep files under the artifact paths that they are given by; links are refused.
+
+        Raises:
+            InvalidValueError: A bad artifact path, or something that is no regular file; nothing is kept.
+        """
         paths = {limits.check_artifact_path(name): path for name, path in found.items()}
         self._check_free(paths)
         try:
@@ -374,8 +379,7 @@ class ActiveRun:
         if ended:
             if self._capturing:  # the journal is closed when the code is known; the end must be on disk now
                 self.sync()
-            self.release()
-            self._tracker.seal_soon()
+            self._tracker.ended(self)
 
     def end(self, status: str = "FINISHED", end_time: int | None = None) -> None:
         """This process is done with the run; ``end_time`` in milliseconds, now if None.

@@ -12,7 +12,8 @@ import re
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -46,6 +47,9 @@ from gittrack.types import (
 
 #: Seconds that this process waits while another one commits; what is left then, the next command does.
 SEAL_TIMEOUT: Final = 5.0
+#: Runs whose journals are closed together (two descriptors each), and how many at a time.
+_TOGETHER: Final = 64
+_SYNCS: Final = 8
 #: MLflow's greatest page.
 MAX_RESULTS: Final = 50_000
 #: What names the run in the message of its commit.
@@ -85,6 +89,7 @@ class Tracker:
         self._handles: weakref.WeakValueDictionary[str, ActiveRun] = weakref.WeakValueDictionary()
         self._open: set[ActiveRun] = set()
         self._recorded = False  # a journal was written in this process
+        self._later: list[ActiveRun] | None = None  # runs that ended while commits are put off
         self._warned: set[str] = set()
         self._at_exit: list[ActiveRun] = []
         self._keeper = Keeper(
@@ -109,6 +114,7 @@ class Tracker:
         parent_run_id: str | None = None,
         capture: bool = True,
         environment: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
     ) -> ActiveRun:
         """Start a run.
 
@@ -121,22 +127,55 @@ class Tracker:
             parent_run_id: The run it belongs to.
             capture: Record code and environment, in the background.
             environment: What differs from this process's environment, if another program makes the run.
+            run_id: The id that it has elsewhere already; made up if not given.
 
         Raises:
             NotFoundError: No such experiment.
             StateError: The experiment is deleted.
-            InvalidValueError: A bad name, tag or time.
+            AlreadyExistsError: There is a run with that id.
+            InvalidValueError: A bad name, tag, time or id.
         """
         self.repo.require_writable()
         experiment_id = limits.check_experiment_id(experiment_id)
         if experiment_id != layout.DEFAULT_EXPERIMENT_ID:
             self._active_experiment(experiment_id)
+        run = self.begin_run(
+            secrets.token_hex(16) if run_id is None else self._free_id(run_id),
+            experiment_id,
+            name=name,
+            start_time=start_time,
+            tags=tags,
+            user_id=user_id,
+            parent_run_id=parent_run_id,
+        )
+        if capture and self._capture is not None:
+            # What HEAD is right now costs one file; the working tree is captured in the background.
+            head = self.repo.git.head()
+            run.write_event([record.CODE, {"commit": head, "branch": self.repo.git.head_branch()}])
+            run.environment = dict(environment or {})
+            self._keeper.capture_soon(run)
+        return run
+
+    def begin_run(
+        self,
+        run_id: str,
+        experiment_id: str,
+        *,
+        name: str | None = None,
+        start_time: int | None = None,
+        tags: Mapping[str, Any] | None = None,
+        user_id: str = "",
+        parent_run_id: str | None = None,
+    ) -> ActiveRun:
+        """``create_run`` for who begins many, and knows already that the experiment is active and the id is free.
+
+        Neither code nor environment is recorded.  Raises InvalidValueError.
+        """
         checked = dict(limits.check_tag(key, value, truncate=self.truncate) for key, value in (tags or {}).items())
         given = checked.pop(record.RUN_NAME_TAG, None)
         parent_run_id = parent_run_id or checked.get(record.PARENT_TAG)
-        run_id = secrets.token_hex(16)
         facts: dict[str, Any] = {
-            "run_id": run_id,
+            "run_id": check_run_id(run_id),
             "experiment_id": experiment_id,
             "name": limits.check_run_name(name or given or made_up_name()),
             "user_id": user_id,
@@ -149,13 +188,13 @@ class Tracker:
         run = ActiveRun(self, state, owner=True)
         self._handles[run_id] = run
         run.write_event([record.CREATE, facts])
-        if capture and self._capture is not None:
-            # What HEAD is right now costs one file; the working tree is captured in the background.
-            head = self.repo.git.head()
-            run.write_event([record.CODE, {"commit": head, "branch": self.repo.git.head_branch()}])
-            run.environment = dict(environment or {})
-            self._keeper.capture_soon(run)
         return run
+
+    def _free_id(self, run_id: str) -> str:
+        """``run_id`` if no run has it.  Raises AlreadyExistsError, InvalidValueError."""
+        if self.repo.revisions(check_run_id(run_id)) or self.repo.journals(run_id):
+            raise AlreadyExistsError(f"run `{run_id}` exists", hint=f"`gittrack show {run_id}` shows it")
+        return run_id
 
     def resume(self, run_id: str) -> ActiveRun:
         """Go on with a run.
@@ -428,9 +467,20 @@ class Tracker:
     # -- experiments -------------------------------------------------------------------------------------------------
 
     def create_experiment(
-        self, name: str, *, tags: Mapping[str, Any] | None = None, artifact_location: str | None = None
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        artifact_location: str | None = None,
+        creation_time: int | None = None,
     ) -> str:
         """Make an experiment; its id.  The id follows from the name, so two clones that make it have one experiment.
+
+        Args:
+            name: 1 to 500 characters.
+            tags: First tags; the values become text.
+            artifact_location: Kept as a note.
+            creation_time: Milliseconds since the epoch, if it was made elsewhere before; now if not given.
 
         Raises:
             AlreadyExistsError: The name is taken, maybe by a deleted experiment.
@@ -451,7 +501,8 @@ class Tracker:
             attempt += 1
         changes: dict[str, str | None] = {"name": name, "artifact_location": artifact_location}
         changes |= {f"tags.{key}": value for key, value in checked.items()}
-        self._edit_experiment(experiment_id, changes)
+        when = int(time.time() * 1000) if creation_time is None else limits.check_timestamp(creation_time)
+        self.repo.edit_experiment(experiment_id, changes, when)
         return experiment_id
 
     def _edit_experiment(self, experiment_id: str, changes: Mapping[str, str | None]) -> None:
@@ -563,9 +614,44 @@ class Tracker:
         self._recorded = True
         self._keeper.watch()
 
+    def ended(self, run: ActiveRun) -> None:
+        """``run`` is over: its journal is closed, and it is committed in the background."""
+        if self._later is None:
+            run.release()
+            self._keeper.seal_soon()
+        else:
+            self._later.append(run)
+            if len(self._later) >= _TOGETHER:
+                self._release_together()
+
     def seal_soon(self) -> None:
-        """A run is over: commit it in the background."""
-        self._keeper.seal_soon()
+        """A run is over, or an edit of one is complete: commit it in the background."""
+        if self._later is None:
+            self._keeper.seal_soon()
+
+    @contextmanager
+    def sealing_later(self) -> Iterator[None]:
+        """Runs that end inside are put on disk and committed together, at the latest when this ends.
+
+        For one thread that writes many runs; what ended a moment ago is not yet on disk.
+        """
+        self._later = []
+        try:
+            yield
+        finally:
+            self._release_together()
+            self._later = None
+            if not self._seal_quietly():
+                self._keeper.seal_soon()
+
+    def _release_together(self) -> None:
+        """Close the journals of runs that ended: the disk does many syncs at once in the time of a few."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        ended, self._later = self._later or [], []
+        with ThreadPoolExecutor(_SYNCS) as pool:
+            for _ in pool.map(ActiveRun.release, ended):
+                pass  # raises what a release raised
 
     def flush(self) -> None:
         """Wait until everything that is over is committed; what is going on is on disk."""
@@ -603,6 +689,8 @@ class Tracker:
         self._open = {run for run in self._open if run.open}
         if self.repo.read_only and not self._recorded:
             return True  # whoever tried has been told, and nothing waits
+        if self._later is not None:
+            return True  # who puts it off does it
         try:
             seal.seal(self.repo, timeout=SEAL_TIMEOUT)
         except LockedError:

@@ -714,3 +714,21 @@ def test_giving_up_is_a_conflict(iris: Desk, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(iris.registry.repo.git, "publish", always_late)
     with pytest.raises(ConflictError, match="all the time"):
         iris.registry.register("iris", run_id, "model")
+
+
+def test_a_version_that_had_a_number_and_a_time_elsewhere_keeps_them(make_repo: MakeRepo) -> None:
+    desk = Desk.at(make_repo("ordinary"))
+    run_id, then = desk.run(), 1_600_000_000_123
+    registry = Registry(desk.registry.tracker, clock=lambda: then)
+    version = registry.register("iris", run_id, "model", number=7)
+    assert (version.version, version.creation_timestamp, version.last_updated_timestamp) == ("7", then, then)
+    assert desk.sandbox.git("tag", "--list", "--format=%(taggerdate:unix)", "models/iris/v7") == str(then // 1000)
+    assert registry.register("iris", run_id, "model", number=3).version == "3"
+    assert registry.register("iris", run_id, "model").version == "8"
+    with pytest.raises(AlreadyExistsError, match="has a version 7"):
+        registry.register("iris", run_id, "model", number=7)
+    with pytest.raises(InvalidValueError):
+        registry.register("iris", run_id, "model", number=-1)
+    registry.promote("iris", 3, "Staging", archive_existing=False)
+    assert registry.get_version("iris", 3).last_updated_timestamp == then
+    assert not fsck(registry, full=True)

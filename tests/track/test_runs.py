@@ -94,6 +94,32 @@ def test_ten_thousand_artifact_files(tracker: Tracker, tmp_path: Path) -> None:
     assert (tmp_path / "out/data/d99/f07.bin").read_bytes() == b"99-7-" * 1800
 
 
+def test_a_run_that_had_an_id_elsewhere_keeps_it(tracker: Tracker) -> None:
+    run = tracker.create_run(run_id="a" * 32, capture=False)
+    assert run.run_id == "a" * 32
+    with pytest.raises(AlreadyExistsError):  # while it is in its journal
+        tracker.create_run(run_id="a" * 32, capture=False)
+    run.end()
+    tracker.close()
+    with pytest.raises(AlreadyExistsError):  # once it is committed
+        tracker.create_run(run_id="a" * 32, capture=False)
+    with pytest.raises(InvalidValueError):
+        tracker.create_run(run_id="../x", capture=False)
+    with pytest.raises(InvalidValueError):
+        tracker.begin_run("../x", "0")
+
+
+def test_runs_that_end_together_are_committed_together(tracker: Tracker, git_repo: Sandbox) -> None:
+    with tracker.sealing_later():
+        for number in range(30):
+            tracker.begin_run(f"{number:032x}", "0", name=f"run {number}").end("FINISHED", 5)
+        assert tracker.repo.ledgers() == {}
+    tracker.close()
+    (ledger,) = tracker.repo.ledgers().values()
+    assert git_repo.git("log", "-1", "--format=%s", ledger) == "30 run(s)"
+    assert len(tracker.search_runs()) == 30
+
+
 def test_a_param_is_written_once(tracker: Tracker) -> None:
     run = tracker.create_run()
     run.log_params({"lr": 0.1})
