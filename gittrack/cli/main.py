@@ -29,6 +29,7 @@ VERBS: Final = {
     "share": ("push", "pull", "fetch", "clone", "sync", "remote"),
     "models by name": ("models",),
     "commits and branches": ("which", "report", "gate", "bisect", "hooks"),
+    "move in and out": ("import", "export"),
     "take care of the store": ("gc", "fsck", "reindex"),
     "settings and help": ("config", "completion", "help"),
 }
