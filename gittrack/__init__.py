@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         sklearn as sklearn,
         statsmodels as statsmodels,
         tracking as tracking,
+        transformers as transformers,
         xgboost as xgboost,
     )
     from gittrack._version import (
@@ -164,6 +165,7 @@ _MODULES = (
     "sklearn",
     "statsmodels",
     "tracking",
+    "transformers",
     "xgboost",
 )
 _WHERE = {name: module for module, names in _HOMES.items() for name in names.split()}

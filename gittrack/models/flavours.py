@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from gittrack.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from gittrack.models.signature import ModelSignature
     from gittrack.models.trust import Trust
 
 PYFUNC: Final = "python_function"
@@ -29,6 +30,7 @@ FLAVOURS: Final[dict[str, str]] = {
     "pytorch": "gittrack.frameworks.pytorch",
     "sklearn": "gittrack.frameworks.sklearn.flavour",
     "statsmodels": "gittrack.frameworks.statsmodels",
+    "transformers": "gittrack.frameworks.transformers.flavour",
     "xgboost": "gittrack.frameworks.xgboost",
 }
 
@@ -44,12 +46,14 @@ class Saved:
             None if the model cannot predict.
         formats: What the files are: names of ``trust.SAFE_FORMATS``, or others such as ``cloudpickle``, which run code.
         requirements: Distributions that loading needs, by name, such as ``scikit-learn``.
+        signature: What such a model takes and gives, if nobody says so and there is no example to see it from.
     """
 
     native_conf: Mapping[str, Any]
     pyfunc_conf: Mapping[str, Any] | None
     formats: Sequence[str]
     requirements: Sequence[str] = field(default_factory=list)
+    signature: ModelSignature | None = None
 
 
 class Predictor(Protocol):
@@ -101,7 +105,11 @@ class Flavour(Protocol):
         """
 
     def predictor(self, model: Any, conf: Mapping[str, Any]) -> Predictor:
-        """``model`` as ``python_function``; ``conf`` is that entry under ``flavors``.  Raises FormatError."""
+        """``model`` as ``python_function``.  Raises FormatError.
+
+        ``conf`` is that entry under ``flavors``; of a loaded model, with ``config`` as the caller wants it and with the
+        ``metadata`` of MLmodel.
+        """
 
 
 def flavour(name: str) -> Flavour:

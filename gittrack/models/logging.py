@@ -157,6 +157,8 @@ def finish(
         modules = set(sys.modules) - before
         if common.signature is None and about.signature is None:
             about.signature = inferred
+    if common.signature is None and about.signature is None and predictor is not None:
+        about.signature = saved.signature
     about.gittrack = {**about.gittrack, "formats": list(saved.formats), "runs_code": runs_code(saved.formats)}
     _copy_extra_files(common.extra_files, folder, about)
     about.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

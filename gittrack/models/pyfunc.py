@@ -172,7 +172,8 @@ def load_model(
             ``runs:/RUN/PATH``, ``NAME@ALIAS``, or a folder.
         suppress_warnings: Taken for MLflow's sake.
         dst_path: An existing folder to put the model's files into; a private one if not given.
-        model_config: Configuration of a Python model, as a dict or a YAML file; what was logged if not given.
+        model_config: Configuration of a Python model or a pipeline of transformers, as a dict or a YAML file; over what
+            was logged.
         trust: Code that came with the model may run.
 
     Raises:
@@ -195,11 +196,12 @@ def load_local(local: LocalModel, model_config: str | os.PathLike[str] | dict[st
     module = conf.get("loader_module")
     name = flavours.of_loader(module)
     _add_code(local, conf)
+    config = _config(model_config, conf)
     if name is not None:
         flavour = flavours.flavour(name)
         native = flavour.load(local.folder, _native_conf(local, name), trust=local.trust)
-        return PyFuncModel(local, flavour.predictor(native, conf))
-    config = _config(model_config, conf)
+        asked = {**conf, "config": config, "metadata": local.model.metadata}
+        return PyFuncModel(local, flavour.predictor(native, asked))
     if module in python_model.LOADERS:
         return PyFuncModel(local, python_model.load(local, conf, config))
     return PyFuncModel(local, _load_by_name(local, conf, module, config), _text(conf.get("predict_fn", "predict")))
@@ -220,10 +222,18 @@ def load_native(
         NotFoundError: No such model, or it is of another flavour.
         UntrustedModelError: Loading it runs code, and ``trust`` is not set.
     """
+    local, conf = fetch_native(name, model_uri, trust=trust, dst_path=dst_path)
+    return flavours.flavour(name).load(local.folder, conf, trust=local.trust)
+
+
+def fetch_native(
+    name: str, model_uri: str | os.PathLike[str], *, trust: bool = False, dst_path: str | os.PathLike[str] | None = None
+) -> tuple[LocalModel, dict[str, Any]]:
+    """What ``load_native`` loads: the files, and the flavour's entry under ``flavors``; raises as that."""
     local = addresses.fetch(model_uri, trust=trust, dst=dst_path)
     conf = _native_conf(local, name)
     _add_code(local, conf)
-    return flavours.flavour(name).load(local.folder, conf, trust=local.trust)
+    return local, conf
 
 
 def _native_conf(local: LocalModel, name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import pytest
 import gittrack
 from gittrack.models import addresses, environments, requirements
 
-FLAVOURS = ("sklearn", "xgboost", "lightgbm", "catboost", "statsmodels", "pytorch", "onnx", "keras")
+FLAVOURS = ("sklearn", "xgboost", "lightgbm", "catboost", "statsmodels", "pytorch", "onnx", "keras", "transformers")
 LIBRARIES = {"sklearn": "scikit-learn", "pytorch": "torch"}
 MODULES = {"pytorch": "torch"}
 
@@ -53,6 +53,8 @@ def trained(flavour: str, table: Any, labels: Any) -> tuple[Any, Any]:
     if flavour == "keras":
         layers = [library.layers.Input((4,)), library.layers.Dense(3)]
         return library.Sequential(layers), table.to_numpy()[:3]
+    if flavour == "transformers":
+        return classifier(library), ["good film", "bad film"]
     if flavour == "sklearn":
         from sklearn.ensemble import RandomForestClassifier
 
@@ -65,6 +67,18 @@ def trained(flavour: str, table: Any, labels: Any) -> tuple[Any, Any]:
         settings = {"iterations": 3, "verbose": False, "allow_writing_files": False}
         return library.CatBoostClassifier(**settings).fit(table, labels), table[:3]
     return pytest.importorskip("statsmodels.api").OLS(np.asarray(labels), table).fit(), table[:3]
+
+
+def classifier(transformers: Any) -> Any:
+    """A pipeline with words of its own."""
+    tokenizers = pytest.importorskip("tokenizers", reason="texts for transformers")
+    words = {"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3, "film": 4}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=len(words), **sizes))
+    return transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
 
 
 def saved(flavour: str, folder: Path, table: Any, labels: Any) -> list[str]:
