@@ -246,14 +246,6 @@ class GitError(GittrackError):
     http_status = 500
 
 
-class NetworkError(GittrackError):
-    """A remote cannot be reached, does not let us in, or the connection broke."""
-
-    code = "TEMPORARILY_UNAVAILABLE"
-    exit_status = 1
-    http_status = 503
-
-
 class StorageError(GittrackError, OSError):
     """The operating system refused a read or a write: disk full, no permission, input/output error."""
 

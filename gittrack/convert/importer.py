@@ -353,7 +353,7 @@ class Importer:
             if dataset not in inputs.dataset_inputs:
                 self._attempt(what, partial(writer.log_inputs, [dataset]))
         read = {one.model_id for one in inputs.model_inputs}
-        writer.log_model_inputs(model for model in run.model_inputs if is_model_id(model) and model not in read)
+        writer.log_inputs((), [model for model in run.model_inputs if is_model_id(model) and model not in read])
         if not self._artifacts:
             return False
         before = len(self.report.problems) + len(self._source.problems)

@@ -83,20 +83,21 @@ def web_server(folder: Path, projects: Path, *, password: str | None = None) -> 
         pytest.skip("lighttpd or git's http-backend is not installed")
     folder.mkdir()
     port, log = free_port(), folder / "log"
+    environment = f'"GIT_PROJECT_ROOT" => "{projects}", "GIT_HTTP_EXPORT_ALL" => "1", "HOME" => "{os.environ["HOME"]}"'
+    if password is None:
+        environment += ', "REMOTE_USER" => "ana"'
     lines = [
         'server.modules = ("mod_auth", "mod_authn_file", "mod_setenv", "mod_alias", "mod_cgi")',
         f'server.document-root = "{folder}"', f"server.port = {port}", 'server.bind = "127.0.0.1"',
         f'server.errorlog = "{log}"', f'server.upload-dirs = ("{folder}")',
         f'alias.url = ("/git" => "{backend}/git-http-backend")', 'cgi.assign = ("" => "")',
-        f'setenv.add-environment = ("GIT_PROJECT_ROOT" => "{projects}", "GIT_HTTP_EXPORT_ALL" => "1",'
-        f' "HOME" => "{os.environ["HOME"]}")',
+        f"setenv.add-environment = ({environment})",
     ]  # fmt: skip
     if password is not None:
         (folder / "users").write_text(f"ana:{password}\n")
+        required = '"method" => "basic", "realm" => "git", "require" => "valid-user"'
         lines += ['auth.backend = "plain"', f'auth.backend.plain.userfile = "{folder}/users"',
-                  'auth.require = ("/git" => ("method" => "basic", "realm" => "git", "require" => "valid-user"))']  # fmt: skip
-    else:
-        lines[-1] = lines[-1][:-1] + ', "REMOTE_USER" => "ana")'
+                  f'auth.require = ("/git" => ({required}))']  # fmt: skip
     (folder / "config").write_text("\n".join(lines) + "\n")
     assert LIGHTTPD is not None
     process = subprocess.Popen([LIGHTTPD, "-D", "-f", folder / "config"], stderr=subprocess.DEVNULL)
