@@ -126,6 +126,7 @@ class Importer:
         self._ids: set[str] = set()
         self._numbers = count()  #: names of files on their way
         self._closed: set[str] = set()  #: experiments that are deleted here
+        self._ledgers = tracker.repo.ledgers()
         self._done = 0
         self.report = Report()
 
@@ -276,6 +277,8 @@ class Importer:
                 return
         elif experiment_id in self._closed:
             raise StateError("its experiment is deleted here")
+        elif self._tracker.repo.purged(run.run_id, self._ledgers):
+            raise StateError("it was purged here, and stays so")
         if self._dry:
             self.report.runs += 1
             self.report.points += sum(1 for _ in run.metrics())

@@ -28,6 +28,7 @@ from gittrack.models.model import MLMODEL, Model
 from gittrack.registry.registry import Registry
 from gittrack.store.layout import DEFAULT_EXPERIMENT_ID
 from gittrack.store.record import RUN_NAME_TAG
+from gittrack.sync import artifacts
 from gittrack.types import (
     TERMINAL,
     Experiment,
@@ -386,6 +387,7 @@ class Exporter:
         """Send one file under its own name: what is read was verified."""
         with tempfile.TemporaryDirectory(prefix="gittrack-") as scratch:
             file = Path(scratch, path.rpartition("/")[2])
+            artifacts.bring(self._tracker, [artifact])
             self._tracker.repo.objects.copy_out(artifact.digest, file, root=Path(scratch))
             upload(path, file)
         self.report.files += 1

@@ -21,6 +21,7 @@ from gittrack.errors import CorruptError, FormatError, InvalidValueError, NotFou
 from gittrack.registry.registry import Registry
 from gittrack.store import check
 from gittrack.track.runs import Tracker
+from gittrack.types import ViewType
 from tests.conftest import Sandbox
 from tests.convert.conftest import Cli, files_of, history
 from tests.convert.stores import MODEL, RUN_A, RUN_B, T0, Database
@@ -584,6 +585,18 @@ def test_a_run_of_ones_own_is_not_touched(tmp_path: Path, take: Take, tracker: T
     db.add("tags", key="gittrack.runId", value=mine.run_id, run_uuid=RUN_A)
     assert take(SqliteStore(db.done())).here == 1
     assert tracker.get_run(mine.run_id).commit == commit
+
+
+def test_what_was_purged_does_not_come_back(tmp_path: Path, take: Take, tracker: Tracker) -> None:
+    source = Database(tmp_path / "mlflow.db").experiment().run(RUN_A).run(RUN_B).done()
+    take(SqliteStore(source))
+    tracker.delete_run(RUN_A)
+    tracker.flush()
+    check.purge(tracker.repo, RUN_A)
+    report = take(SqliteStore(source), problems=True)
+    assert (report.runs, report.here) == (0, 1)
+    assert report.problems == [f"run `{RUN_A}`: it was purged here, and stays so"]
+    assert [run.info.run_id for run in tracker.search_runs(view=ViewType.ALL)] == [RUN_B]
 
 
 def test_times_beyond_all_bounds(full: Database, take: Take, tracker: Tracker) -> None:

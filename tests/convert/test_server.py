@@ -19,6 +19,7 @@ from gittrack.convert.mlflow_export import Exporter
 from gittrack.convert.mlflow_rest import ServerStore
 from gittrack.convert.mlflow_server import Server
 from gittrack.errors import AlreadyExistsError, FormatError, InvalidValueError, NetworkError, NotFoundError
+from gittrack.sync import artifacts
 from gittrack.track.runs import Tracker
 from tests.convert.conftest import Cli, files_of
 from tests.convert.stores import RUN_A, T0
@@ -253,7 +254,10 @@ def test_no_server_is_said(cli: Cli, fake: Fake) -> None:
 
 
 def test_an_export_that_breaks_off_goes_on(fake: Fake, tracker: Tracker, tmp_path: Path) -> None:
-    """A tiny MLflow that refuses its n-th call; in the end it has each run, with everything, once."""
+    """A tiny MLflow that refuses its n-th call; in the end it has each run, with everything, once.
+
+    Its file is not in this clone, but where the team keeps them.
+    """
     run = tracker.create_run(name="mine", start_time=T0, capture=False)
     run.log_params({"a": 1})
     run.log_metric("m", 0.5, 1, T0)
@@ -261,6 +265,11 @@ def test_an_export_that_breaks_off_goes_on(fake: Fake, tracker: Tracker, tmp_pat
     run.end("FINISHED", T0 + 5)
     tracker.delete_run(run.run_id)
     tracker.flush()
+    (tmp_path / "kept").mkdir()
+    tracker.repo.git.program.run("config", "gittrack.artifacts", (tmp_path / "kept").as_uri())
+    (item,) = artifacts.Item.of(tracker.artifacts(run.run_id))
+    artifacts.upload(tracker, None, [item])
+    tracker.repo.objects.delete(item.digest)
     runs: list[dict[str, Any]] = []
     sent: dict[str, Any] = {}
     left = 0
