@@ -294,7 +294,7 @@ class Quarantine:
         for oid, one in inside.items():
             try:
                 self._runs[oid] = self._check_run(oid, one, metrics.get(one.get(layout.METRICS, oid), []), segments)
-            except (CorruptError, NotFoundError) as error:
+            except (CorruptError, NotFoundError, InvalidValueError) as error:
                 self._runs[oid] = error
         self._check_artifacts({oid: one[layout.ARTIFACTS] for oid, one in inside.items() if layout.ARTIFACTS in one})
 

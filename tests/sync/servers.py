@@ -83,21 +83,25 @@ def web_server(folder: Path, projects: Path, *, password: str | None = None) -> 
         pytest.skip("lighttpd or git's http-backend is not installed")
     folder.mkdir()
     port, log = free_port(), folder / "log"
-    environment = f'"GIT_PROJECT_ROOT" => "{projects}", "GIT_HTTP_EXPORT_ALL" => "1", "HOME" => "{os.environ["HOME"]}"'
+    given = {"GIT_PROJECT_ROOT": projects, "GIT_HTTP_EXPORT_ALL": 1, "HOME": os.environ["HOME"]}
     if password is None:
-        environment += ', "REMOTE_USER" => "ana"'
+        given["REMOTE_USER"] = "ana"
+    environment = ", ".join(f'"{name}" => "{value}"' for name, value in given.items())
     lines = [
         'server.modules = ("mod_auth", "mod_authn_file", "mod_setenv", "mod_alias", "mod_cgi")',
-        f'server.document-root = "{folder}"', f"server.port = {port}", 'server.bind = "127.0.0.1"',
-        f'server.errorlog = "{log}"', f'server.upload-dirs = ("{folder}")',
-        f'alias.url = ("/git" => "{backend}/git-http-backend")', 'cgi.assign = ("" => "")',
+        f'server.document-root = "{folder}"',
+        f"server.port = {port}",
+        'server.bind = "127.0.0.1"',
+        f'server.errorlog = "{log}"',
+        f'server.upload-dirs = ("{folder}")',
+        f'alias.url = ("/git" => "{backend}/git-http-backend")',
+        'cgi.assign = ("" => "")',
         f"setenv.add-environment = ({environment})",
-    ]  # fmt: skip
+    ]
     if password is not None:
         (folder / "users").write_text(f"ana:{password}\n")
-        required = '"method" => "basic", "realm" => "git", "require" => "valid-user"'
-        lines += ['auth.backend = "plain"', f'auth.backend.plain.userfile = "{folder}/users"',
-                  f'auth.require = ("/git" => ({required}))']  # fmt: skip
+        lines.append(f'auth.backend = "plain"\nauth.backend.plain.userfile = "{folder}/users"')
+        lines.append('auth.require = ("/git" => ("method" => "basic", "realm" => "git", "require" => "valid-user"))')
     (folder / "config").write_text("\n".join(lines) + "\n")
     assert LIGHTTPD is not None
     process = subprocess.Popen([LIGHTTPD, "-D", "-f", folder / "config"], stderr=subprocess.DEVNULL)
