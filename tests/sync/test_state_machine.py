@@ -1,0 +1,187 @@
+"""Random work in several clones of one remote, in any order: in the end all agree, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from gittrack.errors import ConflictError
+from gittrack.store.check import purge
+from gittrack.types import ViewType
+from tests.conftest import Sandbox, run_git
+from tests.sync.conftest import Desk, assert_clean
+
+#: As for the fault tests: hours instead of seconds.
+FULL = os.environ.get("GITTRACK_FAULTS") == "full"
+CLONES = st.integers(0, 3)
+PICK = st.integers(0, 99)
+
+
+class Sharing(RuleBasedStateMachine):
+    """2 to 4 clones; what each operation acknowledged is remembered, and looked for in the end."""
+
+    hub: Path  #: a bare repository with a commit; each example has a copy
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="gittrack-sharing-"))
+        self.desks: list[Desk] = []
+        self.runs: dict[str, dict[str, str]] = {}  #: run id to the tags that were set
+        self.purged: set[str] = set()
+        self.versions: dict[str, int] = {}  #: manifest to how often it was registered
+        self.made = 0
+
+    @initialize(count=st.integers(2, 4))
+    def clone(self, count: int) -> None:
+        shutil.copytree(self.hub, self.folder / "hub.git")
+        for number in range(count):
+            folder = self.folder / f"clone{number}"
+            shutil.copytree(self.hub.parent / "clone", folder, symlinks=True)
+            run_git(folder, "remote", "set-url", "origin", f"file://{self.folder}/hub.git")
+            self.desks.append(Desk(Sandbox(folder, "ordinary")))
+
+    def desk(self, number: int) -> Desk:
+        return self.desks[number % len(self.desks)]
+
+    def known(self, desk: Desk, pick: int) -> str | None:
+        runs = sorted(set(desk.names()) - self.purged)
+        return runs[pick % len(runs)] if runs else None
+
+    @rule(at=CLONES, experiment=st.sampled_from(["Default", "churn"]))
+    def log(self, at: int, experiment: str) -> None:
+        self.made += 1
+        self.runs[self.desk(at).run(f"run {self.made}", experiment=experiment)] = {}
+
+    @rule(at=CLONES, pick=PICK)
+    def amend(self, at: int, pick: int) -> None:
+        desk = self.desk(at)
+        run_id = self.known(desk, pick)
+        if run_id is not None:
+            self.made += 1
+            desk.tracker.writer(run_id).set_tags({f"tag{self.made}": str(self.made)})
+            desk.close()
+            self.runs[run_id][f"tag{self.made}"] = str(self.made)
+
+    @rule(at=CLONES)
+    def register(self, at: int) -> None:
+        self.made += 1
+        desk = self.desk(at)
+        number = desk.model(extra=str(self.made).encode())
+        version = desk.registry.get_version("iris", number)
+        self.runs[str(version.run_id)] = {}
+        self.versions[version.manifest] = 1
+
+    @rule(at=CLONES, pick=PICK, stage=st.sampled_from(["Staging", "Production"]))
+    def promote(self, at: int, pick: int, stage: str) -> None:
+        desk = self.desk(at)
+        numbers = [one.version for model in desk.registry.search_models() for one in desk.registry.versions(model.name)]
+        if numbers:
+            try:
+                desk.registry.promote("iris", numbers[pick % len(numbers)], stage, archive_existing=True)
+            except ConflictError as error:
+                assert "iris" in error.message  # noqa: PT017 - it may be raised, and then says what about
+
+    @rule(at=CLONES, pick=PICK)
+    def delete(self, at: int, pick: int) -> None:
+        desk = self.desk(at)
+        run_id = self.known(desk, pick)
+        if run_id is not None:
+            desk.tracker.delete_run(run_id)
+            desk.tracker.flush()
+
+    @rule(at=CLONES, pick=PICK)
+    def forget(self, at: int, pick: int) -> None:
+        desk = self.desk(at)
+        deleted = [run.info.run_id for run in desk.tracker.search_runs(view=ViewType.DELETED_ONLY)]
+        tagged = {
+            str(one.run_id) for model in desk.registry.search_models() for one in desk.registry.versions(model.name)
+        }
+        free = sorted(set(deleted) - tagged)
+        if free:
+            purge(desk.repo, free[pick % len(free)])
+            self.purged.add(free[pick % len(free)])
+
+    @rule(at=CLONES)
+    def push(self, at: int) -> None:
+        self.desk(at).push(files=False)
+
+    @rule(at=CLONES)
+    def pull(self, at: int) -> None:
+        assert self.desk(at).pull().refused == {}
+
+    @precondition(lambda self: self.desks)
+    @rule(at=CLONES)
+    def restart(self, at: int) -> None:
+        self.desk(at).close()
+
+    def teardown(self) -> None:
+        try:
+            if self.desks:
+                self.converge()
+        finally:
+            for desk in self.desks:
+                desk.close()
+            shutil.rmtree(self.folder)
+
+    def converge(self) -> None:
+        """Everybody shares until nobody has anything to say, and then all have the same."""
+        for _ in range(6):
+            moved = [desk.pull().wanted or desk.push(files=False).ledgers for desk in self.desks]
+            moved += [desk.push(files=False).ledgers + desk.push(files=False).tags for desk in self.desks]
+            if not any(moved):
+                break
+        else:
+            raise AssertionError("there is always something to share")
+        first = self.desks[0]
+        told = [self.told(desk) for desk in self.desks]
+        for other in told[1:]:
+            assert other == told[0]
+        alive = {run.info.run_id: run for run in first.tracker.search_runs(view=ViewType.ALL)}
+        assert set(alive) == set(self.runs) - self.purged
+        for run_id, run in alive.items():
+            assert self.runs[run_id].items() <= run.data.tags.items(), "an edit is lost"
+        if self.versions:
+            versions = first.registry.versions("iris")
+            assert [one.version for one in versions] == [str(number) for number in range(1, len(self.versions) + 1)]
+            assert sorted(one.manifest for one in versions) == sorted(self.versions)
+            tags = run_git(self.folder / "hub.git", "tag", "--list", "models/iris/v*").split()
+            assert len(tags) == len(self.versions), "each number has one owner"
+        assert_clean(self.folder / "hub.git")
+
+    def told(self, desk: Desk) -> tuple[object, ...]:
+        """All that a clone knows."""
+        desk.close()
+        runs = [
+            repr(run) for run in sorted(desk.tracker.search_runs(view=ViewType.ALL), key=lambda run: run.info.run_id)
+        ]
+        models = [(model.name, model.conflicts, model.aliases) for model in desk.registry.search_models()]
+        stages = [desk.stages(model.name) for model in desk.registry.search_models()]
+        tags = dict(desk.refs("refs/tags/models").items())
+        return runs, models, stages, tags, desk.registry.catalog.problems()
+
+
+@pytest.mark.timeout(7200 if FULL else 300)
+def test_all_clones_agree_in_the_end(tmp_path: Path) -> None:
+    run_git(tmp_path, "init", "--quiet", "--bare", "hub.git")
+    run_git(tmp_path, "clone", "--quiet", "hub.git", "clone")
+    clone = Sandbox(tmp_path / "clone", "ordinary")
+    clone.commit("first", train_py="print('train')\n")
+    clone.git("push", "--quiet", "origin", "main")
+    Sharing.hub = tmp_path / "hub.git"
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Sharing,
+        settings=settings(
+            max_examples=400 if FULL else 4,
+            stateful_step_count=40 if FULL else 12,
+            deadline=None,
+            derandomize=not FULL,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
