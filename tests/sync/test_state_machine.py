@@ -174,7 +174,7 @@ def test_all_clones_agree_in_the_end(tmp_path: Path) -> None:
     clone.commit("first", train_py="print('train')\n")
     clone.git("push", "--quiet", "origin", "main")
     Sharing.hub = tmp_path / "hub.git"
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Sharing,
         settings=settings(
             max_examples=400 if FULL else 4,
