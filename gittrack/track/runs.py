@@ -451,7 +451,7 @@ class Tracker:
             NotFoundError: No such run or artifact.
             InvalidValueError: A bad path.
         """
-        wanted = limits.check_artifact_path(path) if path else ""
+        wanted = _artifact_place(path)
         found = self.repo.artifacts(check_run_id(run_id))
         chosen = [one for name, one in found.items() if not wanted or name == wanted or name.startswith(f"{wanted}/")]
         if wanted and not chosen:
