@@ -598,6 +598,9 @@ def _write(pipe: IO[bytes], data: bytes) -> None:
         pipe.write(data)
 
 
+_PERCENT = re.compile(r": +[0-9]{1,3}% \(")
+
+
 class _Ears:
     """What git and the remote say, as it comes: the answer, and the last of what is said about it."""
 
@@ -630,7 +633,8 @@ class _Ears:
 
     def _tell(self, line: str) -> None:
         if line:
-            self.said.append(line)
+            if not _PERCENT.search(line):  # hundreds of them would push out what matters
+                self.said.append(line)
             if self._progress is not None:
                 self._progress(line)
 

@@ -226,12 +226,18 @@ class GitStore:
                 return None
         return mode, oid
 
+    def _here(self, oids: Iterable[ObjectId]) -> list[ObjectId]:
+        """These objects, each once; in a partial clone without the missing ones, which git would try to fetch."""
+        asked = list(dict.fromkeys(oids))
+        partial = any(self._pack_dir.glob("*.promisor"))
+        return [oid for oid in asked if self.exists(oid)] if partial else asked
+
     def headers(self, oids: Iterable[ObjectId]) -> dict[ObjectId, tuple[str, int]]:
         """Kind (``commit``, ``tree``, ``blob``, ``tag``) and size of objects, without reading them; missing ones not.
 
         A single process, so that thousands of objects cost little.
         """
-        asked = list(dict.fromkeys(oids))
+        asked = self._here(oids)
         if not asked:
             return {}
         text = "".join(f"{oid}\n" for oid in asked).encode()
@@ -245,7 +251,7 @@ class GitStore:
 
     def contents(self, oids: Iterable[ObjectId]) -> Iterator[tuple[ObjectId, str, bytes]]:
         """Id, kind and bytes of many objects, for callers that have looked at their sizes; missing ones not."""
-        asked = list(dict.fromkeys(oids))
+        asked = self._here(oids)
         for start in range(0, len(asked), _CONTENTS):
             text = "".join(f"{oid}\n" for oid in asked[start : start + _CONTENTS]).encode()
             data = self.program.run("cat-file", "--batch", "--buffer", input=text)

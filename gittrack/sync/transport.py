@@ -16,6 +16,7 @@ from gittrack.errors import (
     NetworkError,
     PushRefusedError,
     RemoteDataError,
+    StorageError,
     UsageError,
 )
 from gittrack.store import gateway
@@ -204,16 +205,22 @@ class Transport:
 def failure(said: str, status: int, who: str, left: str) -> GittrackError:
     """The error that git's words mean, for a call to ``who``."""
     text = gateway.strip_credentials(said)
-    lines = [line for line in text.splitlines() if line.strip() and not _STEP.match(line)]
+    lines = [
+        line for line in text.splitlines() if line.strip() and not _STEP.match(line) and "remote: Total " not in line
+    ]
     told = next((line for line in reversed(lines) if line.startswith("fatal: ")), None)
     errors = [line for line in lines if line.startswith(("error: ", "fatal: ", "remote: ", "ssh: "))]
     last = (errors[0] if errors else told or f"git ended with status {status}").partition(": ")[2] or text[-200:]
     after = f"; {left}" if left else ""
+    full = re.search(r"No space left on device|File too large|Disk quota exceeded|Read-only file system", text)
+    if full is not None and not any(full[0] in line for line in lines if line.startswith("remote: ")):
+        return StorageError(f"what {who} sends cannot be written: {full[0].lower()}{after}",
+                            hint="make room; the same command again goes on from there")  # fmt: skip
     if re.search(r"transport '.*' not allowed", text):
         return UsageError(f"{who} has an address of a kind that gittrack does not use",
                           hint="https, ssh and paths are used; `git remote set-url` changes it")  # fmt: skip
     if re.search(
-        r"fsck error|index-pack failed|invalid index-pack|unpack-objects|bad pack|pack (?:has|is) |pack corrupt"
+        r"fsck error|bad pack|bad object|unresolved delta|premature end of pack|pack (?:has|is) |pack corrupt"
         r"|did not send all necessary objects|SHA1 COLLISION|inflate|not our ref",
         text,
     ) and not _broke(text):
