@@ -17,11 +17,13 @@ from gittrack.store import check, codec, layout
 from gittrack.store.refs import RefUpdate
 from gittrack.store.repo import new_writer
 from gittrack.sync import order
+from gittrack.sync.select import EVERYTHING, Selection, some_of
 from gittrack.types import ObjectId
 
 if TYPE_CHECKING:
     from gittrack.registry.rebase import Renamed
     from gittrack.registry.registry import Registry
+    from gittrack.store.pack import Batch
     from gittrack.store.repo import Repo
     from gittrack.sync.remotes import Remote
 
@@ -56,13 +58,13 @@ class Published:
     unfolded: list[str] = field(default_factory=list)
 
 
-def publish(registry: Registry, remote: Remote, only: Iterable[str] | None = None) -> Published:
+def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING) -> Published:
     """Take over what was seen on a remote.
 
     Args:
         registry: Runs and models of the clone.
         remote: What was seen on it and looked at counts.
-        only: Just these refs, by their names here.
+        select: Only these runs and models.
 
     Raises:
         ConflictError: Other processes move the same refs all the time.
@@ -70,14 +72,11 @@ def publish(registry: Registry, remote: Remote, only: Iterable[str] | None = Non
     """
     repo = registry.repo
     done = Published()
-    seen = remote.seen_refs(repo)
-    if only is not None:
-        wanted = set(only)
-        seen = {ref: oid for ref, oid in seen.items() if ref in wanted}
+    seen = {ref: oid for ref, oid in remote.seen_refs(repo).items() if select.ref(ref)}
     tags = {ref: oid for ref, oid in seen.items() if ref.startswith(layout.TAG_PREFIX)}
     others = {ref: oid for ref, oid in seen.items() if ref not in tags}
     _own(repo, others, done)
-    _follow(repo, others, done)
+    _follow(repo, others, select, done)
     taken = _create_tags(registry, tags, done)
     for key, names_taken in taken.items():
         _give_way(registry, remote, key, names_taken, done)
@@ -93,7 +92,7 @@ def _retried(repo: Repo, plan: _Plan) -> None:
         if not updates:
             return
         try:
-            repo.git.publish(repo.git.batch(), updates)
+            repo.git.publish(plan.batch or repo.git.batch(), updates)
         except ConflictError:
             if all(repo.git.ref(update.name) == update.old for update in updates):
                 raise
@@ -104,7 +103,13 @@ def _retried(repo: Repo, plan: _Plan) -> None:
 
 
 class _Plan:
-    """What one step wants to move, looked at anew for every attempt."""
+    """What one step wants to move, looked at anew for every attempt.
+
+    Attributes:
+        batch: New objects that the moves need.
+    """
+
+    batch: Batch | None = None
 
     def updates(self) -> list[RefUpdate]:
         raise NotImplementedError
@@ -159,9 +164,10 @@ def _stand(repo: Repo, ref: str, mine: ObjectId | None, theirs: ObjectId) -> str
 class _Follow(_Plan):
     """Other writers' refs move forward; ledgers that were folded into another one go."""
 
-    def __init__(self, repo: Repo, seen: Mapping[str, ObjectId], done: Published) -> None:
+    def __init__(self, repo: Repo, seen: Mapping[str, ObjectId], select: Selection, done: Published) -> None:
         self._repo = repo
         self._seen = {ref: oid for ref, oid in seen.items() if _writer_of(ref) != repo.writer}
+        self._select = select
         self._done = done
         self._apart: dict[str, str] = {}
 
@@ -169,6 +175,7 @@ class _Follow(_Plan):
         repo = self._repo
         moves: dict[str, RefUpdate] = {}
         self._apart.clear()
+        self.batch = repo.git.batch()
         for ref, oid in self._seen.items():
             mine = repo.git.ref(ref)
             if mine == oid:
@@ -183,7 +190,11 @@ class _Follow(_Plan):
                     f"`{ref}` was rewritten on the remote without what this clone has of it; kept as it is here"
                 )
             elif how in (order.BEHIND, order.SAME):
-                moves[ref] = RefUpdate(ref, mine, oid)
+                target: ObjectId | None = oid
+                if self._select.picks and layout.parse_ledger_ref(ref):
+                    target, _ = some_of(repo, self.batch, self._select, mine, oid)
+                if target != mine:
+                    moves[ref] = RefUpdate(ref, mine, target)
         after = {**repo.ledgers(), **{ref: move.new for ref, move in moves.items() if move.new is not None}}
         for ref in folded(repo, after):
             known = repo.git.ref(ref)
@@ -202,8 +213,8 @@ class _Follow(_Plan):
         self._done.conflicts += self._apart.values()
 
 
-def _follow(repo: Repo, seen: Mapping[str, ObjectId], done: Published) -> None:
-    plan = _Follow(repo, seen, done)
+def _follow(repo: Repo, seen: Mapping[str, ObjectId], select: Selection, done: Published) -> None:
+    plan = _Follow(repo, seen, select, done)
     _retried(repo, plan)
     plan.finish()
 

@@ -115,8 +115,7 @@ def pull(
         if dry_run:
             return PullReport(remote.name, True, found.wanted, {}, Published())
         bring(registry, transport, found)
-        only = None if select == EVERYTHING else [ref for ref in found.shared if select.ref(ref)]
-        done = publishing.publish(registry, remote, only) if take_over else Published()
+        done = publishing.publish(registry, remote, select) if take_over else Published()
     return PullReport(remote.name, False, found.wanted, found.refused, done)
 
 

@@ -19,7 +19,7 @@ from gittrack.sync import artifacts, order, publish as publishing, transport as 
 from gittrack.sync.publish import Published
 from gittrack.sync.pull import Fetched, ask, bring, lock
 from gittrack.sync.remotes import is_shared
-from gittrack.sync.select import EVERYTHING, Selection
+from gittrack.sync.select import EVERYTHING, Selection, is_meant, some_of
 from gittrack.sync.transport import MAX_PUSH, Move, Progress, Transport, chunks, silent
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def push(
                 report.files, report.size = report.files + sent.moved.count, report.size + sent.moved.bytes
                 report.absent = sent.absent
             if dry_run or _send(repo, transport, plan, found, report):
+                _unpin(repo)
                 _note(report, plan, dry_run=dry_run)
                 return report
             _give_way(registry, transport, ask(repo, transport, select, pushing=True), report)
@@ -159,6 +160,7 @@ class _Plan:
         self.runs: set[str] = set()
         self.revised: set[str] = set()
         self.fresh: set[ObjectId] = set()  #: run commits that are new to the remote
+        self.batch = repo.git.batch()  #: ledger commits with less than everything, made for this push
 
     def look(self) -> None:
         """Compare what is here with what the remote has."""
@@ -170,8 +172,13 @@ class _Plan:
             there = self._shared.get(ref)
             if there == oid:
                 continue
-            if ref not in gone and self._ledger(ref, oid, there, stones):
-                self.ledgers[ref] = Move(self._remote.there(ref), there, oid)
+            if ref in gone or not self._ledger(ref, oid, there, stones):
+                continue
+            target: ObjectId | None = oid
+            if self._select.picks:
+                target, _ = some_of(repo, self.batch, self._select, there, oid)
+            if target is not None and target != there:
+                self.ledgers[ref] = Move(self._remote.there(ref), there, target)
                 self._count(there, oid)
         self._folded()
         for ref, oid in repo.git.refs(layout.DOCUMENT_PREFIX).items():
@@ -211,18 +218,19 @@ class _Plan:
         if ref in self._bad:
             self.skipped[ref] = "what the remote has there cannot be right"
             return False
+        own = ref.endswith(f"/{self._repo.writer}")
         if not self._repo.git.exists(there):
-            self.unknown.append(ref)
-            return False
+            if own:
+                self.unknown.append(ref)
+            return False  # what others have added to their own ledgers is for pulling
         try:
             how = order.compare(self._repo, ref, mine, there)
         except (CorruptError, NotFoundError) as error:
             self.skipped[ref] = f"what the remote has there cannot be read: {error.message}"
             return False
-        own = ref.endswith(f"/{self._repo.writer}")
         if how == order.AHEAD or (how == order.SAME and own):
             return True
-        if how == order.BEHIND or (how == order.APART and own):
+        if own:
             self.unknown.append(ref)
         elif how == order.APART:
             self.skipped[ref] = "it was rewritten there without what this clone has of it"
@@ -231,7 +239,7 @@ class _Plan:
     def _count(self, there: ObjectId | None, mine: ObjectId) -> None:
         known = there if there is not None and self._repo.git.exists(there) else None
         for run_id, old, new in self._repo.git.ledger_diff(known, mine):
-            if new is not None:
+            if new is not None and is_meant(self._repo, self._select, run_id, new):
                 (self.runs if old is None else self.revised).add(run_id)
                 self.fresh.add(new)
 
@@ -257,6 +265,8 @@ class _Plan:
 def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, report: PushReport) -> bool:
     """Push what the plan says; False if something was in the way and has to be pulled first."""
     report.code = _code(repo, plan, found)
+    if len(plan.batch):  # kept alive by what was seen on the remote, once it is there
+        _pin(repo, plan)
     # Removals come last: what a ledger had must be there in another one before it goes.
     ordered = sorted(plan.ledgers.items(), key=lambda item: item[1].new is None) + list(plan.others.items())
     done = 0
@@ -270,6 +280,21 @@ def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, report:
         _seen(repo, transport.remote, chunk)
         done += len(chunk)
     return True
+
+
+def _pin(repo: Repo, plan: _Plan) -> None:
+    """Put ledger commits that were made for this push on disk, where the next push or pull forgets them."""
+    moves = []
+    for ref, move in plan.ledgers.items():
+        if move.new is not None and move.new in plan.batch:
+            name = f"{layout.INCOMING_PREFIX}outgoing/{ref.removeprefix('refs/')}"
+            moves.append(RefUpdate(name, repo.git.ref(name), move.new))
+    repo.git.publish(plan.batch, moves)
+
+
+def _unpin(repo: Repo) -> None:
+    pins = repo.git.refs(f"{layout.INCOMING_PREFIX}outgoing/")
+    repo.git.publish(repo.git.batch(), [RefUpdate(ref, oid, None) for ref, oid in pins.items()])
 
 
 def _was_moved(transport: Transport, moves: Iterable[Move]) -> bool:

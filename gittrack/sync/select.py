@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gittrack.store import layout
+from gittrack.store import codec, layout
 
 if TYPE_CHECKING:
-    from gittrack.types import RunInfo
+    from gittrack.store.pack import Batch
+    from gittrack.store.repo import Repo
+    from gittrack.types import ObjectId, RunInfo
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,51 @@ class Selection:
 
 
 EVERYTHING: Final = Selection()
+
+
+def some_of(
+    repo: Repo, batch: Batch, select: Selection, base: ObjectId | None, full: ObjectId
+) -> tuple[ObjectId | None, set[str]]:
+    """A ledger that has what ``base`` has and, of ``full``, the runs that are meant.
+
+    Args:
+        repo: The store.
+        batch: Takes the new ledger commit.
+        select: Which runs are meant.
+        base: The ledger so far; None: it does not exist.
+        full: The ledger that has all of them.
+
+    Returns:
+        Its commit (``base`` if nothing is to be added, ``full`` if nothing is left out) and the ids of the runs added.
+    """
+    added: dict[str, ObjectId] = {}
+    left = 0
+    for run_id, old, new in repo.git.ledger_diff(base, full):
+        if new is None:
+            continue
+        if not is_meant(repo, select, run_id, new):
+            left += 1
+        elif old is None or repo.is_ancestor(old, new):
+            added[run_id] = new
+    if not added:
+        return base, set()
+    if not left and base is None:
+        return full, set(added)
+    kept = {
+        name: repo.git.ledger_blob(full, name) for name in (layout.EXPERIMENT_FILE, layout.TOMBSTONES, layout.FOLDED)
+    }
+    if base is not None:
+        kept[layout.TOMBSTONES] = codec.pack(sorted(repo.tombstones({"": base}) | repo.tombstones({"": full})))
+    author, now = repo.git.identity(), repo.git.read_commit(full).time
+    text = f"{len(added)} run(s) of {full[:10]}\n"
+    return repo.git.ledger_build(batch, base, added, kept, text, author=author, time_s=now), set(added)
+
+
+def is_meant(repo: Repo, select: Selection, run_id: str, commit: ObjectId) -> bool:
+    """True if a run at a commit is one of those that are meant."""
+    if select.runs and run_id not in select.runs:
+        return False
+    if not select.author and select.since is None:
+        return True
+    state = repo.stored_state(run_id, [commit])
+    return state is not None and select.run(state.to_run("").info, repo.git.read_commit(commit).author)
