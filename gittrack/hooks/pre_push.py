@@ -1,7 +1,4 @@
-"""pre-push: the runs of the commits that `git push` is about to push go with them, for those who want it.
-
-With them go the other runs of their ledgers, that is of the same experiment, which travels as a whole.
-"""
+"""pre-push: the runs of the commits that `git push` is about to push go with them, for those who want it."""
 
 from __future__ import annotations
 
@@ -50,11 +47,7 @@ def push_runs(tracker: Tracker, remote: str, told: str) -> PushReport | None:
     runs = [run.info for run in links.all_runs(tracker) if links.how(tracker.repo, run, commits)]
     if not runs:
         return None
-    # A ledger goes as a whole: naming the experiments leaves those out that have nothing to do with it.
-    select = Selection(
-        experiments=frozenset(run.experiment_id for run in runs), runs=frozenset(run.run_id for run in runs)
-    )
-    return push(Registry(tracker), target, select=select)
+    return push(Registry(tracker), target, select=Selection(runs=frozenset(run.run_id for run in runs)))
 
 
 def _new_commits(tracker: Tracker, remote: str, tips: Iterable[str]) -> dict[str, str]:
