@@ -1,8 +1,8 @@
 """What is inferred is enough: with nothing else installed, a model of every flavour loads and predicts its example.
 
 The quick form shows a Python only those of the installed distributions that the requirements lead to.  With
-``--install`` the truth is told by pip: they are installed into an environment of its own, and ``pip freeze`` there must
-name what the lock names.
+``--install`` the truth is told by pip: they are installed into an environment of its own, where the model must work and
+``pip freeze`` must name each by the version that is asked for.  What those bring along may be newer than here.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def asked_for(request: pytest.FixtureRequest) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.usefixtures("asked_for")
-def test_pip_installs_what_the_lock_says(
+def test_what_pip_installs_is_enough(
     flavour: str, tmp_path: Path, table: Any, labels: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -151,6 +151,6 @@ def test_pip_installs_what_the_lock_says(
     assert (found.works, found.predicted, found.problem) == (True, True, "")
     environment = environments.for_model(local, lines)
     words = [str(environment.python), "-I", "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
-    frozen = names(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
-    own = names(requirements.lock(environments.own_requirements())) | {"pip", "setuptools"}
-    assert frozen - own == names(requirements.lock(lines)) - own
+    frozen = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    asked = {line.partition("  #")[0].lower().replace("_", "-") for line in lines}
+    assert asked <= {line.partition("+")[0].lower().replace("_", "-") for line in frozen}
