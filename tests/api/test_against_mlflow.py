@@ -26,8 +26,8 @@ pytestmark = pytest.mark.peer
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 mlflow: Any = pytest.importorskip("mlflow", reason="the real MLflow is not installed: pip install '.[peers]'")
 
-#: Ours that MLflow has only on the client, or under another name.
-OURS = {"log_batch"}
+#: Ours that MLflow has only on the client, or not at all.
+OURS = {"log_batch", "pull", "push"}
 FUNCTIONS = sorted(
     name for name in gittrack.__all__ if inspect.isfunction(getattr(gittrack, name, None)) and name not in OURS
 )
