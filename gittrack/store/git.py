@@ -475,6 +475,10 @@ class GitStore:
         """The run commit of one run in a ledger; None if it is not in it."""
         return ledger.find(self, commit, run_id)
 
+    def ledger_lookup_many(self, commit: ObjectId, run_ids: Iterable[str]) -> Iterator[tuple[RunId, ObjectId]]:
+        """(run id, run commit) of those of these runs that are in a ledger."""
+        return ledger.find_many(self, commit, run_ids)
+
     def ledger_diff(
         self, old: ObjectId | None, new: ObjectId | None
     ) -> Iterator[tuple[RunId, ObjectId | None, ObjectId | None]]:

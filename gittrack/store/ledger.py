@@ -10,7 +10,7 @@ These are functions over a GitStore; ``GitStore.ledger_…`` are the same under 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import CorruptError
@@ -61,6 +61,20 @@ def find(store: GitStore, commit: ObjectId, run_id: str) -> ObjectId | None:
     folder, name = split(run_id)
     found = store.lookup(store.read_commit(commit).tree, f"{folder}/{name}")
     return found[1] if found is not None and found[0] == GITLINK else None
+
+
+def find_many(store: GitStore, commit: ObjectId, run_ids: Iterable[str]) -> Iterator[tuple[RunId, ObjectId]]:
+    """Those of these runs that the ledger has, and their commits: each of its folders is read once."""
+    wanted: dict[str, set[str]] = {}
+    for run_id in run_ids:
+        folder, name = split(run_id)
+        wanted.setdefault(folder, set()).add(name)
+    for folder, (_, tree) in _folders(store, commit).items():
+        names = wanted.get(folder)
+        if names:
+            links = _links(store, tree)
+            for name in names & links.keys():
+                yield join(folder, name), links[name]
 
 
 def diff(

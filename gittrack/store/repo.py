@@ -16,7 +16,7 @@ import socket
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -204,6 +204,27 @@ class Repo:
         found = {oid for ledger in set(ledgers.values()) if (oid := self.git.ledger_lookup(ledger, run_id))}
         if found and self.purged(run_id, ledgers):
             return []
+        return self._newest(found)
+
+    def revisions_of(
+        self, run_ids: Collection[str], ledgers: Mapping[str, ObjectId] | None = None
+    ) -> dict[str, list[ObjectId]]:
+        """``revisions`` of many runs, reading each ledger once; one that cannot be read has none."""
+        ledgers = self.ledgers() if ledgers is None else ledgers
+        found: dict[str, set[ObjectId]] = {}
+        for ref, oid in ledgers.items():
+            try:
+                for run_id, commit in self.git.ledger_lookup_many(oid, run_ids):
+                    found.setdefault(run_id, set()).add(commit)
+            except (CorruptError, NotFoundError) as error:
+                _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
+        stones = self.tombstones(ledgers)
+        if stones:
+            found = {run_id: oids for run_id, oids in found.items() if layout.tombstone(run_id) not in stones}
+        return {run_id: self._newest(found.get(run_id, set())) for run_id in run_ids}
+
+    def _newest(self, found: set[ObjectId]) -> list[ObjectId]:
+        """Those of a run's commits that are no earlier revision of another one."""
         if len(found) > 1:
             found -= {older for older in found for newer in found - {older} if self.is_ancestor(older, newer)}
         return sorted(found)
@@ -514,9 +535,10 @@ class Repo:
             index.meta_set("tombstones", sorted(self.tombstones(now)))
         runs: list[Run] = []
         gone: list[str] = []
+        revisions = self.revisions_of(changed, now)
         for done, run_id in enumerate(sorted(changed), 1):
             try:
-                state = self.stored_state(run_id, self.revisions(run_id, now))
+                state = self.stored_state(run_id, revisions[run_id])
             except (CorruptError, NotFoundError) as error:  # nor does one run hide the others
                 _log.warning(_UNREADABLE, run_id, error.message)
                 state = None

@@ -158,12 +158,13 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
     names = {key: state.name for key, state in repo.experiment_states().items()}
     roots: dict[str, list[tuple[str, int, ObjectId]]] = {}
     spent: list[tuple[_Ready, dict[str, int]]] = []
+    revisions = repo.revisions_of([item.run_id for item in group], ledgers)
     for item in group:
         if repo.purged(item.run_id, ledgers):  # by another clone, while somebody here went on with it
             spent.append((item, JournalEvents.read(item.paths).ends))
             continue
         try:
-            stored = repo.stored_state(item.run_id, repo.revisions(item.run_id, ledgers))
+            stored = repo.stored_state(item.run_id, revisions[item.run_id])
         except (CorruptError, NotFoundError) as error:
             _leave(item, error)
             continue

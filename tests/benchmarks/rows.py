@@ -13,6 +13,7 @@ from tests.benchmarks import (
     reading_rows,
     run_rows,
     serving_rows,
+    sharing_rows,
     transfer_rows,
 )
 from tests.benchmarks.measure import Row, Settings
@@ -27,6 +28,8 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "folder": artifact_rows.folder_of_files,
     "transfer": transfer_rows.transfer,
     "log_model": model_rows.log_model,
+    "share": sharing_rows.share,
+    "share-nothing": sharing_rows.nothing_to_share,
     "points": logging_rows.points,
     "crowd": logging_rows.crowd,
     "hooks": hook_rows.hooks,
