@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gittrack.cli import common, output, text
-from gittrack.cli.models import base
 from gittrack.errors import GittrackError, RemoteDataError
 
 if TYPE_CHECKING:
@@ -160,13 +159,14 @@ def registry() -> Iterator[Registry]:
         NotARepositoryError: There is neither a clone nor a store.
     """
     from gittrack import config, session
+    from gittrack.registry.registry import Registry
     from gittrack.store.repo import Repo
 
     repo = Repo.find(session.parse_uri(config.current().tracking_uri).resolve())
     if not repo.read_only:
         repo.create()
-    with base.registry(write=True) as opened:
-        yield opened
+    with common.tracker(write=True, fresh=False) as opened:
+        yield Registry(opened)
 
 
 def open_remote(registry: Registry, name: str | None) -> Remote:

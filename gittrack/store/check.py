@@ -90,6 +90,7 @@ def fsck(repo: Repo, *, full: bool = False, progress: Progress | None = None) ->
     problems += [Problem("ledger", ref, "the commit it names is missing", hint) for ref in broken]
     digests: dict[Digest, tuple[int, str]] = {}
     seen = 0
+    stones = repo.tombstones()
     for ref, ledger in sorted(repo.ledgers().items()):
         try:
             entries = list(repo.git.ledger_read(ledger))
@@ -104,7 +105,7 @@ def fsck(repo: Repo, *, full: bool = False, progress: Progress | None = None) ->
         except GittrackError as error:
             problems.append(Problem("ledger", ref, error.message))
         for run_id, commit in entries:
-            if repo.purged(run_id):
+            if stones and layout.tombstone(run_id) in stones:
                 continue
             problems += _check_run(repo, run_id, commit, digests)
             seen += 1

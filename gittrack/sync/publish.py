@@ -75,13 +75,18 @@ def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING) 
     seen = {ref: oid for ref, oid in remote.seen_refs(repo).items() if select.ref(ref)}
     tags = {ref: oid for ref, oid in seen.items() if ref.startswith(layout.TAG_PREFIX)}
     others = {ref: oid for ref, oid in seen.items() if ref not in tags}
+    here = {**repo.git.refs(layout.LEDGER_PREFIX), **repo.git.refs(layout.DOCUMENT_PREFIX)}
+    here |= repo.git.refs(layout.TAG_PREFIX)
+    if all(here.get(ref) == oid for ref, oid in seen.items()):
+        return done  # as after any pull that was not cut off
     _own(repo, others, done)
     _follow(repo, others, select, done)
     taken = _create_tags(registry, tags, done)
     for key, names_taken in taken.items():
         _give_way(registry, remote, key, names_taken, done)
     done.dropped = check.drop_purged(repo)
-    done.runs -= {run for run in done.runs if repo.purged(run)}
+    if stones := repo.tombstones():
+        done.runs -= {run for run in done.runs if layout.tombstone(run) in stones}
     return done
 
 

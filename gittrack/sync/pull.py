@@ -14,7 +14,6 @@ from gittrack.store import files, layout, seal
 from gittrack.store.refs import RefUpdate
 from gittrack.sync import publish as publishing
 from gittrack.sync.publish import Published
-from gittrack.sync.quarantine import Quarantine
 from gittrack.sync.select import EVERYTHING, Selection
 from gittrack.sync.transport import Progress, Transport, silent
 
@@ -148,6 +147,8 @@ def bring(registry: Registry, transport: Transport, found: Fetched) -> None:
         repo.git.close()  # the new packs are found when it opens again
     incoming = remote.incoming_refs(repo)
     if incoming:
+        from gittrack.sync.quarantine import Quarantine
+
         known = dict(seen)  # what a ledger has got since is new; a tag that is another one here is a conflict for later
         for ref in incoming.keys() - seen.keys():
             mine = None if ref.startswith(layout.TAG_PREFIX) else repo.git.ref(ref)

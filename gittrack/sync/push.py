@@ -7,7 +7,7 @@ push is made again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gittrack.errors import ConflictError, CorruptError, NotFoundError
 from gittrack.store import layout, seal
 from gittrack.store.refs import RefUpdate
-from gittrack.sync import artifacts, order, publish as publishing, transport as transports
+from gittrack.sync import order, publish as publishing, transport as transports
 from gittrack.sync.publish import Published
 from gittrack.sync.pull import Fetched, ask, bring, lock
 from gittrack.sync.remotes import is_shared
@@ -81,7 +81,7 @@ def push(
     dry_run: bool = False,
     files: bool = True,
     progress: Progress = silent,
-    sending: artifacts.Progress | None = None,
+    sending: Callable[[int, int | None], None] | None = None,
     interactive: bool = False,
 ) -> PushReport:
     """Push runs and models, the files of runs first.
@@ -115,7 +115,9 @@ def push(
             if plan.unknown and not dry_run:
                 _give_way(registry, transport, found, report)
                 continue
-            if files:
+            if files and (plan.ledgers or plan.others):
+                from gittrack.sync import artifacts  # a third of what it takes to find out that there is nothing to do
+
                 sent = artifacts.send(registry.tracker, remote.name, plan.commits(), progress=sending, dry_run=dry_run,
                                       interactive=interactive)  # fmt: skip
                 report.files, report.size = report.files + sent.moved.count, report.size + sent.moved.bytes
@@ -165,13 +167,13 @@ class _Plan:
     def look(self) -> None:
         """Compare what is here with what the remote has."""
         repo = self._repo
-        mine = {ref: oid for ref, oid in repo.ledger_refs().items() if self._select.ref(ref)}
-        gone = publishing.folded(repo, repo.ledgers())
-        stones = repo.tombstones()
+        known = repo.ledger_refs()
+        mine = {ref: oid for ref, oid in known.items() if self._select.ref(ref) and self._shared.get(ref) != oid}
+        there_only = any(layout.parse_ledger_ref(ref) and ref not in known for ref in self._shared)
+        gone = publishing.folded(repo, repo.ledgers()) if mine else {}
+        stones = repo.tombstones() if mine else frozenset()
         for ref, oid in mine.items():
             there = self._shared.get(ref)
-            if there == oid:
-                continue
             if ref in gone or not self._ledger(ref, oid, there, stones):
                 continue
             target: ObjectId | None = oid
@@ -180,7 +182,8 @@ class _Plan:
             if target is not None and target != there:
                 self.ledgers[ref] = Move(self._remote.there(ref), there, target)
                 self._count(there, oid)
-        self._folded()
+        if mine or there_only:
+            self._folded()
         for ref, oid in repo.git.refs(layout.DOCUMENT_PREFIX).items():
             there = self._shared.get(ref)
             if there != oid and self._select.ref(ref) and self._known(ref, oid, there):
@@ -347,6 +350,8 @@ def _size(repo: Repo, move: Move) -> int:
 
 def _code(repo: Repo, plan: _Plan, found: Fetched) -> int:
     """How many commits of code the remote gets along with the runs: those that none of its refs has."""
+    if not plan.fresh:
+        return 0
     parents = {parent for oid in plan.fresh for parent in repo.git.read_commit(oid).parents}
     code = {oid for oid in parents if not repo.is_run_commit(oid)}
     known = {oid for oid in found.refs.values() if repo.git.exists(oid)}

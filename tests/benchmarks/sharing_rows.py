@@ -79,7 +79,7 @@ def share(settings: Settings) -> list[Row]:
 
 def nothing_to_share(settings: Settings) -> list[Row]:
     """With many runs on both sides, in ledgers of 250 runs."""
-    count = settings.size(10_000, 500)
+    count = settings.size(50_000, 500)
     folder = repository(settings, "many")
     begun = time.perf_counter()
     for writer in range(count // _OF_ONE_WRITER):
