@@ -128,7 +128,8 @@ def build(
     if kind == LOCAL:
         return Environment(LOCAL, Path(sys.executable))
     lines, constraints = requirements.check(lines), requirements.check(constraints)
-    if not trusted and (plain := [one for one in lines if requirements.parse_line(one).url is not None]):
+    plain = [one for one in (*lines, *constraints) if requirements.parse_line(one).url is not None]
+    if plain and not trusted:
         raise InvalidValueError(f"`{plain[0]}` names an address, not a version", hint="`--trust` allows it")
     tool, interpreter = _tool(kind), _interpreter(kind, python)
     own = own_requirements()
@@ -154,11 +155,16 @@ def build(
 def for_model(local: LocalModel, lines: Sequence[str], *, kind: str = VENV, say: Say = _silent) -> Environment:
     """The environment of a fetched model; ``lines`` are the requirements in force.  Raises as ``build``.
 
+    What they lead to is of the versions that were there when the model was logged, unless it has its own constraints.
+
     A signature on a version is about what was registered: for requirements that were set later, packages are built
     from source only if the person who asks trusts the model.
     """
     constraints = local.folder / requirements.CONSTRAINTS
-    limits = constraints.read_text(encoding="utf-8").splitlines() if constraints.is_file() else []
+    if constraints.is_file():
+        limits = constraints.read_text(encoding="utf-8").splitlines()
+    else:
+        limits = requirements.locked(local.folder, lines)
     trusted = local.trust.said or (_as_registered(local, lines) and local.trusted)
     return build(lines, kind=kind, python=recorded_python(local.folder), constraints=limits, trusted=trusted, say=say)
 

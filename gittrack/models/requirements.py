@@ -391,6 +391,31 @@ def parse(text: bytes) -> list[str]:
     return check(line for line in lines if not re.fullmatch(rf"-c\s+{CONSTRAINTS}", line.strip()))
 
 
+def locked(folder: Path, lines: Iterable[str]) -> list[str]:
+    """What a model's requirements led to when it was logged, pinned.
+
+    Empty if that is not known, or if it is not what ``lines`` ask for: they were given, and not found, or changed.
+
+    Raises:
+        InvalidValueError: A line that is no requirement.
+    """
+    path = folder / LOCK
+    if not path.is_file():
+        return []
+    pins = parse(path.read_bytes())
+    versions = {}
+    for pin in map(parse_line, pins):
+        exact = [one.version for one in pin.specifier if one.operator == "==" and "*" not in one.version]
+        if len(exact) != 1 or len(pin.specifier) != 1:
+            return []
+        versions[canonical(pin.name)] = exact[0]
+    for wanted in map(parse_line, lines):
+        version = versions.get(canonical(wanted.name))
+        if version is None or not wanted.specifier.contains(version, prereleases=True):
+            return []
+    return pins
+
+
 def recorded(registry: Registry, version: ModelVersion) -> list[str]:
     """The requirement lines that a version was registered with; empty if it has none.
 

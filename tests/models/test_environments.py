@@ -30,6 +30,7 @@ def test_the_local_environment_is_this_python(tmp_path: Path) -> None:
         ({"lines": ["numpy"], "kind": "conda"}, InvalidValueError, "unknown environment `conda`"),
         ({"lines": ["--index-url https://evil.example"]}, InvalidValueError, "an option of pip"),
         ({"lines": ["mine @ https://example.org/m.whl"]}, InvalidValueError, "names an address"),
+        ({"lines": ["a"], "constraints": ["a @ https://example.org/m.whl"]}, InvalidValueError, "names an address"),
         ({"lines": ["six"], "python": "3.3.1"}, MissingDependencyError, "made with Python 3.3"),
     ],
 )
@@ -101,6 +102,33 @@ def test_a_signature_does_not_vouch_for_requirements_that_were_set_later(
         requirements.override(local.folder, "six\n")
         environments.for_model(local, requirements.read(local.folder))
     assert trusted == [True, False, True, True]
+
+
+def test_what_the_requirements_lead_to_is_of_the_locked_versions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[list[str]] = []
+
+    def build(lines: list[str], **options: Any) -> Environment:
+        limits.append(options["constraints"])
+        return Environment("venv", Path(sys.executable))
+
+    monkeypatch.setattr(environments, "build", build)
+    local = addresses.fetch(model)
+    lines = requirements.read(local.folder)
+    pins = requirements.lock(lines)
+    assert len(pins) > len(lines)
+    environments.for_model(local, lines)
+    environments.for_model(local, [*lines, "numpy"])  # what is locked will do
+    environments.for_model(local, [*lines, "colorama==0.1"])
+    environments.for_model(local, ["numpy<1"])
+    (local.folder / requirements.LOCK).write_text("numpy\n", encoding="utf-8")
+    environments.for_model(local, ["numpy"])
+    (local.folder / requirements.CONSTRAINTS).write_text("numpy<9\n", encoding="utf-8")
+    environments.for_model(local, lines)
+    assert limits == [pins, pins, [], [], [], ["numpy<9"]]
+    (local.folder / requirements.CONSTRAINTS).unlink()
+    (local.folder / requirements.LOCK).write_text("--index-url https://evil.example\n", encoding="utf-8")
+    with pytest.raises(InvalidValueError, match="an option of pip"):
+        environments.for_model(local, lines)
 
 
 @pytest.fixture
