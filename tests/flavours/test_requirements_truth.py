@@ -2,7 +2,7 @@
 
 The quick form shows a Python only those of the installed distributions that the requirements lead to.  With
 ``--install`` the truth is told by pip: they are installed into an environment of its own, where the model must work and
-``pip freeze`` must name each by the version that is asked for.  What those bring along may be newer than here.
+``pip freeze`` must name what the lock names, by its versions: what has come out since is left alone.
 """
 
 from __future__ import annotations
@@ -152,5 +152,8 @@ def test_what_pip_installs_is_enough(
     environment = environments.for_model(local, lines)
     words = [str(environment.python), "-I", "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
     frozen = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    asked = {line.partition("  #")[0].lower().replace("_", "-") for line in lines}
+    locked = requirements.lock(lines)
+    asked = {line.partition("  #")[0].lower().replace("_", "-") for line in locked}
     assert asked <= {line.partition("+")[0].lower().replace("_", "-") for line in frozen}
+    own = names(requirements.lock(environments.own_requirements())) | {"pip", "setuptools"}
+    assert names(frozen) - own == names(locked) - own
