@@ -27,7 +27,7 @@ from gittrack.errors import (
 )
 from gittrack.store.gateway import strip_credentials
 from gittrack.store.objects import Arrivals, Part
-from gittrack.sync.depots import Count, Item, Progress, in_parallel, persist
+from gittrack.sync.depots import Count, Item, Progress, in_parallel, persist, receive
 
 if TYPE_CHECKING:
     from gittrack.store.repo import Repo
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _THREADS: Final = 8
 _LOOKERS: Final = 16  #: a look at an object is one short request
 _PIECE: Final = 16 << 20  #: bytes that are fetched at a time, and sent as one part
-_SMALL: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -184,33 +183,19 @@ class BucketDepot:
         except BaseException:
             count.add(-told)
             if target != path:
-                with suppress(Exception):
+                with suppress(Exception):  # whatever the backend raises: what went wrong first is what is told
                     self._fs.rm_file(target)
             raise
         count.add(item.size - told)  # not every backend tells
 
     def _fetch(self, arrivals: Arrivals, item: Item, count: Count) -> None:
-        if item.size <= _SMALL:
-            arrivals.add(self._piece(item, 0, item.size), item.digest)
-            count.add(item.size)
-            return
-        with arrivals.part(item.digest, item.size) as part:
-            if part is None:  # another process fetched it
-                count.add(item.size)
-                return
-            count.add(part.have)
-            resumed = part.have > 0
-            while True:
-                self._fill(part, item, count)
-                try:
-                    part.finish()
-                except CorruptError:
-                    count.add(-item.size)
-                    if not resumed:
-                        raise
-                    resumed = False  # the beginning was here before, and may have been what was wrong
-                else:
-                    return
+        receive(
+            arrivals,
+            item,
+            count,
+            whole=lambda: self._piece(item, 0, item.size),
+            rest=lambda part: self._fill(part, item, count),
+        )
 
     def _fill(self, part: Part, item: Item, count: Count) -> None:
         while part.have < item.size:
@@ -257,7 +242,7 @@ class BucketDepot:
         except PermissionError as error:
             hint = "check the credentials of the backend and the rights on the bucket or folder"
             raise NetworkError(f"{self.name} does not let us in: {_said(error)}", hint=hint, denied=True) from error
-        except Exception as error:
+        except Exception as error:  # each backend has errors of its own
             raise NetworkError(f"{self.name}: {_said(error)}", again=0.0) from error
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from gittrack.errors import CorruptError, GittrackError, NetworkError, NotFoundError
 from gittrack.types import Artifact, Digest
+
+if TYPE_CHECKING:
+    from gittrack.store.objects import Arrivals, Part
 
 _T = TypeVar("_T")
 
 #: Called with (bytes moved, bytes in all), from any thread.
 Progress = Callable[[int, "int | None"], None]
 
+_SMALL: Final = 1 << 20  #: bytes up to which an object comes through memory
 _ATTEMPTS: Final = 5
 _FIRST_PAUSE_S: Final = 0.5
 _MAX_PAUSE_S: Final = 60.0  #: a server that asks for a longer one is told on instead
@@ -141,6 +145,45 @@ def persist(attempt: Callable[[], _T], stop: threading.Event, advanced: Callable
             tries += 1
             if tries >= _ATTEMPTS or stop.wait(max(error.again, _FIRST_PAUSE_S * 2 ** (tries - 1))):
                 raise
+
+
+def receive(
+    arrivals: Arrivals, item: Item, count: Count, *, whole: Callable[[], bytes], rest: Callable[[Part], None]
+) -> None:
+    """Bring one object here, going on with what an earlier try has left of it.
+
+    Args:
+        arrivals: Where it counts once it is verified.
+        item: The object.
+        count: Told about its bytes.
+        whole: Gives all of a small one.
+        rest: Writes what a part lacks, and tells ``count``.
+
+    Raises:
+        CorruptError: Other bytes came.
+        GittrackError: As ``whole`` and ``rest``.
+    """
+    if item.size <= _SMALL:
+        arrivals.add(whole(), item.digest)
+        count.add(item.size)
+        return
+    with arrivals.part(item.digest, item.size) as part:
+        if part is None:  # another process fetched it
+            count.add(item.size)
+            return
+        count.add(part.have)
+        resumed = part.have > 0
+        while True:
+            rest(part)
+            try:
+                part.finish()
+            except CorruptError:
+                count.add(-item.size)
+                if not resumed:
+                    raise
+                resumed = False  # the beginning was here before, and may have been what was wrong
+            else:
+                return
 
 
 def in_parallel(

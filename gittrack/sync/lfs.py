@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from gittrack.errors import CorruptError, GittrackError, NetworkError, NotFoundError
 from gittrack.store.objects import Arrivals, Part
 from gittrack.sync import http, ssh
-from gittrack.sync.depots import Count, Item, Progress, in_parallel, persist
+from gittrack.sync.depots import Count, Item, Progress, in_parallel, persist, receive
 from gittrack.sync.http import Answer, Body, Client
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _T = TypeVar("_T")
 _TYPE: Final = "application/vnd.git-lfs+json"
 _BATCH: Final = 100  #: objects that are asked for at once, as git-lfs does
 _THREADS: Final = 8
-_SMALL: Final = 1 << 20  #: bytes up to which an object comes through memory
 _API_S: Final = 120.0  #: in which the server must have answered a question
 _MAX_ANSWER: Final = 4 << 20
 _MAX_WORDS: Final = 16 << 10  #: of an answer that says why not
@@ -175,29 +174,18 @@ class LfsDepot:
     def _fetch(self, api: _Api, arrivals: Arrivals, item: Item, grant: Grant | None, count: Count) -> None:
         if grant is None:
             raise NotFoundError(f"{self.name} gives no address for object `{item.digest[:12]}`")
-        if item.size <= _SMALL:
-            data = api.with_grant(item, grant, lambda given: _get_small(api, item, given))
-            arrivals.add(data, item.digest)
-            count.add(item.size)
-            return
-        with arrivals.part(item.digest, item.size) as part:
-            if part is None:  # another process fetched it
-                count.add(item.size)
-                return
-            count.add(part.have)
-            resumed = part.have > 0
-            while True:
-                if part.have < item.size:
-                    api.with_grant(item, grant, lambda given: _get(api, item, given, part, count), lambda: part.have)
-                try:
-                    part.finish()
-                except CorruptError:
-                    count.add(-item.size)
-                    if not resumed:
-                        raise
-                    resumed = False  # the beginning was here before, and may have been what was wrong
-                else:
-                    return
+
+        def rest(part: Part) -> None:
+            if part.have < item.size:
+                api.with_grant(item, grant, lambda given: _get(api, item, given, part, count), lambda: part.have)
+
+        receive(
+            arrivals,
+            item,
+            count,
+            whole=lambda: api.with_grant(item, grant, lambda given: _get_small(api, item, given)),
+            rest=rest,
+        )
 
 
 def _get_small(api: _Api, item: Item, grant: Grant) -> bytes:

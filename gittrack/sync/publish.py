@@ -7,6 +7,7 @@ another writer id, drops runs that somebody purged.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -107,7 +108,7 @@ def _retried(repo: Repo, plan: _Plan) -> None:
     raise ConflictError("others move the same refs all the time", hint="try again")
 
 
-class _Plan:
+class _Plan(ABC):
     """What one step wants to move, looked at anew for every attempt.
 
     Attributes:
@@ -116,9 +117,11 @@ class _Plan:
 
     batch: Batch | None = None
 
+    @abstractmethod
     def updates(self) -> list[RefUpdate]:
-        raise NotImplementedError
+        """The moves that are due as things are now."""
 
+    @abstractmethod
     def done(self, updates: list[RefUpdate]) -> None:
         """The updates have been made."""
 

@@ -1,15 +1,17 @@
 """Clones with runs, and the remote between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from gittrack.store.repo import Repo
+from gittrack.sync import depots
 from gittrack.sync.artifacts import Item
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox, run_git
+from tests.transfer.fake import FakeLfs, fake
 
 #: Larger than what is held in memory, so that it arrives in a part file.
 LARGE = bytes(range(256)) * 12_000
@@ -68,3 +70,19 @@ def ana(make_clone: MakeClone) -> Clone:
 @pytest.fixture
 def ben(make_clone: MakeClone) -> Clone:
     return make_clone("ben")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLfs]:
+    """An LFS server that does what a test tells it to."""
+    monkeypatch.setattr(depots, "_FIRST_PAUSE_S", 0.01)
+    with fake() as running:
+        yield running
+
+
+@pytest.fixture
+def ben_at_server(make_clone: MakeClone, server: FakeLfs) -> Clone:
+    """A clone whose remote is the server."""
+    clone = make_clone("ben")
+    clone.git("remote", "set-url", "origin", f"{server.url}/team/project.git")
+    return clone

@@ -16,12 +16,12 @@ import pytest
 from gittrack.errors import NetworkError, StorageError
 from gittrack.store.objects import ObjectStore
 from gittrack.store.repo import Repo
-from gittrack.sync import artifacts, depots
+from gittrack.sync import artifacts
 from gittrack.sync.artifacts import Item
 from gittrack.track.runs import Tracker
 from gittrack.types import Digest
 from tests.transfer.conftest import LARGE, Clone
-from tests.transfer.fake import FakeLfs, Request, fake
+from tests.transfer.fake import FakeLfs, Request
 
 #: All cases, as ``tests.faults`` has them.
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
@@ -30,17 +30,9 @@ KILLS = range(40 if FULL else 2)
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLfs]:
-    monkeypatch.setattr(depots, "_FIRST_PAUSE_S", 0.01)
-    with fake() as running:
-        yield running
-
-
-@pytest.fixture
-def ben(ben: Clone, server: FakeLfs) -> Clone:
+def ben(ben_at_server: Clone) -> Clone:
     """A clone whose remote is the server."""
-    ben.git("remote", "set-url", "origin", f"{server.url}/team/project.git")
-    return ben
+    return ben_at_server
 
 
 def item_of(data: bytes) -> Item:

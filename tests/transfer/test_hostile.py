@@ -9,7 +9,6 @@ import ssl
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +36,9 @@ SMALL = b"weights"
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLfs]:
-    monkeypatch.setattr(depots, "_FIRST_PAUSE_S", 0.01)
-    with fake() as running:
-        yield running
-
-
-@pytest.fixture
-def ben(ben: Clone, server: FakeLfs) -> Clone:
+def ben(ben_at_server: Clone) -> Clone:
     """A clone whose remote is the server."""
-    ben.git("remote", "set-url", "origin", f"{server.url}/team/project.git")
-    return ben
+    return ben_at_server
 
 
 def offer(server: FakeLfs, *contents: bytes) -> list[Item]:
