@@ -46,7 +46,7 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...], fold
     `--purge`; that cannot be undone. With `--fold` nothing is lost: the runs of CI jobs and of clones that are gone
     become part of this clone's ledger, and the next `gittrack push` tells the others.
     """
-    from gittrack.store import check
+    from gittrack.store import check, rewrite
 
     if fold:
         if purged:
@@ -76,7 +76,7 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...], fold
                 return
         with output.Progress("removing") as progress:
             for run_id in ids:
-                freed = check.purge(opened.repo, run_id)
+                freed = rewrite.purge(opened.repo, run_id)
                 output.message(f"forgot run `{run_id[: common.SHORT]}` and {text.size(freed)} of artifacts")
             report = check.gc(opened.repo, grace_s=days * _DAY, progress=progress.update)
         if report.objects:
@@ -84,12 +84,12 @@ def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...], fold
 
 
 def _fold(days: float, *, dry_run: bool) -> None:
-    from gittrack.store import check, seal
+    from gittrack.store import rewrite, seal
 
     with common.tracker(write=True, fresh=False) as opened:
         seal.seal(opened.repo)
         with output.Progress("folding"):
-            found = check.fold(opened.repo, older_than_s=days * _DAY, dry_run=dry_run)
+            found = rewrite.fold(opened.repo, older_than_s=days * _DAY, dry_run=dry_run)
     if not found.ledgers:
         output.message("no writer has been silent for that long (see `--older-than`)")
         return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import ConflictError, CorruptError, GitError, NotFoundError, PolicyError
 from gittrack.registry import names
-from gittrack.store import check, codec, layout
+from gittrack.store import codec, layout, rewrite
 from gittrack.store.refs import RefUpdate
 from gittrack.store.repo import new_writer
 from gittrack.sync import order
@@ -85,7 +85,7 @@ def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING) 
     taken = _create_tags(registry, tags, done)
     for key, names_taken in taken.items():
         _give_way(registry, remote, key, names_taken, done)
-    done.dropped = check.drop_purged(repo)
+    done.dropped = rewrite.drop_purged(repo)
     if stones := repo.tombstones():
         done.runs -= {run for run in done.runs if layout.tombstone(run) in stones}
     return done

@@ -19,7 +19,7 @@ from gittrack.convert.open import open_mlflow, sqlite_path
 from gittrack.convert.report import Report
 from gittrack.errors import CorruptError, FormatError, InvalidValueError, NotFoundError, UnsupportedError
 from gittrack.registry.registry import Registry
-from gittrack.store import check
+from gittrack.store import check, rewrite
 from gittrack.track.runs import Tracker
 from gittrack.types import ViewType
 from tests.conftest import Sandbox
@@ -592,7 +592,7 @@ def test_what_was_purged_does_not_come_back(tmp_path: Path, take: Take, tracker:
     take(SqliteStore(source))
     tracker.delete_run(RUN_A)
     tracker.flush()
-    check.purge(tracker.repo, RUN_A)
+    rewrite.purge(tracker.repo, RUN_A)
     report = take(SqliteStore(source), problems=True)
     assert (report.runs, report.here) == (0, 1)
     assert report.problems == [f"run `{RUN_A}`: it was purged here, and stays so"]

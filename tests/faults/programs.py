@@ -25,8 +25,9 @@ from gittrack import stores
 from gittrack.errors import GittrackError, NotFoundError
 from gittrack.registry.check import fsck as check_registry
 from gittrack.registry.registry import Registry
-from gittrack.store.check import fsck, gc, purge as forget
+from gittrack.store.check import fsck, gc
 from gittrack.store.repo import Repo
+from gittrack.store.rewrite import purge as forget
 from gittrack.track.runs import Tracker
 from gittrack.types import ViewType
 from tests.faults.power import cut_power

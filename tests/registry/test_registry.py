@@ -27,7 +27,7 @@ from gittrack.errors import (
 )
 from gittrack.registry.check import fsck
 from gittrack.registry.registry import Registry
-from gittrack.store import check
+from gittrack.store import check, rewrite
 from gittrack.store.git import Batch, RefUpdate, TagInfo
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
@@ -609,9 +609,9 @@ def test_a_registered_run_is_not_purged(iris: Desk) -> None:
     registry.tracker.delete_run(run_id)
     registry.tracker.flush()
     with pytest.raises(StateError, match="models/iris/v1"):
-        check.purge(registry.repo, run_id)
+        rewrite.purge(registry.repo, run_id)
     iris.sandbox.git("tag", "-d", "models/iris/v1")
-    check.purge(registry.repo, run_id)
+    rewrite.purge(registry.repo, run_id)
     with pytest.raises(NotFoundError):
         registry.tracker.get_run(run_id)
 

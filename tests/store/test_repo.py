@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gittrack.errors import CorruptError, NotARepositoryError, NotFoundError, ReadOnlyError, StateError
-from gittrack.store import check, codec, layout, seal
+from gittrack.store import check, codec, layout, rewrite, seal
 from gittrack.store.record import CLOSE, CREATE, METRIC, OPEN, PARAMS, STATUS
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
@@ -289,10 +289,10 @@ def test_purge_forgets_a_run_for_good(git_repo: Sandbox) -> None:
     run.end()
     tracker.flush()
     with pytest.raises(StateError, match="not deleted"):
-        check.purge(tracker.repo, run.run_id)
+        rewrite.purge(tracker.repo, run.run_id)
     tracker.delete_run(run.run_id)
     tracker.close()
-    assert check.purge(tracker.repo, run.run_id) == 6
+    assert rewrite.purge(tracker.repo, run.run_id) == 6
     with pytest.raises(NotFoundError):
         tracker.get_run(run.run_id)
     assert [found.info.run_id for found in tracker.search_runs(view=ViewType.ALL)] == [keep]

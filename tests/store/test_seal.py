@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gittrack.errors import CorruptError, FormatError, InvalidValueError, NotFoundError
-from gittrack.store import check, codec, files, layout, seal
+from gittrack.store import check, codec, files, layout, rewrite, seal
 from gittrack.store.record import (
     ARTIFACTS,
     CLOSE,
@@ -268,7 +268,7 @@ def test_purge_leaves_what_another_process_is_about_to_name(tracker: Tracker) ->
     writing = tracker.repo.objects.root / "tmp" / ".tmp-0123456789abcdef"
     writing.write_bytes(b"half of it")
     os.utime(writing, (1, 1))
-    assert check.purge(tracker.repo, run_id) == len(b"good")
+    assert rewrite.purge(tracker.repo, run_id) == len(b"good")
     assert not tracker.repo.objects.has(digest)
     assert tracker.repo.objects.has(named_soon)
     assert writing.exists()

@@ -195,7 +195,7 @@ def test_models_whose_names_differ_by_case_only_are_told_apart(ana: Desk, bo: De
 
 
 def test_ledgers_of_dead_writers_are_folded_into_one(ana: Desk, bo: Desk, join: Join, hub: Sandbox) -> None:
-    from gittrack.store.check import fold
+    from gittrack.store.rewrite import fold
 
     jobs = [join(f"ci{number}") for number in range(3)]
     runs = {job.run(f"job {job.repo.writer}", experiment="nightly") for job in jobs}

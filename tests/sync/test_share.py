@@ -101,7 +101,7 @@ def test_a_purged_run_goes_everywhere_and_stays_away(ana: Desk, bo: Desk, join: 
     cy.tracker.writer(gone).set_tags({"seen": "by cy"})
     cy.close()
     cy.push()
-    from gittrack.store.check import purge
+    from gittrack.store.rewrite import purge
 
     ana.tracker.delete_run(gone)
     ana.tracker.flush()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from gittrack.errors import ConflictError
-from gittrack.store.check import purge
+from gittrack.store.rewrite import purge
 from gittrack.types import ViewType
 from tests.conftest import Sandbox, run_git
 from tests.sync.conftest import Desk, assert_clean
