@@ -423,6 +423,7 @@ class ActiveRun:
             if self._backlog:  # a journal that is closed says that there is nothing more to come
                 return
             writer, self._journal = self._journal, None
+            self._tracker.closed(self)
             if writer is None:
                 return
             try:
@@ -458,6 +459,7 @@ class ActiveRun:
     def after_fork_in_child(self) -> None:
         """In a forked child: the journal and the run's end are the parent's; write into a journal of our own."""
         self._journal = None
+        self._tracker.closed(self)
         self._lock = threading.RLock()
         self._capturing = self._close_wanted = False
         self._backlog, self._backlog_bytes = [], 0

@@ -609,10 +609,14 @@ class Tracker:
     # -- background --------------------------------------------------------------------------------------------------
 
     def opened(self, run: ActiveRun) -> None:
-        """``run`` has a journal open in this process from now on."""
+        """``run``, whose lock the caller holds, has a journal open in this process from now on."""
         self._open.add(run)
         self._recorded = True
         self._keeper.watch()
+
+    def closed(self, run: ActiveRun) -> None:
+        """``run``, whose lock the caller holds, has no journal open in this process any more."""
+        self._open.discard(run)
 
     def ended(self, run: ActiveRun) -> None:
         """``run`` is over: its journal is closed, and it is committed in the background."""
@@ -686,7 +690,6 @@ class Tracker:
 
     def _seal_quietly(self) -> bool:
         """Commit what is ready; False if another process is at it.  Trouble is reported, not raised."""
-        self._open = {run for run in self._open if run.open}
         if self.repo.read_only and not self._recorded:
             return True  # whoever tried has been told, and nothing waits
         if self._later is not None:

@@ -73,6 +73,25 @@ def test_ten_thousand_params(tracker: Tracker) -> None:
     assert found.info.run_id == run.run_id
 
 
+def test_a_seal_at_the_moment_a_journal_is_opened_forgets_no_run(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tracker.create_run(capture=False)
+    run.end()
+    tracker.flush()
+    before = tracker.get_run(run.run_id).commit
+    opened = tracker.opened
+
+    def opened_and_sealed(one: ActiveRun) -> None:
+        opened(one)
+        tracker._seal_quietly()
+
+    monkeypatch.setattr(tracker, "opened", opened_and_sealed)
+    tracker.writer(run.run_id).set_tags({"later": "yes"})
+    tracker.close()
+    assert tracker.get_run(run.run_id).commit != before
+
+
 def test_ten_thousand_artifact_files(tracker: Tracker, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     for i in range(100):
