@@ -26,6 +26,7 @@ from gittrack.convert.report import Report
 from gittrack.errors import FormatError, GittrackError, NetworkError, NotFoundError, StateError
 from gittrack.models.model import MLMODEL, Model
 from gittrack.registry.registry import Registry
+from gittrack.store import seal
 from gittrack.store.layout import DEFAULT_EXPERIMENT_ID
 from gittrack.store.record import RUN_NAME_TAG
 from gittrack.sync import artifacts
@@ -142,6 +143,8 @@ class Exporter:
         Raises:
             NetworkError: MLflow does not answer; called again, the export goes on.
         """
+        if not self._tracker.repo.read_only:
+            seal.seal(self._tracker.repo)  # an edit that is not committed yet would be taken for one that is there
         # Models first, and the runs that made them: any run may have read them.
         places = [place for one in self._experiments() if (place := self._place(one)) is not None]
         for place in places:
