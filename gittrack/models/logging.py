@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
-from gittrack.models import requirements
+from gittrack.models import rehearsal, requirements
 from gittrack.models.addresses import RUN_DIGITS, is_model_id
 from gittrack.models.enforcement import enforce_params, enforce_schema
 from gittrack.models.examples import Example
@@ -109,6 +109,7 @@ def save_model(
     folder = Path(path)
     about, example = start(folder, common, mlflow_model)
     saved = flavour.save(model, folder, options)
+    rehearsal.remember(folder, flavour.NAME, saved.native_conf)
     code = copy_code(common.code_paths, folder)
     about.add_flavor(flavour.NAME, **{**saved.native_conf, "code": code})
     predictor = None

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gittrack.errors import FormatError, MissingDependencyError, NotFoundError, UnsupportedError
-from gittrack.models import addresses, examples, flavours, python_model
+from gittrack.models import addresses, examples, flavours, python_model, rehearsal
 from gittrack.models.enforcement import enforce_params, enforce_schema
 from gittrack.models.flavours import PYFUNC
 from gittrack.models.trust import inside
@@ -198,8 +198,9 @@ def load_local(local: LocalModel, model_config: str | os.PathLike[str] | dict[st
     _add_code(local, conf)
     config = _config(model_config, conf)
     if name is not None:
-        flavour = flavours.flavour(name)
-        native = flavour.load(local.folder, _native_conf(local, name), trust=local.trust)
+        flavour, known = flavours.flavour(name), _native_conf(local, name)
+        rehearsal.rehearse(local, name, known)
+        native = flavour.load(local.folder, known, trust=local.trust)
         asked = {**conf, "config": config, "metadata": local.model.metadata}
         return PyFuncModel(local, flavour.predictor(native, asked))
     if module in python_model.LOADERS:
@@ -223,6 +224,7 @@ def load_native(
         UntrustedModelError: Loading it runs code, and ``trust`` is not set.
     """
     local, conf = fetch_native(name, model_uri, trust=trust, dst_path=dst_path)
+    rehearsal.rehearse(local, name, conf)
     return flavours.flavour(name).load(local.folder, conf, trust=local.trust)
 
 
