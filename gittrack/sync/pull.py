@@ -109,6 +109,7 @@ def pull(
     if not dry_run:
         seal.seal(repo)
     with lock(repo):
+        repo.git.heal_locks()
         transport = Transport(repo, remote, progress=progress, interactive=interactive)
         found = ask(repo, transport, select)
         if dry_run:

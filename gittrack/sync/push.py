@@ -106,6 +106,7 @@ def push(
     seal.seal(repo)
     report = PushReport(remote.name, dry_run)
     with lock(repo):
+        repo.git.heal_locks()
         transport = Transport(repo, remote, progress=progress, interactive=interactive)
         for _ in range(ROUNDS):
             found = ask(repo, transport, select, pushing=True)
