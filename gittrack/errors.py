@@ -115,6 +115,46 @@ class NotFoundError(GittrackError, LookupError):
     http_status = 404
 
 
+class NoEndpointError(GittrackError):
+    """The server answers nothing at this address."""
+
+    code = "ENDPOINT_NOT_FOUND"
+    exit_status = 1
+    http_status = 404
+
+
+class NoMethodError(GittrackError):
+    """The server does not answer this method at this address."""
+
+    code = "BAD_REQUEST"
+    exit_status = 1
+    http_status = 405
+
+
+class UnauthenticatedError(GittrackError):
+    """The server does not know who asks: no credentials, or wrong, expired or revoked ones."""
+
+    code = "UNAUTHENTICATED"
+    exit_status = 1
+    http_status = 401
+
+
+class PermissionDeniedError(GittrackError):
+    """The server knows who asks, and he may not do that."""
+
+    code = "PERMISSION_DENIED"
+    exit_status = 1
+    http_status = 403
+
+
+class TooManyRequestsError(GittrackError):
+    """Somebody asked too often, or gave wrong credentials too often; later it works again."""
+
+    code = "REQUEST_LIMIT_EXCEEDED"
+    exit_status = 1
+    http_status = 429
+
+
 class AlreadyExistsError(GittrackError):
     """The name is taken."""
 

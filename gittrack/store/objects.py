@@ -86,6 +86,18 @@ class ObjectStore:
         with _Batch(self, many=len(paths) >= _MANY) as batch:
             return [batch.add_file(path) for path in paths]
 
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """The place for bytes that come in pieces, and whose digest nobody knows yet.
+
+        What is finished is an object, durably, when the block ends; what is not is gone then.
+
+        Raises:
+            ReadOnlyError, StorageError: The store cannot be written.
+        """
+        with _Batch(self) as batch:
+            yield Incoming(batch)
+
     def delete(self, digest: Digest) -> int:
         """Removes an object; returns the bytes freed (0 if it was not here).
 
@@ -408,6 +420,41 @@ class _Batch:
             store._doubtful |= self._shards  # a second sync would say "done": its objects must be written anew
             raise
         store._settled |= new
+
+
+class Incoming:
+    """Bytes that come in pieces.  One thread at a time uses it.
+
+    Attributes:
+        size: How many have come.
+    """
+
+    def __init__(self, batch: _Batch) -> None:
+        self._batch = batch
+        self._fd, self._temp = batch._create()
+        self._hash = hashlib.sha256()
+        self._written = 0
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Adds the next bytes.  Raises StorageError."""
+        with files.reporting(self._temp):
+            files.write_all(self._fd, data)
+        self._hash.update(data)
+        self.size += len(data)
+        if self.size - self._written >= files.WRITE_BACK:
+            files.start_writing(self._fd, self._written, self.size - self._written)
+            self._written = self.size
+
+    def finish(self) -> tuple[Digest, int]:
+        """There is no more; sha256 and size of all that came."""
+        digest = Digest(self._hash.hexdigest())
+        target = self._batch._store.path(digest)
+        if self._batch._known(digest, self.size, target):
+            self._batch._drop(self._temp)
+        else:
+            self._batch._stage(digest, self.size, self._temp, target)
+        return digest, self.size
 
 
 class Arrivals:

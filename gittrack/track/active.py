@@ -22,7 +22,7 @@ from gittrack.errors import GittrackError, InvalidValueError, NotFoundError, Sta
 from gittrack.store import codec, files, journal, layout, record
 from gittrack.track import limits
 from gittrack.track.secrets import redact_value
-from gittrack.types import TERMINAL, DatasetInput, LifecycleStage, Metric, ModelOutput, Run, RunData, RunInfo
+from gittrack.types import TERMINAL, DatasetInput, Digest, LifecycleStage, Metric, ModelOutput, Run, RunData, RunInfo
 
 if TYPE_CHECKING:
     from gittrack.store.record import RunState
@@ -193,6 +193,10 @@ class ActiveRun:
             raise NotFoundError(f"run `{self.run_id}` has no tag `{key}`", hint="`gittrack show RUN` lists its tags")
         self._edit({f"tags.{key}": None})
 
+    def has_tag(self, key: str) -> bool:
+        """True if the run has that tag."""
+        return key in self._tags
+
     def set_name(self, name: str) -> None:
         """Rename the run.  Raises InvalidValueError."""
         self._edit({"name": limits.check_run_name(name)})
@@ -277,6 +281,12 @@ class ActiveRun:
             return
         rows = [[name, digest, size] for name, (digest, size) in zip(paths, stored, strict=True)]
         self._place(rows)
+
+    def log_stored(self, path: str, digest: Digest, size: int) -> None:
+        """Keep an object of this store as the artifact ``path``.  Raises InvalidValueError for a bad path."""
+        path = limits.check_artifact_path(path)
+        self._check_free([path])
+        self._place([[path, digest, size]])
 
     def _check_free(self, paths: Iterable[str]) -> None:
         """Refuse a file where a folder is, and the other way round, as a disk does.  Raises InvalidValueError."""

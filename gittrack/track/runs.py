@@ -223,6 +223,11 @@ class Tracker:
             run = self._handles.setdefault(run_id, ActiveRun(self, state, owner=not others))
         return run
 
+    def open_run(self, run_id: str) -> ActiveRun | None:
+        """The handle of an active run whose journal this process has open; None if it has none."""
+        run = self._handles.get(run_id)
+        return run if run is not None and run.open and run.lifecycle_stage == LifecycleStage.ACTIVE else None
+
     def active_writer(self, run_id: str) -> ActiveRun:
         """``writer`` for what a deleted run refuses.  Raises StateError for one, NotFoundError, ReadOnlyError."""
         run = self.writer(run_id)

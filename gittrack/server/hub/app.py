@@ -1,0 +1,275 @@
+"""The tracking server as an ASGI application: finds the route, reads the message, asks for permission, answers.
+
+Handlers call gittrack's client and may wait for disks, so they run in threads, except for those that only append to an
+open journal.  Every failure is answered in MLflow's shape; what nobody foresaw is logged and shows nothing outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio.to_thread
+import orjson
+from anyio import CapacityLimiter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from gittrack.client import Client, all_pages
+from gittrack.errors import (
+    GittrackError,
+    InvalidValueError,
+    NoEndpointError,
+    NoMethodError,
+    NotFoundError,
+    StateError,
+    TooLargeError,
+)
+from gittrack.registry.registry import Registry
+from gittrack.server.hub import messages
+from gittrack.server.hub.roles import Caller
+from gittrack.server.hub.routes import Call, Route, Scope, Table
+from gittrack.track.active import ActiveRun
+from gittrack.track.runs import Tracker
+from gittrack.types import Experiment, LifecycleStage, Run
+
+AsgiScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON: Final = b"application/json"
+_DELETED: Final = "The {kind} {name} must be in the 'active' state. Current state is deleted."
+
+_log = logging.getLogger("gittrack.server")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to serve.
+
+    Attributes:
+        max_body: Bytes of a request's body, except for artifacts.
+        max_artifact: Bytes of an artifact; None for any.
+        threads: Requests that are worked on at a time.
+        version: What `/version` says: the version of MLflow whose API this is.
+    """
+
+    max_body: int = 8 << 20
+    max_artifact: int | None = None
+    threads: int = 16
+
+
+class _Client(Client):
+    """A client of one tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        super().__init__()
+        self._of = tracker
+
+    @property
+    def _tracker(self) -> Tracker:
+        return self._of
+
+
+class Hub:
+    """What handlers work with: the runs and models of one repository.
+
+    Args:
+        tracker: Its runs.
+        options: How to serve.
+
+    Attributes:
+        client: Every operation, under MLflow's names.
+        registry: Its models.
+    """
+
+    def __init__(self, tracker: Tracker, options: Options) -> None:
+        self.tracker = tracker
+        self.options = options
+        self.client: Client = _Client(tracker)
+        self.registry = Registry(tracker)
+
+    # --- experiments
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """An experiment.  Raises NotFoundError in MLflow's words."""
+        try:
+            return self.client.get_experiment(experiment_id)
+        except NotFoundError:
+            raise no_experiment(experiment_id) from None
+
+    def experiment_scope(self, experiment_id: str) -> Scope:
+        """An experiment as something to ask permission for.  Raises NotFoundError."""
+        return Scope("experiment", self.experiment(experiment_id).name, no_experiment(experiment_id))
+
+    def experiments(self) -> list[Experiment]:
+        """Every experiment, deleted ones too."""
+        self.tracker.repo.refresh()
+        return self.tracker.repo.index.get_experiments(None)
+
+    # --- runs
+
+    def run_experiment(self, run_id: str) -> str:
+        """The id of a run's experiment.  Raises NotFoundError in MLflow's words."""
+        found = self.tracker.open_run(run_id)
+        return self.run(run_id).info.experiment_id if found is None else found.experiment_id
+
+    def runs_of(self, experiment_id: str) -> list[Run]:
+        """The active runs of an experiment."""
+        return all_pages(
+            lambda size, token: self.client.search_runs([experiment_id], max_results=size, page_token=token)
+        )
+
+    def run(self, run_id: str) -> Run:
+        """A run as it is now.  Raises NotFoundError in MLflow's words."""
+        repo = self.tracker.repo
+        repo.refresh()
+        found = repo.index.get_run(run_id)
+        if found is None:
+            raise no_run(run_id)
+        return found
+
+    def run_scope(self, run_id: str) -> Scope:
+        """The experiment of a run, as something to ask permission for.  Raises NotFoundError."""
+        return Scope("experiment", self.experiment(self.run_experiment(run_id)).name, no_run(run_id))
+
+    def writer(self, run_id: str) -> ActiveRun:
+        """The handle to write to a run.
+
+        Raises:
+            NotFoundError, StateError: No such run, or it is deleted; in MLflow's words.
+        """
+        try:
+            run = self.tracker.writer(run_id)
+        except NotFoundError:
+            raise no_run(run_id) from None
+        if run.lifecycle_stage == LifecycleStage.DELETED:
+            raise deleted("run", run_id)
+        return run
+
+    def is_open(self, values: Mapping[str, Any]) -> bool:
+        """True if a write to the run of a message only appends to an open journal."""
+        return self.tracker.open_run(values["run_id"]) is not None
+
+
+def no_run(run_id: str) -> NotFoundError:
+    """There is no such run, in MLflow's words."""
+    return NotFoundError(f"Run with id={run_id} not found")
+
+
+def no_experiment(experiment_id: str) -> NotFoundError:
+    """There is no such experiment, in MLflow's words."""
+    return NotFoundError(f"No Experiment with id={experiment_id} exists")
+
+
+def deleted(kind: str, name: str) -> StateError:
+    """What is to be written to is deleted, in MLflow's words."""
+    return StateError(_DELETED.format(kind=kind, name=name))
+
+
+class App:
+    """The application.
+
+    Args:
+        hub: What it serves.
+        routes: Everything that it answers.
+
+    Raises:
+        TypeError: A route declares no permission.
+    """
+
+    def __init__(self, hub: Hub, routes: Iterable[Route]) -> None:
+        self.hub = hub
+        self.routes = tuple(routes)
+        self._table = Table(self.routes)
+        self._threads = CapacityLimiter(hub.options.threads)
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer one request, or start and end with the server."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        try:
+            response = await self._answer(scope, receive)
+        except ClientDisconnect:
+            return
+        except GittrackError as error:
+            response = refusal(error)
+        except Exception:  # noqa: BLE001 - a bug of ours: said in the log, and to nobody outside
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            response = refusal(GittrackError("the server failed; its log says why"))
+        await response(scope, receive, send)
+
+    async def _answer(self, scope: AsgiScope, receive: Receive) -> Response:
+        method, path = scope["method"], scope["path"]
+        route, parts = self._table.find(method, path)
+        if route is None:
+            raise self._nothing(method, path)
+        request = Request(scope, receive)
+        caller: Caller = scope["gittrack.caller"]
+        values = await self._values(route, request, parts)
+        if route.at_once is not None and route.at_once(self.hub, values):
+            return self._respond(self._work(route, Call(self.hub, caller, values, request)))
+        if inspect.iscoroutinefunction(route.handler):
+            await self._in_thread(route.permission.check, caller, self.hub, values)
+            return self._respond(await route.handler(Call(self.hub, caller, values, request)))
+        return self._respond(await self._in_thread(self._work, route, Call(self.hub, caller, values, request)))
+
+    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await anyio.to_thread.run_sync(work, *arguments, limiter=self._threads)
+
+    def _work(self, route: Route, call: Call) -> Any:
+        route.permission.check(call.caller, self.hub, call.values)
+        return route.handler(call)
+
+    async def _values(self, route: Route, request: Request, parts: Mapping[str, str]) -> dict[str, Any]:
+        if route.message is None:
+            return dict(parts)
+        if request.method in ("GET", "HEAD") and request.scope["query_string"]:
+            found = messages.of_query(request.query_params.multi_items(), route.message)
+        else:
+            found = messages.of_body(await self._body(request))
+        return route.message.values({**found, **parts})
+
+    async def _body(self, request: Request) -> bytes:
+        most = self.hub.options.max_body
+        content_type = request.headers.get("content-type", "application/json")
+        body = b""
+        async for piece in request.stream():
+            body = body + piece if body else piece
+            if len(body) > most:
+                raise TooLargeError(f"the body has more than {most} bytes", hint="send it in several requests")
+        if body and content_type.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidValueError("Bad Request. Content-Type must be one of ['application/json'].")
+        return body
+
+    def _respond(self, found: Any) -> Response:
+        if isinstance(found, Response):
+            return found
+        return Response(orjson.dumps(found if found is not None else {}), media_type="application/json")
+
+    def _nothing(self, method: str, path: str) -> GittrackError:
+        methods = self._table.methods(path)
+        if methods:
+            return NoMethodError(f"{method} is not answered at this address", hint=f"use {', '.join(sorted(methods))}")
+        return NoEndpointError("there is nothing at this address")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        with contextlib.suppress(GittrackError):
+            await self._in_thread(self.hub.tracker.close)
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def refusal(error: GittrackError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in MLflow's shape."""
+    body = {"error_code": error.code, "message": str(error)}
+    return Response(orjson.dumps(body), error.http_status, dict(headers or {}), media_type="application/json")

@@ -1,0 +1,219 @@
+"""The files of runs and of logged models: listed, sent and received in pieces, never held in memory as a whole.
+
+MLflow's clients see one tree: ``<experiment>/<run>/artifacts/<path>``.  Nothing else is in it.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import AsyncIterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import anyio.to_thread
+from starlette.responses import Response, StreamingResponse
+
+from gittrack.errors import InvalidValueError, NotFoundError, TooLargeError
+from gittrack.server.hub import records
+from gittrack.server.hub.app import Hub
+from gittrack.server.hub.messages import Message, Values, text
+from gittrack.server.hub.roles import Role
+from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.server.hub.runs import run_scope
+from gittrack.sync import artifacts
+from gittrack.track import limits
+from gittrack.types import Artifact, FileInfo
+
+_PIECE: Final = 1 << 20
+_SMALL: Final = 256 << 10  #: files up to this size are read at once
+#: What a browser may show; all else is handed out as a download.
+_SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain"))
+
+
+class _Place(NamedTuple):
+    """A file or folder of a run."""
+
+    run_id: str
+    path: str
+
+
+def _place(hub: Hub, path: str) -> _Place:
+    """What a path of the tree means.
+
+    Raises:
+        InvalidValueError: It is no plain path.
+        NotFoundError: There is no such run.
+    """
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
+        raise InvalidValueError("Invalid path")
+    if len(parts) < 3 or parts[2] != "artifacts":
+        raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts/<path>")
+    experiment_id, run_id, rest = parts[0], parts[1], "/".join(parts[3:])
+    if hub.run_experiment(run_id) != experiment_id:
+        raise NotFoundError("there are no artifacts at this path")
+    return _Place(run_id, rest)
+
+
+def _scope(hub: Hub, values: Values) -> list[Scope]:
+    return [hub.run_scope(_place(hub, values["path"]).run_id)]
+
+
+def _checked(path: str) -> str:
+    """A path below a run's artifacts.  Raises InvalidValueError, in MLflow's words."""
+    try:
+        return limits.check_artifact_path(path)
+    except InvalidValueError as error:
+        raise InvalidValueError("Invalid path", hint=error.hint) from error
+
+
+# --- lists
+
+
+def _list(call: Call) -> Any:
+    values = call.values
+    path = _checked(values["path"]) if values.get("path") else ""
+    found = call.hub.client.list_artifacts(values["run_id"], path)
+    info = call.hub.run(values["run_id"]).info
+    root = records.artifact_root(info.experiment_id, info.run_id)
+    files = [records.file_info(one) for one in found]
+    return {"root_uri": root} | ({"files": files} if files else {})
+
+
+def _list_tree(call: Call) -> Any:
+    """Names, not paths: that is what clients of the tree expect."""
+    if not call.values.get("path"):
+        raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts")
+    place = _place(call.hub, call.values["path"])
+    found: list[FileInfo] = call.hub.client.list_artifacts(place.run_id, place.path)
+    files = [records.file_info(one, one.path.rpartition("/")[2]) for one in found]
+    return {"files": files} if files else {}
+
+
+# --- downloads
+
+
+async def _download(call: Call) -> Response:
+    place = await _threaded(_place, call.hub, call.values["path"])
+    return await _send(call.hub, place)
+
+
+async def _download_of_run(call: Call) -> Response:
+    return await _send(call.hub, _Place(call.values["run_id"], _checked(call.values["path"])))
+
+
+async def _download_of_version(call: Call) -> Response:
+    path = _checked(call.values["path"])
+    version = await _threaded(call.hub.client.get_model_version, call.values["name"], call.values["version"])
+    return await _send(call.hub, _Place(version.run_id, f"{version.path}/{path}" if version.path else path))
+
+
+async def _send(hub: Hub, place: _Place) -> Response:
+    found = await _threaded(_find, hub, place)
+    name = found.path.rpartition("/")[2]
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    disposition = "inline" if kind in _SHOWN else "attachment"
+    headers = {
+        "content-disposition": f"{disposition}; filename*=UTF-8''{quote(name, safe='')}",
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox; default-src 'none'",
+        "etag": f'"{found.digest}"',
+    }
+    if found.size <= _SMALL:
+        data = await _threaded(hub.tracker.repo.objects.read, found.digest)
+        return Response(data, media_type=kind, headers=headers)
+    headers["content-length"] = str(found.size)
+    return StreamingResponse(_pieces(hub, found), media_type=kind, headers=headers)
+
+
+def _find(hub: Hub, place: _Place) -> Artifact:
+    """A file, with its bytes here.  Raises NotFoundError."""
+    if not place.path:
+        raise NotFoundError("this is a folder")
+    found = hub.tracker.artifact(place.run_id, place.path)
+    artifacts.bring(hub.tracker, [found])
+    return found
+
+
+async def _pieces(hub: Hub, found: Artifact) -> AsyncIterator[bytes]:
+    """The bytes of a file, which end too early if they turn out to be wrong."""
+    source = await _threaded(hub.tracker.repo.objects.open, found.digest)
+    try:
+        while piece := await _threaded(source.read, _PIECE):
+            yield piece
+    finally:
+        await _threaded(source.close)
+
+
+async def _threaded(work: Any, *arguments: Any) -> Any:
+    return await anyio.to_thread.run_sync(work, *arguments)
+
+
+# --- uploads, deletions
+
+
+async def _upload(call: Call) -> Any:
+    hub = call.hub
+    place = await _threaded(_place, hub, call.values["path"])
+    path = _checked(place.path)
+    writer = await _threaded(hub.writer, place.run_id)
+    most = hub.options.max_artifact
+    announced = int(call.request.headers.get("content-length", "0"))
+    if most is not None and announced > most:
+        raise TooLargeError(f"the file has more than {most} bytes")
+    if announced and announced <= _SMALL:
+        await _threaded(writer.log_bytes, await call.request.body(), path)
+        return {}
+    with hub.tracker.repo.objects.incoming() as incoming:
+        async for piece in call.request.stream():
+            if most is not None and incoming.size + len(piece) > most:
+                raise TooLargeError(f"the file has more than {most} bytes")
+            if piece:
+                await _threaded(incoming.write, piece)
+        stored = await _threaded(incoming.finish)
+    await _threaded(writer.log_stored, path, *stored)
+    return {}
+
+
+def _delete(call: Call) -> Any:
+    place = _place(call.hub, call.values["path"])
+    found = call.hub.tracker.artifacts(place.run_id, place.path)
+    call.hub.writer(place.run_id).remove_artifacts([one.path for one in found])
+    return {}
+
+
+_FILES: Final = "{api}/mlflow-artifacts/artifacts"
+_FILE: Final = Message(path=text(required=True))
+_RUN_FILE: Final = Message(run_id=text(required=True, alias="run_uuid"), path=text(required=True))
+
+
+def _model_scope(hub: Hub, values: Values) -> list[Scope]:
+    name = values["name"]
+    return [Scope("model", name, NotFoundError(f"Registered Model with name={name} not found"))]
+
+
+def _tree_scope(hub: Hub, values: Values) -> list[Scope]:
+    return _scope(hub, values) if values.get("path") else []
+
+
+ROUTES: Final = (
+    Route(
+        "GET",
+        "{api}/mlflow/artifacts/list",
+        Permission(Role.READER, run_scope),
+        _list,
+        Message(run_id=text(required=True, alias="run_uuid"), path=text(), page_token=text()),
+    ),
+    Route("GET", _FILES, Permission(Role.READER, _tree_scope), _list_tree, Message(path=text())),
+    Route("GET", f"{_FILES}/{{path:path}}", Permission(Role.READER, _scope), _download),
+    Route("PUT", f"{_FILES}/{{path:path}}", Permission(Role.WRITER, _scope), _upload),
+    Route("DELETE", f"{_FILES}/{{path:path}}", Permission(Role.MAINTAINER, _scope), _delete),
+    Route("GET", "/get-artifact", Permission(Role.READER, run_scope), _download_of_run, _RUN_FILE),
+    Route(
+        "GET",
+        "/model-versions/get-artifact",
+        Permission(Role.READER, _model_scope),
+        _download_of_version,
+        Message(name=text(required=True), version=text(required=True), path=text(required=True)),
+    ),
+)

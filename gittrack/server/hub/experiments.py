@@ -1,0 +1,173 @@
+"""Experiments."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gittrack.errors import NotFoundError, StateError
+from gittrack.server.hub import records
+from gittrack.server.hub.app import Hub, deleted, no_experiment
+from gittrack.server.hub.messages import Message, Values, integer, messages, one_of, text, texts
+from gittrack.server.hub.roles import Role
+from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.types import LifecycleStage, ViewType
+
+VIEWS: Final = {"ACTIVE_ONLY": ViewType.ACTIVE_ONLY, "DELETED_ONLY": ViewType.DELETED_ONLY, "ALL": ViewType.ALL}
+TAG: Final = Message(key=text(required=True), value=text())
+
+
+def tags_of(values: Values) -> dict[str, str]:
+    """The tags of a message."""
+    return {tag["key"]: tag.get("value", "") for tag in values.get("tags", ())}
+
+
+def _named(hub: Hub, values: Values) -> list[Scope]:
+    return [hub.experiment_scope(values["experiment_id"])]
+
+
+def _new(hub: Hub, values: Values) -> list[Scope]:
+    return [Scope("experiment", values["name"], no_experiment(values["name"]))]
+
+
+def _by_name(hub: Hub, values: Values) -> list[Scope]:
+    return [Scope("experiment", values["experiment_name"], _no_name(values["experiment_name"]))]
+
+
+def _no_name(name: str) -> NotFoundError:
+    return NotFoundError(f"Could not find experiment with name '{name}'")
+
+
+def _create(call: Call) -> Any:
+    values = call.values
+    return {
+        "experiment_id": call.hub.client.create_experiment(
+            values["name"], values.get("artifact_location"), tags_of(values)
+        )
+    }
+
+
+def _get(call: Call) -> Any:
+    return {"experiment": records.experiment(call.hub.experiment(call.values["experiment_id"]))}
+
+
+def _get_by_name(call: Call) -> Any:
+    name = call.values["experiment_name"]
+    found = call.hub.client.get_experiment_by_name(name)
+    if found is None:
+        raise _no_name(name)
+    return {"experiment": records.experiment(found)}
+
+
+def _search(call: Call) -> Any:
+    values = call.values
+    page = call.hub.client.search_experiments(
+        view_type=values.get("view_type", ViewType.ACTIVE_ONLY),
+        max_results=values.get("max_results", 0),
+        filter_string=values.get("filter"),
+        order_by=values.get("order_by"),
+        page_token=values.get("page_token") or None,
+    )
+    seen = [one for one in page if call.caller.may(Role.READER, experiment=one.name)]
+    answer: records.Json = {"experiments": [records.experiment(one) for one in seen]} if seen else {}
+    return answer | ({"next_page_token": page.token} if page.token else {})
+
+
+def _active(hub: Hub, experiment_id: str) -> None:
+    if hub.experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
+        raise deleted("experiment", experiment_id)
+
+
+def _delete(call: Call) -> Any:
+    experiment_id = call.values["experiment_id"]
+    if call.hub.experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
+        raise no_experiment(experiment_id)
+    call.hub.client.delete_experiment(experiment_id)
+    return {}
+
+
+def _restore(call: Call) -> Any:
+    experiment_id = call.values["experiment_id"]
+    if call.hub.experiment(experiment_id).lifecycle_stage == LifecycleStage.ACTIVE:
+        raise no_experiment(experiment_id)
+    call.hub.client.restore_experiment(experiment_id)
+    return {}
+
+
+def _update(call: Call) -> Any:
+    experiment_id = call.values["experiment_id"]
+    if call.hub.experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
+        raise StateError("Cannot rename a non-active experiment.")
+    call.hub.client.rename_experiment(experiment_id, call.values["new_name"])
+    return {}
+
+
+def _set_tag(call: Call) -> Any:
+    _active(call.hub, call.values["experiment_id"])
+    call.hub.client.set_experiment_tag(call.values["experiment_id"], call.values["key"], call.values.get("value", ""))
+    return {}
+
+
+def _delete_tag(call: Call) -> Any:
+    experiment_id, key = call.values["experiment_id"], call.values["key"]
+    _active(call.hub, experiment_id)
+    if key not in call.hub.experiment(experiment_id).tags:
+        raise NotFoundError(f"No tag with name: {key} in experiment with id {experiment_id}")
+    call.hub.client.delete_experiment_tag(experiment_id, key)
+    return {}
+
+
+_ONE: Final = Message(experiment_id=text(required=True))
+_SEARCH: Final = Message(
+    view_type=one_of(VIEWS),
+    max_results=integer(),
+    order_by=texts(),
+    filter=text(),
+    page_token=text(),
+)
+_AT: Final = "{api}/mlflow/experiments"
+_READ: Final = Permission(Role.READER, _named)
+_WRITE: Final = Permission(Role.WRITER, _named)
+_MAINTAIN: Final = Permission(Role.MAINTAINER, _named)
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        f"{_AT}/create",
+        Permission(Role.WRITER, _new),
+        _create,
+        Message(name=text(required=True), artifact_location=text(), tags=messages(TAG)),
+    ),
+    Route("GET", f"{_AT}/get", _READ, _get, _ONE),
+    Route(
+        "GET",
+        f"{_AT}/get-by-name",
+        Permission(Role.READER, _by_name),
+        _get_by_name,
+        Message(experiment_name=text(required=True)),
+    ),
+    Route("POST", f"{_AT}/search", Permission(Role.READER), _search, _SEARCH),
+    Route("GET", f"{_AT}/search", Permission(Role.READER), _search, _SEARCH),
+    Route("POST", f"{_AT}/delete", _MAINTAIN, _delete, _ONE),
+    Route("POST", f"{_AT}/restore", _MAINTAIN, _restore, _ONE),
+    Route(
+        "POST",
+        f"{_AT}/update",
+        _WRITE,
+        _update,
+        Message(experiment_id=text(required=True), new_name=text(required=True)),
+    ),
+    Route(
+        "POST",
+        f"{_AT}/set-experiment-tag",
+        _WRITE,
+        _set_tag,
+        Message(experiment_id=text(required=True), key=text(required=True), value=text()),
+    ),
+    Route(
+        "POST",
+        f"{_AT}/delete-experiment-tag",
+        _WRITE,
+        _delete_tag,
+        Message(experiment_id=text(required=True), key=text(required=True)),
+    ),
+)

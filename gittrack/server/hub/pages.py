@@ -1,0 +1,49 @@
+"""The server about itself: is it alive and ready, which versions, what it counts."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from gittrack._version import __version__
+from gittrack.server.hub.roles import Role
+from gittrack.server.hub.routes import Call, Permission, Route
+
+#: The version of MLflow whose API this is, for clients that ask.
+MLFLOW_VERSION: Final = "3.17.2"
+
+
+def _health(call: Call) -> Response:
+    return Response("OK", media_type="text/plain")
+
+
+def _ready(call: Call) -> Response:
+    call.hub.tracker.repo.refresh()
+    call.hub.tracker.repo.require_writable()
+    return Response("OK", media_type="text/plain")
+
+
+def _version(call: Call) -> Response:
+    return Response(MLFLOW_VERSION, media_type="text/plain")
+
+
+def _server_info(call: Call) -> Any:
+    return {
+        "store_type": "gittrack",
+        "workspaces_enabled": False,
+        "multipart_uploads_enabled": False,
+        "multipart_downloads_enabled": False,
+        "gittrack_version": __version__,
+    }
+
+
+_EVERYBODY: Final = Permission(None)
+
+ROUTES: Final = (
+    Route("GET", "/health", _EVERYBODY, _health),
+    Route("GET", "/ready", _EVERYBODY, _ready),
+    Route("GET", "/version", Permission(Role.READER), _version),
+    Route("GET", "/api/3.0/mlflow/server-info", Permission(Role.READER), _server_info),
+    Route("GET", "/ajax-api/3.0/mlflow/server-info", Permission(Role.READER), _server_info),
+)

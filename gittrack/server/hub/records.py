@@ -1,0 +1,158 @@
+"""The server's answers: records as MLflow's JSON.
+
+A field that has no value is left out, as protocol buffers do.  Where the files of a run are is said by an address that
+MLflow's client asks this server for: ``mlflow-artifacts:/<experiment>/<run>/artifacts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from gittrack.server.hub.messages import number
+from gittrack.types import (
+    DatasetInput,
+    Experiment,
+    FileInfo,
+    Metric,
+    ModelVersion,
+    RegisteredModel,
+    Run,
+    RunInfo,
+)
+
+#: Begins the address of what this server keeps.
+ARTIFACTS: Final = "mlflow-artifacts:/"
+
+Json = dict[str, Any]
+
+
+def artifact_root(experiment_id: str, run_id: str) -> str:
+    """Where a run's files are, as its client sees it."""
+    return f"{ARTIFACTS}{experiment_id}/{run_id}/artifacts"
+
+
+def _pairs(values: Mapping[str, str]) -> list[Json]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _present(**facts: Any) -> Json:
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def experiment(found: Experiment) -> Json:
+    """An experiment."""
+    return _present(
+        experiment_id=found.experiment_id,
+        name=found.name,
+        artifact_location=f"{ARTIFACTS}{found.experiment_id}",
+        lifecycle_stage=found.lifecycle_stage,
+        last_update_time=found.last_update_time,
+        creation_time=found.creation_time,
+        tags=_pairs(found.tags) or None,
+    )
+
+
+def run_info(found: RunInfo) -> Json:
+    """The facts about a run that are not its data."""
+    return _present(
+        run_uuid=found.run_id,
+        experiment_id=found.experiment_id,
+        run_name=found.run_name,
+        user_id=found.user_id or "unknown",
+        status=found.status,
+        start_time=found.start_time,
+        end_time=found.end_time,
+        artifact_uri=artifact_root(found.experiment_id, found.run_id),
+        lifecycle_stage=found.lifecycle_stage,
+        run_id=found.run_id,
+    )
+
+
+def run(found: Run) -> Json:
+    """A run with the last value of every metric."""
+    data = found.data
+    last = [
+        {"key": key, "value": number(one.value), "timestamp": one.timestamp, "step": one.step}
+        for key, one in data.summaries.items()
+    ]
+    inputs = _present(
+        dataset_inputs=[dataset_input(one) for one in found.inputs.dataset_inputs] or None,
+        model_inputs=[{"model_id": one.model_id} for one in found.inputs.model_inputs] or None,
+    )
+    outputs = [{"model_id": one.model_id, "step": one.step} for one in found.outputs.model_outputs]
+    return {
+        "info": run_info(found.info),
+        "data": _present(metrics=last or None, params=_pairs(data.params) or None, tags=_pairs(data.tags) or None),
+        "inputs": inputs,
+        **({"outputs": {"model_outputs": outputs}} if outputs else {}),
+    }
+
+
+def dataset_input(found: DatasetInput) -> Json:
+    """A dataset as a run used it."""
+    of = found.dataset
+    return {
+        "tags": [{"key": tag.key, "value": tag.value} for tag in found.tags],
+        "dataset": _present(
+            name=of.name,
+            digest=of.digest,
+            source_type=of.source_type,
+            source=of.source,
+            schema=of.schema,
+            profile=of.profile,
+        ),
+    }
+
+
+def metric(found: Metric, run_id: str | None = None) -> Json:
+    """A point of a metric; with ``run_id``, whose it is."""
+    return _present(
+        key=found.key,
+        value=number(found.value),
+        timestamp=found.timestamp,
+        step=found.step,
+        model_id=found.model_id,
+        dataset_name=found.dataset_name,
+        dataset_digest=found.dataset_digest,
+        run_id=run_id,
+    )
+
+
+def file_info(found: FileInfo, path: str | None = None) -> Json:
+    """An entry of a list of artifacts, under ``path`` if it is given."""
+    return _present(path=found.path if path is None else path, is_dir=found.is_dir, file_size=found.file_size)
+
+
+def model_version(found: ModelVersion, source: str) -> Json:
+    """A version of a model, whose files are at ``source``."""
+    return _present(
+        name=found.name,
+        version=found.version,
+        creation_timestamp=found.creation_timestamp,
+        last_updated_timestamp=found.last_updated_timestamp,
+        user_id=found.user_id or None,
+        current_stage=found.current_stage,
+        description=found.description,
+        source=source,
+        run_id=found.run_id,
+        status=found.status,
+        status_message=found.status_message,
+        run_link=found.run_link,
+        model_id=found.model_id,
+        tags=_pairs(found.tags) or None,
+        aliases=list(found.aliases) or None,
+    )
+
+
+def registered_model(found: RegisteredModel, latest: Iterable[Json]) -> Json:
+    """A model with its newest versions."""
+    return _present(
+        name=found.name,
+        creation_timestamp=found.creation_timestamp,
+        last_updated_timestamp=found.last_updated_timestamp,
+        description=found.description,
+        latest_versions=list(latest) or None,
+        tags=_pairs(found.tags) or None,
+        aliases=[{"alias": alias, "version": version} for alias, version in found.aliases.items()] or None,
+    )

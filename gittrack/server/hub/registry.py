@@ -1,0 +1,335 @@
+"""Registered models, their versions, stages, aliases and tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from gittrack.errors import InvalidValueError, NotFoundError
+from gittrack.server.hub import records
+from gittrack.server.hub.app import Hub
+from gittrack.server.hub.experiments import TAG, tags_of
+from gittrack.server.hub.messages import Message, Values, boolean, integer, messages, text, texts
+from gittrack.server.hub.roles import Role
+from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.types import ModelVersion, PagedList, RegisteredModel
+
+_SEPARATORS: Final = re.compile(r"/+")
+
+
+def _scope(hub: Hub, values: Values) -> list[Scope]:
+    name = values["name"]
+    return [Scope("model", name, NotFoundError(f"Registered Model with name={name} not found"))]
+
+
+def _renaming(hub: Hub, values: Values) -> list[Scope]:
+    return [*_scope(hub, values), *_scope(hub, {"name": values["new_name"]})]
+
+
+# --- answers
+
+
+def _source(version: ModelVersion) -> str:
+    """Where a version's files are, as the client asks this server for them."""
+    found = _run_path(version.source)
+    return version.source if found is None else "/".join(("runs:", *found)).rstrip("/")
+
+
+def _run_path(source: str) -> tuple[str, str] | None:
+    match = re.fullmatch(r"runs:/+([^/]+)/?(.*)", source, re.DOTALL)
+    return None if match is None else (match[1], match[2])
+
+
+def _version(version: ModelVersion) -> records.Json:
+    return records.model_version(version, _source(version))
+
+
+def _model(model: RegisteredModel) -> records.Json:
+    return records.registered_model(model, map(_version, model.latest_versions))
+
+
+def _page(name: str, found: Iterable[records.Json], token: str | None) -> records.Json:
+    listed = list(found)
+    return ({name: listed} if listed else {}) | ({"next_page_token": token} if token else {})
+
+
+# --- models
+
+
+def _create(call: Call) -> Any:
+    values = call.values
+    made = call.hub.client.create_registered_model(values["name"], tags_of(values), values.get("description") or None)
+    return {"registered_model": _model(made)}
+
+
+def _get(call: Call) -> Any:
+    return {"registered_model": _model(call.hub.client.get_registered_model(call.values["name"]))}
+
+
+def _update(call: Call) -> Any:
+    changed = call.hub.client.update_registered_model(call.values["name"], call.values.get("description", ""))
+    return {"registered_model": _model(changed)}
+
+
+def _rename(call: Call) -> Any:
+    changed = call.hub.client.rename_registered_model(call.values["name"], call.values["new_name"])
+    return {"registered_model": _model(changed)}
+
+
+def _delete(call: Call) -> Any:
+    call.hub.client.delete_registered_model(call.values["name"])
+    return {}
+
+
+def _search(call: Call) -> Any:
+    values = call.values
+    page: PagedList[RegisteredModel] = call.hub.client.search_registered_models(
+        values.get("filter"), values.get("max_results", 100), values.get("order_by"), values.get("page_token") or None
+    )
+    seen = (one for one in page if call.caller.may(Role.READER, model=one.name))
+    return _page("registered_models", map(_model, seen), page.token)
+
+
+def _latest(call: Call) -> Any:
+    found = call.hub.client.get_latest_versions(call.values["name"], call.values.get("stages") or None)
+    return _page("model_versions", map(_version, found), None)
+
+
+def _set_tag(call: Call) -> Any:
+    values = call.values
+    call.hub.client.set_registered_model_tag(values["name"], values["key"], values.get("value", ""))
+    return {}
+
+
+def _delete_tag(call: Call) -> Any:
+    call.hub.client.delete_registered_model_tag(call.values["name"], call.values["key"])
+    return {}
+
+
+# --- versions
+
+
+def _register(call: Call) -> Any:
+    values, hub = call.values, call.hub
+    source = _local_source(hub, call, values["source"], values.get("run_id") or None)
+    made = hub.client.create_model_version(
+        values["name"],
+        source,
+        tags=tags_of(values),
+        run_link=values.get("run_link") or None,
+        description=values.get("description") or None,
+        model_id=values.get("model_id") or None,
+    )
+    return {"model_version": _version(made)}
+
+
+def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
+    """The files that a version is to have, as ``runs:/<run>/<path>`` or ``models:/…``, which this server keeps.
+
+    Raises:
+        InvalidValueError: They are somewhere else, or not of the run that is named.
+        NotFoundError: No such run, or the caller may not read it.
+    """
+    plain = source
+    while (unquoted := unquote(plain)) != plain:
+        plain = unquoted
+    if "\0" in plain or ".." in re.split(r"[/\\]", plain):
+        raise InvalidValueError(
+            f"Invalid model version source: '{source}'. If supplying a source as an http, https, local file path, ftp, "
+            "objectstore, or mlflow-artifacts uri, an absolute path must be provided without relative path references "
+            "present. Please provide an absolute path."
+        )
+    if source.startswith("models:/"):
+        return source
+    found = _run_path(source)
+    if found is None and urlsplit(source).scheme == "mlflow-artifacts":
+        parts = [one for one in _SEPARATORS.split(urlsplit(source).path) if one]
+        if len(parts) >= 3 and parts[2] == "artifacts":
+            found = parts[1], "/".join(parts[3:])
+    if found is None or (run_id is not None and found[0] != run_id):
+        raise InvalidValueError(
+            f"Invalid model version source: '{source}'. It is not among the artifacts of a run of this server"
+            f"{'' if run_id is None else f' with the id {run_id}'}.",
+            hint="use runs:/RUN/PATH",
+        )
+    Permission(Role.READER, lambda hub, values: [hub.run_scope(found[0])]).check(call.caller, hub, {})
+    return f"runs:/{found[0]}/{found[1]}"
+
+
+def _get_version(call: Call) -> Any:
+    return {"model_version": _version(call.hub.client.get_model_version(call.values["name"], call.values["version"]))}
+
+
+def _update_version(call: Call) -> Any:
+    values = call.values
+    changed = call.hub.client.update_model_version(values["name"], values["version"], values.get("description", ""))
+    return {"model_version": _version(changed)}
+
+
+def _delete_version(call: Call) -> Any:
+    call.hub.client.delete_model_version(call.values["name"], call.values["version"])
+    return {}
+
+
+def _search_versions(call: Call) -> Any:
+    values = call.values
+    page: PagedList[ModelVersion] = call.hub.client.search_model_versions(
+        values.get("filter"),
+        values.get("max_results", 200_000),
+        values.get("order_by"),
+        values.get("page_token") or None,
+    )
+    seen = (one for one in page if call.caller.may(Role.READER, model=one.name))
+    return _page("model_versions", map(_version, seen), page.token)
+
+
+def _transition(call: Call) -> Any:
+    values = call.values
+    changed = call.hub.client.transition_model_version_stage(
+        values["name"], values["version"], values["stage"], values.get("archive_existing_versions", False)
+    )
+    return {"model_version": _version(changed)}
+
+
+def _download_uri(call: Call) -> Any:
+    """Where MLflow's clients fetch the files: among the artifacts that this server hands out."""
+    version = call.hub.client.get_model_version(call.values["name"], call.values["version"])
+    found = _run_path(version.source)
+    if found is None:
+        return {"artifact_uri": version.source}
+    root = records.artifact_root(call.hub.run(found[0]).info.experiment_id, found[0])
+    return {"artifact_uri": f"{root}/{found[1]}".rstrip("/")}
+
+
+def _set_version_tag(call: Call) -> Any:
+    values = call.values
+    call.hub.client.set_model_version_tag(values["name"], values["version"], values["key"], values.get("value", ""))
+    return {}
+
+
+def _delete_version_tag(call: Call) -> Any:
+    values = call.values
+    call.hub.client.delete_model_version_tag(values["name"], values["version"], values["key"])
+    return {}
+
+
+# --- aliases
+
+
+def _set_alias(call: Call) -> Any:
+    call.hub.client.set_registered_model_alias(call.values["name"], call.values["alias"], call.values["version"])
+    return {}
+
+
+def _delete_alias(call: Call) -> Any:
+    call.hub.client.delete_registered_model_alias(call.values["name"], call.values["alias"])
+    return {}
+
+
+def _by_alias(call: Call) -> Any:
+    found = call.hub.client.get_model_version_by_alias(call.values["name"], call.values["alias"])
+    return {"model_version": _version(found)}
+
+
+_MODELS: Final = "{api}/mlflow/registered-models"
+_VERSIONS: Final = "{api}/mlflow/model-versions"
+_NAME: Final = text(required=True)
+_ONE: Final = Message(name=_NAME)
+_ONE_VERSION: Final = Message(name=_NAME, version=text(required=True))
+_KEY: Final = text(required=True)
+_FIND: Final = {"filter": text(), "order_by": texts(), "page_token": text()}
+_LATEST: Final = Message(name=_NAME, stages=texts())
+_ALIAS: Final = Message(name=_NAME, alias=text(required=True))
+_READ: Final = Permission(Role.READER, _scope)
+_WRITE: Final = Permission(Role.WRITER, _scope)
+_MAINTAIN: Final = Permission(Role.MAINTAINER, _scope)
+
+ROUTES: Final = (
+    Route("POST", f"{_MODELS}/create", _WRITE, _create, Message(name=_NAME, tags=messages(TAG), description=text())),
+    Route("GET", f"{_MODELS}/get", _READ, _get, _ONE),
+    Route("PATCH", f"{_MODELS}/update", _WRITE, _update, Message(name=_NAME, description=text())),
+    Route(
+        "POST",
+        f"{_MODELS}/rename",
+        Permission(Role.MAINTAINER, _renaming),
+        _rename,
+        Message(name=_NAME, new_name=text(required=True)),
+    ),
+    Route("DELETE", f"{_MODELS}/delete", _MAINTAIN, _delete, _ONE),
+    Route(
+        "GET", f"{_MODELS}/search", Permission(Role.READER), _search, Message(max_results=integer(most=1000), **_FIND)
+    ),
+    Route("POST", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST),
+    Route("GET", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST),
+    Route("POST", f"{_MODELS}/set-tag", _WRITE, _set_tag, Message(name=_NAME, key=_KEY, value=text())),
+    Route("DELETE", f"{_MODELS}/delete-tag", _WRITE, _delete_tag, Message(name=_NAME, key=_KEY)),
+    Route(
+        "POST",
+        f"{_MODELS}/alias",
+        _MAINTAIN,
+        _set_alias,
+        Message(name=_NAME, alias=text(required=True), version=text(required=True)),
+    ),
+    Route("DELETE", f"{_MODELS}/alias", _MAINTAIN, _delete_alias, _ALIAS),
+    Route("GET", f"{_MODELS}/alias", _READ, _by_alias, _ALIAS),
+    Route(
+        "POST",
+        f"{_VERSIONS}/create",
+        _WRITE,
+        _register,
+        Message(
+            name=_NAME,
+            source=text(required=True),
+            run_id=text(),
+            tags=messages(TAG),
+            run_link=text(),
+            description=text(),
+            model_id=text(),
+        ),
+    ),
+    Route("GET", f"{_VERSIONS}/get", _READ, _get_version, _ONE_VERSION),
+    Route(
+        "PATCH",
+        f"{_VERSIONS}/update",
+        _WRITE,
+        _update_version,
+        Message(name=_NAME, version=text(required=True), description=text()),
+    ),
+    Route("DELETE", f"{_VERSIONS}/delete", _MAINTAIN, _delete_version, _ONE_VERSION),
+    Route(
+        "GET",
+        f"{_VERSIONS}/search",
+        Permission(Role.READER),
+        _search_versions,
+        Message(max_results=integer(most=200_000), **_FIND),
+    ),
+    Route(
+        "POST",
+        f"{_VERSIONS}/transition-stage",
+        _MAINTAIN,
+        _transition,
+        Message(
+            name=_NAME,
+            version=text(required=True),
+            stage=text(required=True),
+            archive_existing_versions=boolean(),
+        ),
+    ),
+    Route("GET", f"{_VERSIONS}/get-download-uri", _READ, _download_uri, _ONE_VERSION),
+    Route(
+        "POST",
+        f"{_VERSIONS}/set-tag",
+        _WRITE,
+        _set_version_tag,
+        Message(name=_NAME, version=text(required=True), key=_KEY, value=text()),
+    ),
+    Route(
+        "DELETE",
+        f"{_VERSIONS}/delete-tag",
+        _WRITE,
+        _delete_version_tag,
+        Message(name=_NAME, version=text(required=True), key=_KEY),
+    ),
+)

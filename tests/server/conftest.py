@@ -1,0 +1,114 @@
+"""A tracking server in a thread of the test's process, and what asks it."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from gittrack.server.connection import GuardedConnection, Limits
+from gittrack.server.hub.all_routes import ROUTES
+from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.roles import LOCAL, Caller
+from gittrack.store.repo import Repo
+from gittrack.track.runs import Tracker
+from tests.conftest import Sandbox
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def ok(self) -> Any:
+        assert self.status == 200, (self.status, self.body)
+        return self.json
+
+
+@dataclass
+class Running:
+    """A server that answers; ``caller`` is whom it takes everybody for."""
+
+    hub: Hub
+    port: int
+    caller: Caller
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if data is not None:
+            sent.setdefault("content-type", "application/json")
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, data, sent)
+            reply = connection.getresponse()
+            return Answer(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None) -> Answer:
+        return self.ask("POST", f"/api/2.0/mlflow/{path}", {} if body is None else body)
+
+    def new_run(self, **facts: Any) -> str:
+        return str(self.post("runs/create", facts).ok["run"]["info"]["run_id"])
+
+
+@contextlib.contextmanager
+def running(folder: Path, options: Options | None = None) -> Iterator[Running]:
+    """A server of the repository in ``folder``."""
+    tracker = Tracker(Repo.find(folder, create=True), strict=True)
+    app = App(Hub(tracker, options or Options()), ROUTES)
+    found = Running(app.hub, 0, LOCAL)
+
+    async def known(scope: Any, receive: Any, send: Any) -> None:
+        scope["gittrack.caller"] = found.caller
+        await app(scope, receive, send)
+
+    config = uvicorn.Config(
+        known,
+        port=0,
+        http=partial(GuardedConnection, limits=Limits()),  # type: ignore[arg-type]  # called as the class is
+        ws="none",
+        log_config=None,
+        access_log=False,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.005)
+    found.port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def server(git_repo: Sandbox) -> Iterator[Running]:
+    with running(git_repo.path) as found:
+        yield found
