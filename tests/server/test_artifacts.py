@@ -1,0 +1,150 @@
+"""The files of runs over HTTP: in pieces, verified, and nothing but them."""
+
+import hashlib
+import http.client
+import os
+import resource
+import threading
+
+import pytest
+
+from gittrack.server.hub.app import Options
+from gittrack.server.hub.roles import Caller, Grant, Role
+from tests.conftest import Sandbox
+from tests.server.conftest import Running, running
+
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+def put(server: Running, run_id: str, path: str, data: bytes) -> None:
+    assert server.ask("PUT", f"{FILES}/0/{run_id}/artifacts/{path}", data).status == 200
+
+
+def test_files_come_back_as_they_were_sent(server: Running) -> None:
+    run_id = server.new_run()
+    large = os.urandom(3 << 20)
+    put(server, run_id, "model/data.bin", large)
+    put(server, run_id, "model/MLmodel", b"x: 1\n")
+    put(server, run_id, "a%20b%C3%A9.txt", b"hello")
+    put(server, run_id, "empty", b"")
+    got = server.get(f"{FILES}/0/{run_id}/artifacts/model/data.bin")
+    assert (got.status, got.body) == (200, large)
+    assert got.headers["etag"] == f'"{hashlib.sha256(large).hexdigest()}"'
+    assert server.get(f"{FILES}/0/{run_id}/artifacts/empty").body == b""
+    listed = server.get(f"{FILES}?path=0/{run_id}/artifacts").ok["files"]
+    assert listed == [
+        {"path": "a bé.txt", "is_dir": False, "file_size": 5},
+        {"path": "empty", "is_dir": False, "file_size": 0},
+        {"path": "model", "is_dir": True},
+    ]
+    listed = server.get(f"{FILES}?path=0/{run_id}/artifacts/model").ok["files"]
+    assert [one["path"] for one in listed] == ["MLmodel", "data.bin"]
+    of_run = server.get(f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path=model").ok
+    assert of_run["root_uri"] == f"mlflow-artifacts:/0/{run_id}/artifacts"
+    assert [one["path"] for one in of_run["files"]] == ["model/MLmodel", "model/data.bin"]
+    assert server.get(f"/get-artifact?run_id={run_id}&path=model/MLmodel").body == b"x: 1\n"
+    assert server.ask("DELETE", f"{FILES}/0/{run_id}/artifacts/model").status == 200
+    assert server.get(f"{FILES}?path=0/{run_id}/artifacts/model").ok == {}
+    assert server.get(f"{FILES}/0/{run_id}/artifacts/model/MLmodel").status == 404
+
+
+def test_what_a_browser_gets_cannot_run(server: Running) -> None:
+    run_id = server.new_run()
+    for name, shown in {
+        "x.html": "attachment",
+        "x.svg": "attachment",
+        "x.xml": "attachment",
+        "x.png": "inline",
+    }.items():
+        put(server, run_id, name, b"<script>alert(1)</script>")
+        headers = server.get(f"{FILES}/0/{run_id}/artifacts/{name}").headers
+        assert headers["content-disposition"].startswith(f"{shown};")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../x", "..%2fx", "%2e%2e/x", "a/../../x", "/etc/passwd", "a//b", "a/./b", "a%00b", "a\\b", "..%5cx", "",
+        ".git/config", "%252e%252e%252fx/..", "C:x", "con",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_no_path_leads_out(server: Running, method: str, path: str) -> None:
+    run_id = server.new_run()
+    answer = server.ask(method, f"{FILES}/0/{run_id}/artifacts/{path}", b"x" if method == "PUT" else None)
+    assert answer.status in (400, 404, 405), answer
+    assert server.get(f"{FILES}?path=0/{run_id}/artifacts").ok == {}
+
+
+@pytest.mark.parametrize("path", ["0", "0/{other}", "1/{run}/artifacts/x", "0/{run}/other/x", "0/nobody/artifacts/x"])
+def test_there_is_nothing_but_runs(server: Running, path: str) -> None:
+    where = path.format(run=server.new_run(), other=server.new_run())
+    for method in ("GET", "PUT", "DELETE"):
+        assert server.ask(method, f"{FILES}/{where}", b"x" if method == "PUT" else None).status in (400, 404)
+
+
+def test_a_file_that_is_too_large_leaves_nothing(git_repo: Sandbox) -> None:
+    with running(git_repo.path, Options(max_artifact=1 << 20)) as server:
+        run_id = server.new_run()
+        where = f"{FILES}/0/{run_id}/artifacts/x"
+        assert server.ask("PUT", where, b"x" * (2 << 20)).status == 413
+        chunked = (b"y" * (1 << 19) for _ in range(4))
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("PUT", where, chunked, encode_chunked=True, headers={"transfer-encoding": "chunked"})
+        assert connection.getresponse().status == 413
+        connection.close()
+        assert server.get(f"{FILES}?path=0/{run_id}/artifacts").ok == {}
+        assert list(server.hub.tracker.repo.objects.iter_digests()) == []
+
+
+def test_a_client_that_goes_away_leaves_nothing(server: Running) -> None:
+    run_id = server.new_run()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.putrequest("PUT", f"{FILES}/0/{run_id}/artifacts/x")
+    connection.putheader("content-length", str(8 << 20))
+    connection.endheaders(b"x" * (1 << 20))
+    connection.close()
+    assert server.get("/health").status == 200
+    assert server.get(f"{FILES}?path=0/{run_id}/artifacts").ok == {}
+    assert list(server.hub.tracker.repo.objects.iter_digests()) == []
+
+
+def test_who_may_not_write_a_run_cannot_send_files(server: Running) -> None:
+    run_id = server.new_run()
+    put(server, run_id, "x", b"1")
+    where = f"{FILES}/0/{run_id}/artifacts/x"
+    server.caller = Caller("ana", (Grant(Role.READER, "*", "*"),), "token")
+    assert server.get(where).body == b"1"
+    assert server.ask("PUT", where, b"2").status == 403
+    assert server.ask("DELETE", where).status == 403
+    server.caller = Caller("eve", (Grant(Role.WRITER, "other", "*"),), "token")
+    assert server.get(where).status == 404
+    assert server.ask("PUT", where, b"2").status == 404
+    assert server.get(f"{FILES}?path=0/{run_id}/artifacts").status == 404
+    assert server.get(f"/get-artifact?run_id={run_id}&path=x").status == 404
+
+
+def test_a_large_file_takes_no_memory(server: Running) -> None:
+    run_id = server.new_run()
+    size = 96 << 20
+    piece = os.urandom(1 << 20)
+    threads = threading.active_count()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    where = f"{FILES}/0/{run_id}/artifacts/large"
+    connection.request("PUT", where, (piece for _ in range(96)), headers={"content-length": str(size)})
+    assert connection.getresponse().status == 200
+    connection.close()
+    connection.request("GET", where)
+    answer = connection.getresponse()
+    digest, expected = hashlib.sha256(), hashlib.sha256()
+    for _ in range(96):
+        expected.update(piece)
+    while got := answer.read(1 << 20):
+        digest.update(got)
+    assert digest.digest() == expected.digest()
+    connection.close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 48 << 10  # KiB
+    assert threading.active_count() < threads + 20

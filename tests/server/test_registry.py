@@ -1,0 +1,101 @@
+"""MLflow's REST API of the model registry."""
+
+import pytest
+
+from gittrack.server.hub.roles import Caller, Grant, Role
+from tests.server.conftest import Running
+from tests.server.test_artifacts import put
+
+MODELS = "/api/2.0/mlflow/registered-models"
+VERSIONS = "/api/2.0/mlflow/model-versions"
+
+
+@pytest.fixture
+def run_id(server: Running) -> str:
+    found = server.new_run()
+    put(server, found, "model/MLmodel", b"flavors: {}\n")
+    return found
+
+
+def test_a_model_from_its_run_to_production(server: Running, run_id: str) -> None:
+    made = server.post("registered-models/create", {"name": "iris", "tags": [{"key": "k", "value": "v"}]}).ok
+    assert made["registered_model"]["tags"] == [{"key": "k", "value": "v"}]
+    version = server.post(
+        "model-versions/create",
+        {"name": "iris", "source": f"mlflow-artifacts:/0/{run_id}/artifacts/model", "run_id": run_id},
+    ).ok["model_version"]
+    assert (version["version"], version["current_stage"], version["status"]) == ("1", "None", "READY")
+    assert (version["run_id"], version["source"]) == (run_id, f"runs:/{run_id}/model")
+    again = server.post("model-versions/create", {"name": "iris", "source": f"runs:/{run_id}/model"}).ok
+    assert again["model_version"]["version"] == "2"
+    moved = server.post(
+        "model-versions/transition-stage",
+        {"name": "iris", "version": "2", "stage": "production", "archive_existing_versions": True},
+    ).ok["model_version"]
+    assert moved["current_stage"] == "Production"
+    assert server.ask("POST", f"{MODELS}/alias", {"name": "iris", "alias": "champion", "version": "1"}).ok == {}
+    by_alias = server.get(f"{MODELS}/alias?name=iris&alias=champion").ok["model_version"]
+    assert (by_alias["version"], by_alias["aliases"]) == ("1", ["champion"])
+    latest = server.post("registered-models/get-latest-versions", {"name": "iris", "stages": ["Production"]}).ok
+    assert [one["version"] for one in latest["model_versions"]] == ["2"]
+    uri = server.get(f"{VERSIONS}/get-download-uri?name=iris&version=2").ok["artifact_uri"]
+    assert uri == f"mlflow-artifacts:/0/{run_id}/artifacts/model"
+    assert server.get("/model-versions/get-artifact?name=iris&version=2&path=MLmodel").body == b"flavors: {}\n"
+    changed = server.ask("PATCH", f"{VERSIONS}/update", {"name": "iris", "version": "1", "description": "first"}).ok
+    assert changed["model_version"]["description"] == "first"
+    tag = {"name": "iris", "version": "1", "key": "q", "value": "1"}
+    assert server.post("model-versions/set-tag", tag).ok == {}
+    found = server.get(f"{VERSIONS}/search?filter=name%3D%27iris%27&order_by=version_number%20ASC").ok["model_versions"]
+    assert [one["version"] for one in found] == ["1", "2"]
+    assert found[0]["tags"] == [{"key": "q", "value": "1"}]
+    assert server.ask("DELETE", f"{VERSIONS}/delete-tag", {"name": "iris", "version": "1", "key": "q"}).ok == {}
+    assert server.ask("DELETE", f"{MODELS}/alias", {"name": "iris", "alias": "champion"}).ok == {}
+    assert server.ask("PATCH", f"{MODELS}/update", {"name": "iris", "description": "of flowers"}).ok
+    renamed = server.post("registered-models/rename", {"name": "iris", "new_name": "flower"}).ok["registered_model"]
+    assert (renamed["name"], renamed["description"]) == ("flower", "of flowers")
+    assert [one["name"] for one in server.get(f"{MODELS}/search").ok["registered_models"]] == ["flower"]
+    assert server.ask("DELETE", f"{VERSIONS}/delete", {"name": "flower", "version": "1"}).ok == {}
+    assert server.ask("DELETE", f"{MODELS}/delete", {"name": "flower"}).ok == {}
+    gone = server.get(f"{MODELS}/get?name=flower")
+    assert (gone.status, gone.json["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/etc", "file:///etc", "file://./etc", "s3://bucket/x", "dbfs:/x", "http:///#/../etc", "runs:/{run}/../../x",
+        "runs:/{run}/%2e%2e", "mlflow-artifacts:/0/{run}/artifacts/..%2f..", "mlflow-artifacts:/0/{run}",
+        "mlflow-artifacts:/0/{other}/artifacts/model", "runs:/{other}/model", "models:/m/%2e%2e", "models:/m/1", "x",
+        "runs:/{run}/model%00",
+    ],
+)  # fmt: skip
+def test_only_files_of_the_named_run_can_be_registered(server: Running, run_id: str, source: str) -> None:
+    other = server.new_run()
+    put(server, other, "model/MLmodel", b"x")
+    assert server.post("registered-models/create", {"name": "m"}).ok
+    body = {"name": "m", "source": source.format(run=run_id, other=other), "run_id": run_id}
+    answer = server.post("model-versions/create", body)
+    assert answer.status in (400, 404), answer
+    assert server.get(f"{VERSIONS}/search").ok == {}
+
+
+def test_the_files_of_a_run_that_one_may_not_read_cannot_be_registered(server: Running, run_id: str) -> None:
+    server.caller = Caller("eve", (Grant(Role.WRITER, "mine", "*"),), "token")
+    assert server.post("registered-models/create", {"name": "m"}).ok
+    answer = server.post("model-versions/create", {"name": "m", "source": f"runs:/{run_id}/model"})
+    assert (answer.status, answer.json["message"]) == (404, f"Run with id={run_id} not found")
+
+
+def test_one_sees_only_the_models_that_one_may(server: Running, run_id: str) -> None:
+    for name in ("mine", "theirs"):
+        assert server.post("registered-models/create", {"name": name}).ok
+        assert server.post("model-versions/create", {"name": name, "source": f"runs:/{run_id}/model"}).ok
+    server.caller = Caller("ana", (Grant(Role.WRITER, "*", "mine"),), "token")
+    assert [one["name"] for one in server.get(f"{MODELS}/search").ok["registered_models"]] == ["mine"]
+    assert [one["name"] for one in server.get(f"{VERSIONS}/search").ok["model_versions"]] == ["mine"]
+    hidden, absent = (server.get(f"{MODELS}/get?name={name}") for name in ("theirs", "nobody"))
+    assert hidden.status == absent.status == 404
+    assert hidden.json["message"].replace("theirs", "X") == absent.json["message"].replace("nobody", "X")
+    stage = {"name": "mine", "version": "1", "stage": "Production"}
+    assert server.post("model-versions/transition-stage", stage).status == 403
+    assert server.post("registered-models/rename", {"name": "mine", "new_name": "theirs2"}).status in (403, 404)
