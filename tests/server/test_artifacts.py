@@ -63,26 +63,26 @@ def test_what_a_browser_gets_cannot_run(server: Running) -> None:
         assert "sandbox" in headers["content-security-policy"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "../x", "..%2fx", "%2e%2e/x", "a/../../x", "/etc/passwd", "a//b", "a/./b", "a%00b", "a\\b", "..%5cx", "",
-        ".git/config", "%252e%252e%252fx/..", "C:x", "con",
-    ],
+OUTSIDE = (
+    "../x", "..%2fx", "%2e%2e/x", "a/../../x", "/etc/passwd", "a//b", "a/./b", "a%00b", "a\\b", "..%5cx", "",
+    ".git/config", "%252e%252e%252fx/..", "C:x", "con",
 )  # fmt: skip
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_no_path_leads_out(server: Running, method: str, path: str) -> None:
+def test_no_path_leads_out(server: Running, method: str) -> None:
     run_id = server.new_run()
-    answer = server.ask(method, f"{FILES}/0/{run_id}/artifacts/{path}", b"x" if method == "PUT" else None)
-    assert answer.status in (400, 404, 405), answer
+    for path in OUTSIDE:
+        answer = server.ask(method, f"{FILES}/0/{run_id}/artifacts/{path}", b"x" if method == "PUT" else None)
+        assert answer.status in (400, 404, 405), (path, answer)
     assert server.get(f"{FILES}?path=0/{run_id}/artifacts").ok == {}
 
 
-@pytest.mark.parametrize("path", ["0", "0/{other}", "1/{run}/artifacts/x", "0/{run}/other/x", "0/nobody/artifacts/x"])
-def test_there_is_nothing_but_runs(server: Running, path: str) -> None:
-    where = path.format(run=server.new_run(), other=server.new_run())
-    for method in ("GET", "PUT", "DELETE"):
-        assert server.ask(method, f"{FILES}/{where}", b"x" if method == "PUT" else None).status in (400, 404)
+def test_there_is_nothing_but_runs(server: Running) -> None:
+    run, other = server.new_run(), server.new_run()
+    for where in ("0", f"0/{other}", f"1/{run}/artifacts/x", f"0/{run}/other/x", "0/nobody/artifacts/x"):
+        for method in ("GET", "PUT", "DELETE"):
+            assert server.ask(method, f"{FILES}/{where}", b"x" if method == "PUT" else None).status in (400, 404)
 
 
 def test_a_file_that_is_too_large_leaves_nothing(git_repo: Sandbox) -> None:

@@ -60,22 +60,22 @@ def test_a_model_from_its_run_to_production(server: Running, run_id: str) -> Non
     assert (gone.status, gone.json["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "/etc", "file:///etc", "file://./etc", "s3://bucket/x", "dbfs:/x", "http:///#/../etc", "runs:/{run}/../../x",
-        "runs:/{run}/%2e%2e", "mlflow-artifacts:/0/{run}/artifacts/..%2f..", "mlflow-artifacts:/0/{run}",
-        "mlflow-artifacts:/0/{other}/artifacts/model", "runs:/{other}/model", "models:/m/%2e%2e", "models:/m/1", "x",
-        "runs:/{run}/model%00",
-    ],
+ELSEWHERE = (
+    "/etc", "file:///etc", "file://./etc", "s3://bucket/x", "dbfs:/x", "http:///#/../etc", "runs:/{run}/../../x",
+    "runs:/{run}/%2e%2e", "mlflow-artifacts:/0/{run}/artifacts/..%2f..", "mlflow-artifacts:/0/{run}",
+    "mlflow-artifacts:/0/{other}/artifacts/model", "runs:/{other}/model", "models:/m/%2e%2e", "models:/m/1", "x",
+    "runs:/{run}/model%00",
 )  # fmt: skip
-def test_only_files_of_the_named_run_can_be_registered(server: Running, run_id: str, source: str) -> None:
+
+
+def test_only_files_of_the_named_run_can_be_registered(server: Running, run_id: str) -> None:
     other = server.new_run()
     put(server, other, "model/MLmodel", b"x")
     assert server.post("registered-models/create", {"name": "m"}).ok
-    body = {"name": "m", "source": source.format(run=run_id, other=other), "run_id": run_id}
-    answer = server.post("model-versions/create", body)
-    assert answer.status in (400, 404), answer
+    for source in ELSEWHERE:
+        body = {"name": "m", "source": source.format(run=run_id, other=other), "run_id": run_id}
+        answer = server.post("model-versions/create", body)
+        assert answer.status in (400, 404), (source, answer)
     assert server.get(f"{VERSIONS}/search").ok == {}
 
 
