@@ -64,7 +64,7 @@ def _checked(path: str) -> str:
     try:
         return limits.check_artifact_path(path)
     except InvalidValueError as error:
-        raise InvalidValueError("Invalid path", hint=error.hint) from error
+        raise InvalidValueError("Invalid path") from error
 
 
 # --- lists

@@ -47,7 +47,11 @@ def _version(version: ModelVersion) -> records.Json:
 
 
 def _model(model: RegisteredModel) -> records.Json:
-    return records.registered_model(model, map(_version, model.latest_versions))
+    return records.registered_model(model, _versions(model.latest_versions))
+
+
+def _versions(found: Iterable[ModelVersion]) -> list[records.Json]:
+    return [_version(one) for one in sorted(found, key=lambda one: int(one.version))]
 
 
 def _page(name: str, found: Iterable[records.Json], token: str | None) -> records.Json:
@@ -94,7 +98,7 @@ def _search(call: Call) -> Any:
 
 def _latest(call: Call) -> Any:
     found = call.hub.client.get_latest_versions(call.values["name"], call.values.get("stages") or None)
-    return _page("model_versions", map(_version, found), None)
+    return _page("model_versions", _versions(found), None)
 
 
 def _set_tag(call: Call) -> Any:
