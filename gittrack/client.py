@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gittrack import media, stores
 from gittrack.errors import GittrackError, InvalidValueError, NotFoundError
+from gittrack.logged_model_client import LoggedModelClient
 from gittrack.registry_client import RegistryClient
 from gittrack.track import limits
 from gittrack.types import LifecycleStage, Metric, PagedList, RunStatus, ViewType
@@ -93,7 +94,7 @@ def perform(synchronous: bool | None, call: Callable[[], None]) -> RunOperations
     return RunOperations()
 
 
-class Client(RegistryClient):
+class Client(RegistryClient, LoggedModelClient):
     """Creates, reads, writes and searches experiments, runs and models.  Cheap to make; threads may share one.
 
     Args:

@@ -1,4 +1,4 @@
-"""The records of the registry: registered models, their versions and parts, frozen.
+"""The records of models: registered ones, their versions and parts, and logged ones, frozen.
 
 They belong to ``gittrack.types``, which hands them out; they are in a module of their own because making them takes
 as long as making all the others, and most verbs do not need them.  What is said there holds here.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final
 
-from gittrack.errors import InvalidValueError
-from gittrack.types import LifecycleStage, ObjectId
+from gittrack.errors import InvalidValueError, shown
+from gittrack.types import LifecycleStage, Metric, ObjectId
 
 _UNKNOWN: Final = ObjectId("")
 
@@ -137,3 +138,110 @@ class RegisteredModel:
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Name and value of each fact, so that ``dict(model)`` works as with MLflow's."""
         return ((name, getattr(self, name)) for name in RegisteredModel.__slots__)
+
+
+class LoggedModelStatus(str, Enum):
+    """Whether a logged model is complete.  MLflow passes it as text, and as a number in dicts."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    PENDING = "PENDING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @staticmethod
+    def is_finalized(status: str) -> bool:
+        """True for READY and FAILED: nothing more is to come."""
+        return status in (LoggedModelStatus.READY, LoggedModelStatus.FAILED)
+
+    def to_int(self) -> int:
+        """MLflow's number of it."""
+        return list(LoggedModelStatus).index(self)
+
+    @classmethod
+    def from_int(cls, status_int: int) -> LoggedModelStatus:
+        """The status of a number.  Raises InvalidValueError."""
+        if type(status_int) is not int or not 0 <= status_int < len(cls):
+            raise InvalidValueError(f"unknown status of a logged model `{shown(status_int)}`", hint="0 to 3")
+        return list(cls)[status_int]
+
+    @classmethod
+    def of(cls, status: object) -> LoggedModelStatus:
+        """The status of a name.  Raises InvalidValueError."""
+        try:
+            return cls(status)
+        except ValueError:
+            names = ", ".join(cls.__members__)
+            raise InvalidValueError(
+                f"unknown status of a logged model `{shown(status)}`", hint=f"one of {names}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedModelParameter:
+    """A parameter of a logged model: written once, text."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedModelTag:
+    """A tag of a logged model: text, editable."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model as it was logged: MLflow's entity, plus what only gittrack knows.
+
+    Attributes:
+        artifact_location: ``runs:/<run id>/<folder>`` of its files.
+        source_run_id: The run that made it; None if none did.
+        metrics: What was measured of it, by whatever run; by name, time and step.
+        run_id: The run that keeps it: the one that made it, or one that is there for nothing else.
+        path: The folder of its files among the artifacts of that run.
+        flavors: The flavours that it can be loaded as, as far as they are known.
+    """
+
+    experiment_id: str
+    model_id: str
+    name: str
+    artifact_location: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    model_type: str | None = None
+    source_run_id: str | None = None
+    status: LoggedModelStatus = LoggedModelStatus.READY
+    status_message: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: list[Metric] = field(default_factory=list)
+    lifecycle_stage: str = LifecycleStage.ACTIVE
+    run_id: str = ""
+    path: str = ""
+    flavors: tuple[str, ...] = ()
+
+    @property
+    def model_uri(self) -> str:
+        """The address to load it from."""
+        return f"models:/{self.model_id}"
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of each fact that MLflow has too, so that ``dict(model)`` works as with MLflow's."""
+        return ((name, getattr(self, name)) for name in (*_LOGGED_MODEL, "model_uri"))
+
+    def to_dictionary(self) -> dict[str, Any]:
+        """MLflow's dict of it; the status is a number there."""
+        return {name: getattr(self, name) for name in _LOGGED_MODEL} | {"status": self.status.to_int()}
+
+
+#: What MLflow knows of a logged model, in the order of its dicts.
+_LOGGED_MODEL: Final = (
+    "artifact_location", "creation_timestamp", "experiment_id", "last_updated_timestamp", "metrics", "model_id",
+    "model_type", "name", "params", "source_run_id", "status", "status_message", "tags",
+)  # fmt: skip

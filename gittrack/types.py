@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gittrack.model_types import (
+        LoggedModel as LoggedModel,
+        LoggedModelParameter as LoggedModelParameter,
+        LoggedModelStatus as LoggedModelStatus,
+        LoggedModelTag as LoggedModelTag,
         ModelVersion as ModelVersion,
         ModelVersionStages as ModelVersionStages,
         ModelVersionStatus as ModelVersionStatus,
@@ -29,8 +33,9 @@ if TYPE_CHECKING:
     )
 
 #: Records that are made when they are first asked for: see ``gittrack.model_types``.
-_REGISTRY: Final = frozenset(
-    "ModelVersion ModelVersionStages ModelVersionStatus ModelVersionTag"
+_LATER: Final = frozenset(
+    "LoggedModel LoggedModelParameter LoggedModelStatus LoggedModelTag"
+    " ModelVersion ModelVersionStages ModelVersionStatus ModelVersionTag"
     " RegisteredModel RegisteredModelAlias RegisteredModelTag".split()
 )
 
@@ -470,7 +475,7 @@ def check_run_id(value: str) -> RunId:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _REGISTRY:
+    if name not in _LATER:
         raise AttributeError(f"gittrack.types has no `{name}`", name=name)
     from importlib import import_module
 

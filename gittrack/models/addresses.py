@@ -29,19 +29,18 @@ from gittrack.registry.manifest import Manifest
 from gittrack.store import files
 from gittrack.sync import artifacts
 from gittrack.track import limits
+from gittrack.track.logged_models import LoggedModels
 from gittrack.types import Artifact, Digest, ModelVersion, check_run_id
 
 if TYPE_CHECKING:
     from gittrack.track.runs import Tracker
 
-_MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
+_MODEL_ID: Final = re.compile(r"m-[A-Za-z0-9_-]{1,253}")
 _MAX_FILES: Final = 100_000
-#: As many digits of a model's id are those of the run that made it.
-RUN_DIGITS: Final = 16
 
 
 def is_model_id(text: object) -> bool:
-    """True for ``m-`` and 32 hex digits."""
+    """True for ``m-`` and what an id can have: 32 hex digits, if it was made here."""
     return isinstance(text, str) and _MODEL_ID.fullmatch(text) is not None
 
 
@@ -240,6 +239,7 @@ def place_of(address: str, version: ModelVersion) -> str | None:
 def _of_run(run_id: str, path: str, tracker: Tracker) -> Source:
     path = limits.check_artifact_path(path) if path else ""
     kept = tracker.repo.artifacts(run_id)
+    path = place_in(tracker, run_id, path, kept)
     prefix = f"{path}/" if path else ""
     found = {name[len(prefix) :]: one for name, one in kept.items() if name.startswith(prefix)}
     if "MLmodel" not in found:
@@ -251,14 +251,21 @@ def _of_run(run_id: str, path: str, tracker: Tracker) -> Source:
     return Source(run_id, path, found)
 
 
+def place_in(tracker: Tracker, run_id: str, path: str, kept: Mapping[str, Artifact]) -> str:
+    """The folder that ``path`` of a run's artifacts ``kept`` means: its own, or that of the newest model of that name.
+
+    A model that was logged through MLflow has a folder of another name.
+    """
+    if not path or any(name.startswith(f"{path}/") for name in kept):
+        return path
+    models = tracker.repo.state(run_id).logged_models("")
+    named = [model for model in models if model.name == path and model.path and model.lifecycle_stage == "active"]
+    return max(named, key=lambda model: (model.creation_timestamp, model.model_id)).path if named else path
+
+
 def _logged(model_id: str, tracker: Tracker) -> Source:
-    tracker.repo.refresh()
-    by_digits = [run_id for run_id, _ in tracker.repo.index.find_run_prefix(model_id[2 : 2 + RUN_DIGITS])]
-    for run_id in by_digits or sorted(tracker.repo.all_run_ids()):
-        for output in tracker.repo.run(run_id).outputs.model_outputs:
-            if output.model_id == model_id and output.path is not None:
-                return _of_run(run_id, output.path, tracker)
-    raise NotFoundError(f"no run has logged a model `{model_id}`", hint="`gittrack show RUN` lists a run's models")
+    run_id, folder = LoggedModels(tracker).files(model_id)
+    return _of_run(run_id, folder, tracker)
 
 
 # --- copying

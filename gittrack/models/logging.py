@@ -11,7 +11,6 @@ import copy
 import logging
 import os
 import platform
-import secrets
 import shutil
 import sys
 import tempfile
@@ -20,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
+from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError, StateError
 from gittrack.models import rehearsal, requirements
-from gittrack.models.addresses import RUN_DIGITS, is_model_id
+from gittrack.models.addresses import is_model_id
 from gittrack.models.enforcement import enforce_params, enforce_schema
 from gittrack.models.examples import Example
 from gittrack.models.flavours import PYFUNC, Flavour, Predictor, Saved, loader_module
@@ -31,10 +30,13 @@ from gittrack.models.signature import ModelSignature, infer_signature
 from gittrack.models.trust import runs_code
 from gittrack.store import files
 from gittrack.track import limits
+from gittrack.track.logged_models import LoggedModels, Place, new_model_id
 from gittrack.types import ModelOutput
 
 if TYPE_CHECKING:
+    from gittrack.store.record import RunState
     from gittrack.track.runs import Tracker
+    from gittrack.types import LoggedModel
 
 _log = logging.getLogger("gittrack")
 
@@ -351,13 +353,7 @@ class LogOptions:
         limits.check_artifact_path(self.name)
         limits.check_step(self.step)
         if self.model_id is not None and not is_model_id(self.model_id):
-            raise InvalidValueError(f"invalid model id `{self.model_id!s:.80}`", hint="`m-` and 32 hex digits")
-
-
-def new_model_id(run_id: str) -> str:
-    """An id whose first half is the run's, so that the run is found without looking through all of them."""
-    half = run_id[:RUN_DIGITS] if set(run_id[:RUN_DIGITS]) <= set("0123456789abcdef") else ""
-    return "m-" + half + secrets.token_hex(16)[len(half) :]
+            raise InvalidValueError(f"invalid model id `{self.model_id!s:.80}`", hint="`m-`, then letters and digits")
 
 
 def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> ModelInfo:
@@ -376,8 +372,11 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
         AlreadyExistsError: The run has other artifacts under that name.
     """
     writer = tracker.active_writer(run_id)
+    logged = LoggedModels(tracker)
+    waiting = None if about.model_id is None else _waiting(logged, about.model_id)
     model_id = about.model_id or new_model_id(run_id)
-    earlier = _earlier(tracker, run_id, about.name)
+    state = tracker.repo.state(run_id)
+    earlier = None if waiting is not None else _earlier(tracker, state, about.name)
     model = Model(artifact_path=about.name, run_id=run_id, model_uuid=model_id, model_id=model_id)
     told = {"model_type": about.model_type, "params": _texts(about.params), "tags": _texts(about.tags)}
     model.gittrack = {key: value for key, value in told.items() if value}
@@ -388,13 +387,26 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
             target = f"{_SUPERSEDED}/{earlier.model_id}"
             writer.move_artifacts(about.name, target)
             writer.log_outputs([ModelOutput(earlier.model_id, earlier.step, target)])
-        writer.log_artifacts(folder, about.name)
-    writer.log_outputs([ModelOutput(model_id, about.step, about.name)])
+        if waiting is None:
+            place = Place(run_id, about.name)
+            writer.log_artifacts(folder, about.name)
+        else:
+            place = Place(waiting.run_id, waiting.path)
+            tracker.writer(place.run_id).log_artifacts(folder, place.folder)
+    if waiting is None:
+        writer.log_outputs([ModelOutput(model_id, about.step, about.name)])
+        logged.keep(
+            writer, state, model_id, about.name, step=about.step, model_type=about.model_type,
+            flavors=list(model.flavors), params=about.params, tags=about.tags,
+        )  # fmt: skip
+    else:
+        writer.log_outputs([ModelOutput(model_id, about.step)])
+        logged.finalize(model_id, "READY")
     version = None
     if about.registered_model_name is not None:
         from gittrack.registry.registry import Registry
 
-        registered = Registry(tracker).register(about.registered_model_name, run_id, about.name, model_id=model_id)
+        registered = Registry(tracker).register(about.registered_model_name, *place, model_id=model_id)
         version = int(registered.version)
     return ModelInfo.of(
         model,
@@ -412,15 +424,26 @@ def _texts(facts: Mapping[str, Any] | None) -> dict[str, str]:
     return {str(key): str(value) for key, value in (facts or {}).items()}
 
 
-def _earlier(tracker: Tracker, run_id: str, name: str) -> ModelOutput | None:
+def _waiting(logged: LoggedModels, model_id: str) -> LoggedModel | None:
+    """The logged model that was made before its files."""
+    try:
+        model = logged.get(model_id)
+    except NotFoundError:
+        return None
+    if not model.path:
+        raise StateError(f"logged model `{model_id}` has no folder for files", hint="log the model under another id")
+    return model
+
+
+def _earlier(tracker: Tracker, state: RunState, name: str) -> ModelOutput | None:
     """The model that the run has at ``name``.  Raises AlreadyExistsError if something else is there."""
-    found = tracker.repo.artifacts(run_id, name)
+    found = tracker.repo.artifacts_as(state, name)
     if not found:
         return None
-    for output in reversed(tracker.repo.run(run_id).outputs.model_outputs):
-        if output.path == name:
-            return output
+    for output in reversed(state.outputs):
+        if output.get("path") == name:
+            return ModelOutput(output["model_id"], output.get("step", 0), name)
     raise AlreadyExistsError(
-        f"run `{run_id}` has artifacts at `{name}` that are no model, such as `{next(iter(found))}`",
+        f"run `{state.run_id}` has artifacts at `{name}` that are no model, such as `{next(iter(found))}`",
         hint="choose another name",
     )

@@ -16,7 +16,7 @@ from gittrack.store import codec, journal, layout
 from gittrack.store.experiments import ExperimentState
 from gittrack.store.record import RunState
 from gittrack.store.seal import seal
-from gittrack.types import Digest, ViewType
+from gittrack.types import Digest
 
 if TYPE_CHECKING:
     from gittrack.store.repo import Repo
@@ -183,7 +183,7 @@ def _check_index(repo: Repo) -> list[Problem]:
     wrong = dict.fromkeys(ids - set(indexed), "is not in the index")
     # Compared as text, since NaN equals nothing.
     wrong |= {i: "is something else in the index" for i in indexed if repr(repo.run(i)) != repr(indexed[i])}
-    if more := repo.index.count_runs(view=ViewType.ALL) - len(indexed):
+    if more := repo.index.count_runs(view=None) - len(indexed):
         wrong["index.db"] = f"has {more} run(s) that do not exist"
     return [Problem("index", subject, why, "run `gittrack reindex`") for subject, why in sorted(wrong.items())]
 

@@ -11,10 +11,11 @@ Text of a run (names, keys, values) never becomes part of a statement, only of i
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from gittrack.types import (
     DatasetInput,
     Experiment,
     InputTag,
+    Metric,
     MetricSummary,
     ModelInput,
     ModelOutput,
@@ -42,19 +44,24 @@ from gittrack.types import (
 if TYPE_CHECKING:
     import sqlite3
 
+    from gittrack.types import LoggedModel
+
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 4  #: another number in the file: the file is emptied and filled again
+SCHEMA_VERSION: Final = 5  #: another number in the file: the file is emptied and filled again
 CONTEXT_TAG: Final = "mlflow.data.context"  #: the tag of a dataset input that says what the dataset was used for
 
 _TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "runs", "docs", "metrics", "params",
                   "tags", "inputs", "models", "model_tags", "model_versions", "model_version_tags",
+                  "logged_models", "logged_model_params", "logged_model_tags", "logged_model_metrics",
                   "parsed")  # fmt: skip
 
 # A number of an index entry is one byte or two, a name is many: keys of metrics, params and tags are interned in
 # `names`.  What a search does not look at is in `docs`, away from the rows that it walks over.  Large parts that many
 # runs have in common (package lists, dataset schemas) are in `shared`.  A metric that is NaN has the value NULL.
-# `parsed` keeps what was read out of git objects, which never change, by their ids.
+# `parsed` keeps what was read out of git objects, which never change, by their ids.  A run that is there only to keep a
+# logged model has a lifecycle stage of its own, which no search looks for.  The number of a logged model is that of its
+# id in `names`: runs measure models that may be indexed later.
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -112,10 +119,34 @@ CREATE INDEX model_versions_run ON model_versions (run_id);
 CREATE INDEX model_versions_time ON model_versions (last_updated_timestamp DESC, name, version_number DESC);
 CREATE TABLE model_version_tags (
     key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE TABLE logged_models (
+    id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, model_id TEXT NOT NULL, experiment_id TEXT NOT NULL,
+    name TEXT NOT NULL, model_type TEXT, source_run_id TEXT, status TEXT NOT NULL, status_message TEXT,
+    artifact_location TEXT NOT NULL, lifecycle_stage TEXT NOT NULL, creation_timestamp INTEGER NOT NULL,
+    last_updated_timestamp INTEGER NOT NULL, doc BLOB NOT NULL);
+CREATE INDEX logged_models_run ON logged_models (run_id);
+CREATE INDEX logged_models_model ON logged_models (model_id);
+CREATE INDEX logged_models_name ON logged_models (name);
+CREATE INDEX logged_models_time ON logged_models (creation_timestamp DESC, model_id);
+CREATE INDEX logged_models_experiment
+    ON logged_models (experiment_id, lifecycle_stage, creation_timestamp DESC, model_id);
+CREATE TABLE logged_model_params (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, number REAL,
+    PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE INDEX logged_model_params_owner ON logged_model_params (owner);
+CREATE TABLE logged_model_tags (
+    key INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+CREATE INDEX logged_model_tags_owner ON logged_model_tags (owner);
+CREATE TABLE logged_model_metrics (
+    id INTEGER PRIMARY KEY, key INTEGER NOT NULL, owner INTEGER NOT NULL, run_id TEXT NOT NULL, value REAL,
+    timestamp INTEGER NOT NULL, step INTEGER NOT NULL, dataset_name TEXT, dataset_digest TEXT);
+CREATE INDEX logged_model_metrics_key ON logged_model_metrics (key, owner, timestamp DESC, step DESC, run_id);
+CREATE INDEX logged_model_metrics_owner ON logged_model_metrics (owner);
+CREATE INDEX logged_model_metrics_run ON logged_model_metrics (run_id);
 CREATE TABLE parsed (oid TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 """
 
-_ENTITIES: Final = ("runs", "experiments", "models", "model_versions")  # tables with one row per thing
+_ENTITIES: Final = ("runs", "experiments", "models", "model_versions", "logged_models")  # tables with one row per thing
 
 _CHUNK: Final = 500  # rows or ids of one statement: below the parameter limit of every SQLite
 _FEW: Final = 2000  # runs that can be sorted in a few milliseconds
@@ -156,12 +187,17 @@ class Table(NamedTuple):
         columns: Its columns, but ``id`` and ``doc``; the first names the group that ``put_rows`` replaces.
         unique: The column that tells the rows of a group apart; the first one again if a group is a single row.
         tags: The table of its tags.
+        params: The table of its params; empty if it has none.
+        named: If not empty, a column by whose value, as a number of ``names``, the rows are numbered.  Of two groups
+            that have the same one, that whose name is smaller keeps it.
     """
 
     name: str
     columns: tuple[str, ...]
     unique: str
     tags: str
+    params: str = ""
+    named: str = ""
 
 
 _TIMES: Final = ("creation_timestamp", "last_updated_timestamp")
@@ -172,14 +208,39 @@ MODEL_VERSIONS: Final = Table(
     "version_number",
     "model_version_tags",
 )
+LOGGED_MODELS: Final = Table(
+    "logged_models",
+    ("run_id", "model_id", "experiment_id", "name", "model_type", "source_run_id", "status", "status_message",
+     "artifact_location", "lifecycle_stage", *_TIMES),
+    "model_id",
+    "logged_model_tags",
+    params="logged_model_params",
+    named="model_id",
+)  # fmt: skip
+_KEEPER: Final = "keeper"  #: in the place of a lifecycle stage: the run only keeps a logged model
 
 
 class Row(NamedTuple):
-    """A row of a ``Table``: the values of its columns, its tags, and a document that ``codec.pack`` takes."""
+    """A row of a ``Table``: the values of its columns, its tags, a document that ``codec.pack`` takes, its params."""
 
     values: Mapping[str, Any]
     tags: Mapping[str, str]
     doc: Any
+    params: Mapping[str, str] = {}
+
+
+class RunModels(NamedTuple):
+    """What a run has to do with logged models.
+
+    Attributes:
+        models: Those that it keeps.
+        points: What it measured of them, or of those of other runs; each names its model.
+        keeper: It is there for nothing else, and no search finds it.
+    """
+
+    models: Sequence[LoggedModel] = ()
+    points: Sequence[Metric] = ()
+    keeper: bool = False
 
 
 class Order(NamedTuple):
@@ -192,6 +253,8 @@ class Order(NamedTuple):
         key: The metric, param or tag.
         nullable: ``column`` can be NULL although there is a row.
         indexed: There is an index in this order.
+        among: Of several rows for a key the newest counts, of those in which these columns have these values; None:
+            there is one row at most.
     """
 
     column: str
@@ -200,6 +263,7 @@ class Order(NamedTuple):
     key: str = ""
     nullable: bool = False
     indexed: bool = False
+    among: Mapping[str, str] | None = None
 
     @property
     def direction(self) -> str:
@@ -315,19 +379,31 @@ class Index:
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
-    def put_runs(self, runs: Iterable[Run]) -> None:
-        """Add runs, or replace what is known of them."""
+    def put_runs(self, runs: Iterable[Run], about: Mapping[str, RunModels] | None = None) -> None:
+        """Add runs, or replace what is known of them.
+
+        Args:
+            runs: The runs.
+            about: What those of them have to do with logged models that have, by run id.
+        """
+        about = about or {}
         with self.transaction():
             rest = iter(runs)
             while chunk := list({run.info.run_id: run for run in islice(rest, _CHUNK)}.values()):
-                known = self._remove([run.info.run_id for run in chunk])
-                self._add(chunk, known)
+                ids = [run.info.run_id for run in chunk]
+                known = self._remove(ids)
+                self._add(chunk, known, {run_id for run_id in ids if run_id in about and about[run_id].keeper})
+                had = self._with_models(list(known))
+                for run_id in ids:
+                    if run_id in about or run_id in had:
+                        self._put_models(run_id, about.get(run_id, RunModels()))
 
     def drop_runs(self, run_ids: Iterable[str]) -> None:
         """Forget runs; unknown ids are ignored."""
         with self.transaction():
             for chunk in _chunks(run_ids):
-                self._remove(chunk)
+                for run_id in self._with_models(list(self._remove(chunk))):
+                    self._put_models(run_id, RunModels())
 
     def get_run(self, run_id: str) -> Run | None:
         """The run of that id, deleted or not."""
@@ -385,15 +461,19 @@ class Index:
         self,
         query: CompiledQuery | None = None,
         experiment_ids: Sequence[str] | None = None,
-        view: int = ViewType.ALL,
+        view: int | None = ViewType.ALL,
     ) -> int:
-        """How many runs ``search_runs`` would find without a limit; all runs if nothing is given."""
+        """How many runs ``search_runs`` would find without a limit; all runs if nothing is given.
+
+        With None as ``view``, those count too that only keep a logged model.
+        """
         conditions = query.conditions if query else ()
         with self._reading():
             scope = self._scope(experiment_ids)
             if scope is None:
                 return 0
-            return self._count(_Statement("", "runs AS r", (*_stages(view), *scope, *conditions)))
+            stages = () if view is None else _stages(view)
+            return self._count(_Statement("", "runs AS r", (*stages, *scope, *conditions)))
 
     def has_metric(self, key: str) -> bool:
         """True if any run has a metric of exactly this name."""
@@ -489,6 +569,72 @@ class Index:
             rows = self._all(*statement.select("r.doc", limit, offset))
         return [_experiment(row) for row in rows]
 
+    # -- logged models -----------------------------------------------------------------------------------------------
+
+    def get_logged_model(self, model_id: str) -> LoggedModel | None:
+        """The logged model of that id, deleted or not, with all that was measured of it."""
+        if not _is_text(model_id):
+            return None
+        with self._reading():
+            sql = "SELECT r.id, r.doc FROM logged_models AS r WHERE r.model_id = :model_id"
+            return next(iter(self._logged_models(self._all(sql, {"model_id": model_id}))), None)
+
+    def search_logged_models(
+        self,
+        query: CompiledQuery,
+        experiment_ids: Sequence[str] | None,
+        view: int = ViewType.ACTIVE_ONLY,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[LoggedModel]:
+        """The logged models that meet ``query``, in its order; arguments as for ``search_runs``."""
+        with self._reading():
+            scope = self._scope(experiment_ids, "logged_models")
+            if scope is None:
+                return []
+            from_, order, params = _plain_order("logged_models AS r", query.order)
+            statement = _Statement(order, from_, (*_stages(view), *scope, *query.conditions), params)
+            return self._logged_models(self._all(*statement.select("r.id, r.doc", limit, offset)))
+
+    def _logged_models(self, rows: Sequence[tuple[int, bytes]]) -> list[LoggedModel]:
+        points: dict[int, list[Metric]] = {}
+        for chunk in _chunks([row_id for row_id, _ in rows]):
+            marks, params = _expand("i", chunk)
+            found = self._all(
+                "SELECT x.owner, n.name, x.value, x.timestamp, x.step, m.name, x.dataset_name, x.dataset_digest,"
+                " x.run_id FROM logged_model_metrics AS x JOIN names AS n ON n.id = x.key"
+                f" JOIN names AS m ON m.id = x.owner WHERE x.owner IN ({marks})"
+                " ORDER BY n.name, x.timestamp, x.step, x.run_id, x.id",
+                params,
+            )
+            for owner, key, value, *rest in found:
+                points.setdefault(owner, []).append(Metric(key, math.nan if value is None else value, *rest))
+        return [_logged_model(unpack(doc), points.get(row_id, [])) for row_id, doc in rows]
+
+    def _with_models(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of a few runs that have to do with logged models, as far as the index knows."""
+        marks, params = _expand("i", run_ids)
+        sql = f"SELECT m.run_id FROM logged_models AS m WHERE m.run_id IN ({marks})"
+        rows = (
+            self._all(f"{sql} UNION {sql.replace('logged_models', 'logged_model_metrics')}", params) if run_ids else ()
+        )
+        return {row[0] for row in rows}
+
+    def _put_models(self, run_id: str, about: RunModels) -> None:
+        """Make this all that a run has to do with logged models."""
+        self.put_rows(LOGGED_MODELS, run_id, map(_logged_model_row, about.models))
+        self._execute("DELETE FROM logged_model_metrics WHERE run_id = :run_id", {"run_id": run_id})
+        self._many(
+            "INSERT INTO logged_model_metrics (key, owner, run_id, value, timestamp, step, dataset_name,"
+            " dataset_digest) VALUES (:key, :owner, :run_id, :value, :timestamp, :step, :dataset_name,"
+            " :dataset_digest)",
+            [
+                {**point._asdict(), "key": self._name(point.key), "owner": self._name(str(point.model_id)),
+                 "run_id": run_id}
+                for point in about.points
+            ],
+        )  # fmt: skip
+
     # -- other things ------------------------------------------------------------------------------------------------
 
     def put_rows(self, table: Table, group: str, rows: Iterable[Row]) -> None:
@@ -508,13 +654,25 @@ class Index:
                 doc = pack(row.doc)
                 if old == doc:
                     continue
-                if old is None:
+                if old is not None:
+                    self._drop_row(table, row_id)
+                elif not table.named:
                     free += 1
                 else:
-                    self._drop_row(table, row_id)
+                    row_id = self._name(row.values[table.named])
+                    if not self._take_over(table, row_id, group):
+                        continue
                 self._put_row(table, row_id, row, doc)
             for row_id, _ in known.values():
                 self._drop_row(table, row_id)
+
+    def _take_over(self, table: Table, row_id: int, group: str) -> bool:
+        """Make room for a row of ``group`` where another group may have one; False if that one stays."""
+        others = self._all(f"SELECT t.{table.columns[0]} FROM {table.name} AS t WHERE t.id = :id", {"id": row_id})
+        if others and others[0][0] < group:
+            return False
+        self._drop_row(table, row_id)
+        return True
 
     def _put_row(self, table: Table, row_id: int, row: Row, doc: bytes) -> None:
         columns = ", ".join(table.columns)
@@ -527,9 +685,18 @@ class Index:
             f"INSERT INTO {table.tags} (key, owner, value) VALUES (:key, :owner, :value)",
             [{"key": self._name(key), "owner": row_id, "value": value} for key, value in row.tags.items()],
         )
+        if row.params:
+            self._many(
+                f"INSERT INTO {table.params} (key, owner, value, number) VALUES (:key, :owner, :value, :number)",
+                [
+                    {"key": self._name(key), "owner": row_id, "value": value, "number": number_of(value)}
+                    for key, value in row.params.items()
+                ],
+            )
 
     def _drop_row(self, table: Table, row_id: int) -> None:
-        self._execute(f"DELETE FROM {table.tags} WHERE owner = :id", {"id": row_id})
+        for side in filter(None, (table.tags, table.params)):
+            self._execute(f"DELETE FROM {side} WHERE owner = :id", {"id": row_id})
         self._execute(f"DELETE FROM {table.name} WHERE id = :id", {"id": row_id})
 
     def find_rows(self, table: Table, **equal: str | int) -> list[Any]:
@@ -630,13 +797,13 @@ class Index:
         sql, params = statement.select("r.id", None, 0)
         return int(self._all(f"SELECT COUNT(*) FROM ({sql}) AS s", params)[0][0])
 
-    def _scope(self, experiment_ids: Sequence[str] | None) -> tuple[Condition, ...] | None:
+    def _scope(self, experiment_ids: Sequence[str] | None, table: str = "runs") -> tuple[Condition, ...] | None:
         """Conditions for the experiments; None if they leave nothing."""
         if experiment_ids is None:
             return ()
         wanted = {experiment_id for experiment_id in experiment_ids if _is_text(experiment_id)}
         if len(wanted) > _CHUNK:  # all of them, as a client says it that must name each; or more than can be bound
-            known = {row[0] for row in self._all("SELECT DISTINCT r.experiment_id FROM runs AS r")}
+            known = {row[0] for row in self._all(f"SELECT DISTINCT r.experiment_id FROM {table} AS r")}
             wanted &= known
             if wanted == known:
                 return ()
@@ -647,7 +814,7 @@ class Index:
         # preferring it to the one that has all runs in order.
         column = "r.experiment_id" if len(wanted) == 1 else "r.experiment_id || ''"
         row = f"x.experiment_id IN ({marks})"
-        return (Condition(f"{column} IN ({marks})", params, table="runs", row=row, indexed=True),)
+        return (Condition(f"{column} IN ({marks})", params, table=table, row=row, indexed=True),)
 
     def _segments(
         self, stages: tuple[Condition, ...], conditions: tuple[Condition, ...], order: Sequence[Order], wanted: int
@@ -759,7 +926,7 @@ class Index:
             self._many(sql, [{"id": row[1]} for row in rows])
         return {run_id: row_id for run_id, row_id, _ in rows}
 
-    def _add(self, runs: Iterable[Run], known: Mapping[str, int]) -> None:
+    def _add(self, runs: Iterable[Run], known: Mapping[str, int], keepers: Collection[str] = ()) -> None:
         free = max([self._next("runs"), *(row_id + 1 for row_id in known.values())])
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in _INSERT}
         name = self._name
@@ -778,6 +945,8 @@ class Index:
                 code_branch=_text_or_none(code.get("branch")),
                 code_dirty=None if dirty is None else str(bool(dirty)).lower(),
             )
+            if info.run_id in keepers:
+                row["lifecycle_stage"] = _KEEPER
             tables["runs"].append(row)
             tables["docs"].append({"id": row_id, "doc": self._doc(run)})
             for key, value in data.metrics.items():
@@ -1046,8 +1215,18 @@ def _plain_order(source: str, order: Iterable[Order]) -> tuple[str, str, dict[st
             by.append(f"{key.column} {key.direction}")
             continue
         alias, name = f"o{number}", f"order{number}"
-        source += f" LEFT JOIN {key.table} AS {alias} ON {alias}.owner = r.id AND {key_is(name, alias)}"
         params[name] = key.key
+        if key.among is None:
+            source += f" LEFT JOIN {key.table} AS {alias} ON {alias}.owner = r.id AND {key_is(name, alias)}"
+        else:
+            where = [key_is(name), *(f"x.{column} = :{name}{column}" for column in key.among)]
+            params.update({f"{name}{column}": value for column, value in key.among.items()})
+            newest = "PARTITION BY x.owner ORDER BY x.timestamp DESC, x.step DESC, x.run_id, x.id"
+            source += (
+                f" LEFT JOIN (SELECT x.owner, x.{key.column}, ROW_NUMBER() OVER ({newest}) AS place"
+                f" FROM {key.table} AS x WHERE {' AND '.join(where)}) AS {alias}"
+                f" ON {alias}.owner = r.id AND {alias}.place = 1"
+            )
         column = f"{alias}.{key.column}"
         by.append(f"CASE WHEN {alias}.owner IS NULL THEN 2 WHEN {column} IS NULL THEN 1 ELSE 0 END")
         by.append(f"{column} {key.direction}")
@@ -1068,7 +1247,7 @@ def _where(table: Table, equal: Mapping[str, Any]) -> str:
 def _stages(view: int) -> tuple[Condition, ...]:
     stages = ViewType.stages(view)
     if len(stages) > 1:
-        return ()
+        return (Condition(f"r.lifecycle_stage <> '{_KEEPER}'", {}),)
     return (Condition("r.lifecycle_stage = :stage", {"stage": stages[0]}),)
 
 
@@ -1146,6 +1325,25 @@ def _run(doc: list[Any], shared: Mapping[int, Any]) -> Run:
         {**environment, **{key: shared[number] for key, number in large.items()}},
         commit,
     )
+
+
+def _logged_model_row(model: LoggedModel) -> Row:
+    values = {column: getattr(model, column) for column in LOGGED_MODELS.columns} | {"status": model.status.value}
+    doc = [
+        *(values[column] for column in LOGGED_MODELS.columns), dict(model.tags), dict(model.params), model.path,
+        list(model.flavors),
+    ]  # fmt: skip
+    values.update({name: _int64(values[name]) for name in _TIMES})
+    return Row(values, model.tags, doc, model.params)
+
+
+def _logged_model(doc: list[Any], metrics: list[Metric]) -> LoggedModel:
+    from gittrack.model_types import LoggedModel, LoggedModelStatus
+
+    *values, tags, params, path, flavors = doc
+    facts = dict(zip(LOGGED_MODELS.columns, values, strict=True))
+    facts["status"] = LoggedModelStatus(facts["status"])
+    return LoggedModel(**facts, tags=tags, params=params, metrics=metrics, path=path, flavors=tuple(flavors))
 
 
 def _experiment(row: tuple[bytes]) -> Experiment:

@@ -12,7 +12,7 @@ import math
 import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from gittrack.errors import FormatError, InvalidValueError
 from gittrack.store import codec, layout
@@ -24,6 +24,7 @@ from gittrack.types import (
     Field,
     InputTag,
     LifecycleStage,
+    Metric,
     MetricHistory,
     MetricSummary,
     ModelInput,
@@ -37,12 +38,15 @@ from gittrack.types import (
     RunStatus,
 )
 
+if TYPE_CHECKING:
+    from gittrack.types import LoggedModel
+
 T = TypeVar("T")
 
 VERSION: Final = 1
 
 # Event kinds; the shapes stand beside them and in `gittrack help storage`.
-CREATE: Final = 0  #: [0, {run_id, experiment_id, name, user_id, start_time, parent_run_id?, tags?}]
+CREATE: Final = 0  #: [0, {run_id, experiment_id, name, user_id, start_time, parent_run_id?, tags?, keeper?}]
 METRIC: Final = 1  #: [1, key, value, timestamp, step]
 METRICS: Final = 2  #: [2, [[key, value, timestamp, step], …]]: a few points
 PARAMS: Final = 3  #: [3, {key: value}]
@@ -56,12 +60,13 @@ OUTPUT: Final = 10  #: [10, {model_id, step, path?}]
 CLOSE: Final = 11  #: [11]: this process writes no more into this journal
 OPEN: Final = 12  #: [12, {version, run_id, process, opened}]: the first frame of every journal
 COLUMNS: Final = 14  #: [14, columns]: many points, as `codec.pack_points` writes them
-LINK: Final = 13  #: [13, key, step, timestamp, {model_id?, dataset_name?, dataset_digest?}]
+LINK: Final = 13  #: [13, key, step, timestamp, {model_id?, dataset_name?, dataset_digest?, value?}]
+MODEL: Final = 15  #: [15, {model_id, name?, created?, path?, model_type?, experiment_id?, flavors?, params?}]
 
 #: What this version writes into a record; anything else is kept untouched for the version that does.
 _KNOWN: Final = frozenset(
     "version run_id experiment_id user_id status start_time end_time parent_run_id params metrics fields inputs outputs"
-    " links refused absorbed code environment segments".split()
+    " links refused absorbed code environment segments models keeper".split()
 )
 
 #: Points per metric segment; bounds the memory of one blob (24 bytes a point).
@@ -89,6 +94,9 @@ _EXPERIMENT_ID: Final = re.compile(r"[0-9]{1,19}")
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _INT64: Final = range(-(2**63), 2**63)
 _DATASET: Final = frozenset(Dataset.__slots__)
+_MODEL_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
+#: Editable facts of a logged model are fields of this name, then its id, a dot and ``status``, ``tags.<key>`` …
+MODEL_FIELDS: Final = "models."
 
 
 # Events and records may come from anywhere.  What these let pass can be committed, read back and indexed; that the keys
@@ -148,6 +156,27 @@ def _checked_output(item: Any) -> dict[str, Any]:
 def _checked_link(link: Any) -> list[Any]:
     key, step, timestamp, to = link
     return [_of(str, key, "a metric"), int64(step, "a step"), int64(timestamp, "a time"), _texts(to, "a link")]
+
+
+def _checked_model(item: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = _of(dict, item, "a logged model")
+    if not is_model_id(facts["model_id"]):
+        raise FormatError("the id of a logged model is none")
+    for name in ("name", "model_type", "experiment_id"):
+        _optional(facts.get(name), f"the {name} of a logged model")
+    if facts.get("created") is not None:
+        int64(facts["created"], "a time")
+    if facts.get("path") is not None:
+        layout.check_path(facts["path"])
+    for flavour in _of(list, facts.get("flavors", []), "the flavours of a logged model"):
+        _of(str, flavour, "a flavour")
+    _texts(facts.get("params", {}), "a param of a logged model")
+    return facts
+
+
+def is_model_id(value: object) -> bool:
+    """True for what can be the id of a logged model: letters, digits, ``_`` and ``-``."""
+    return isinstance(value, str) and _MODEL_ID.fullmatch(value) is not None
 
 
 def _checked_code(facts: Any) -> dict[str, Any]:
@@ -245,6 +274,8 @@ class RunState:
         self.inputs: list[dict[str, Any]] = []
         self.outputs: list[dict[str, Any]] = []
         self.links: list[list[Any]] = []
+        self.models: dict[str, dict[str, Any]] = {}  #: what never changes of the logged models that the run keeps
+        self.keeper = False  #: the run is there only to keep a logged model that no run made
         self.code: dict[str, Any] = {}
         self.environment: dict[str, Any] = {}
         self.segments: list[str] = []  #: metric segments of the base revision, oldest first
@@ -283,6 +314,7 @@ class RunState:
         self.user_id = _of(str, facts.get("user_id", ""), "the user")
         self.start_time = int64(facts["start_time"], "the start time")
         self.parent_run_id = _optional(facts.get("parent_run_id"), "the parent run")
+        self.keeper = _of(bool, facts.get("keeper", False), "what a run is for")
 
     def _metrics(self, rows: Iterable[tuple[str, float, int, int]]) -> None:
         for row in rows:
@@ -330,6 +362,13 @@ class RunState:
         model = _model_of(_checked_output(item))
         self.outputs = [one for one in self.outputs if _model_of(one) != model] + [item]
 
+    def _model(self, item: dict[str, Any]) -> None:
+        """What was said first stays; there can be more params later."""
+        facts = _checked_model(item)
+        known = self.models.setdefault(facts["model_id"], {})
+        params = {**facts.get("params", {}), **known.get("params", {})}
+        known.update({**facts, **known, **({"params": params} if params else {})})
+
     def _code(self, facts: Mapping[str, Any]) -> None:
         self.code = _checked_code(facts)
 
@@ -367,7 +406,10 @@ class RunState:
         self.inputs.extend(item for item in other.inputs if item not in self.inputs)
         known = {_model_of(item) for item in self.outputs}
         self.outputs.extend(item for item in other.outputs if _model_of(item) not in known)
-        self.links.extend(item for item in other.links if item not in self.links)
+        linked = {codec.pack(item) for item in self.links}
+        self.links.extend(item for item in other.links if codec.pack(item) not in linked)
+        for model_id, facts in other.models.items():
+            self.models[model_id] = _merged_model(self.models.get(model_id, facts), facts)
         for name, end in other.absorbed.items():
             self.absorbed[name] = max(end, self.absorbed.get(name, 0))
         self.code = self.code or other.code
@@ -408,6 +450,20 @@ class RunState:
             if summary is not None:
                 out[key] = summary
         return out
+
+    def points_at(self, step: int) -> list[Metric]:
+        """The points of a step, as far as they are at hand: those since the base revision, and each metric's last."""
+        found = {
+            (key, last.timestamp, repr(last.value)): Metric(key, last.value, last.timestamp, step)
+            for key, last in self.current_summaries().items()
+            if last.step == step
+        }
+        for key, (steps, timestamps, values) in self._points.items():
+            if step in steps:
+                for at, timestamp, value in zip(steps, timestamps, values, strict=True):
+                    if at == step:
+                        found[(key, timestamp, repr(value))] = Metric(key, value, timestamp, step)
+        return list(found.values())
 
     def settle(self) -> None:
         """Take the pending points into the summaries and forget them.
@@ -454,13 +510,75 @@ class RunState:
                 summaries=summaries,
             ),
             inputs=inputs,
-            outputs=RunOutputs(
-                [ModelOutput(raw["model_id"], raw.get("step", 0), raw.get("path")) for raw in self.outputs]
-            ),
+            outputs=RunOutputs([self._model_output(raw) for raw in self.outputs]),
             code=dict(sorted(self.code.items())),
             environment=dict(sorted(self.environment.items())),
             commit=self.base,
         )
+
+    def _model_output(self, raw: Mapping[str, Any]) -> ModelOutput:
+        path = raw.get("path") or self.models.get(raw["model_id"], {}).get("path")
+        return ModelOutput(raw["model_id"], raw.get("step", 0), path)
+
+    def logged_models(self, artifact_uri: str) -> list[LoggedModel]:
+        """The logged models that the run keeps, by id, without what was measured of them.
+
+        One that an earlier version kept is known by its output alone.
+        """
+        places = {raw["model_id"]: raw["path"] for raw in self.outputs if raw.get("path") is not None}
+        if not self.models and not places:
+            return []
+        from gittrack.model_types import LoggedModel, LoggedModelStatus
+
+        told: dict[str, dict[str, str]] = {}
+        for name, field in self.fields.items():
+            if name.startswith(MODEL_FIELDS) and field.value is not None:
+                model_id, _, fact = name[len(MODEL_FIELDS) :].partition(".")
+                told.setdefault(model_id, {})[fact] = field.value
+        found = []
+        for model_id in sorted({*self.models, *places}):
+            facts, edits = self.models.get(model_id, {}), told.get(model_id, {})
+            path = places.get(model_id) or facts.get("path") or ""
+            created = facts.get("created", self.start_time)
+            status = edits.get("status", "READY")
+            updated = edits.get("updated", "")
+            model = LoggedModel(
+                experiment_id=facts.get("experiment_id") or self.experiment_id,
+                model_id=model_id,
+                name=facts.get("name") or path.rpartition("/")[2] or model_id,
+                artifact_location=f"{artifact_uri}/{path}" if path else artifact_uri,
+                creation_timestamp=created,
+                last_updated_timestamp=int(updated) if updated.isdecimal() else created,
+                model_type=facts.get("model_type"),
+                source_run_id=None if self.keeper else self.run_id,
+                status=LoggedModelStatus.__members__.get(status, LoggedModelStatus.UNSPECIFIED),
+                status_message=edits.get("status_message"),
+                tags={fact[5:]: value for fact, value in sorted(edits.items()) if fact.startswith("tags.")},
+                params=dict(sorted(facts.get("params", {}).items())),
+                lifecycle_stage=edits.get("lifecycle", LifecycleStage.ACTIVE),
+                run_id=self.run_id,
+                path=path,
+                flavors=tuple(facts.get("flavors", ())),
+            )
+            found.append(model)
+        return found
+
+    def measured(self) -> list[Metric]:
+        """The points of the run that were measured of a logged model, of this run or another one."""
+        found: dict[Metric, None] = {}
+        summaries = self.current_summaries() if self.links else {}
+        for key, step, timestamp, to in self.links:
+            if "model_id" not in to:
+                continue
+            value = number_said(to.get("value"))
+            if value is None:  # an earlier version did not say it here
+                last = summaries.get(key)
+                if last is None or (last.step, last.timestamp) != (step, timestamp):
+                    continue
+                value = last.value
+            link = (to["model_id"], to.get("dataset_name"), to.get("dataset_digest"))
+            found[Metric(key, value, timestamp, step, *link, self.run_id)] = None
+        return list(found)
 
     # -- stored form -------------------------------------------------------------------------------------------------
 
@@ -491,6 +609,10 @@ class RunState:
             "environment": dict(sorted(self.environment.items())),
             "segments": self.segments,
         }
+        if self.models:
+            facts["models"] = {model_id: _ordered_facts(of) for model_id, of in sorted(self.models.items())}
+        if self.keeper:
+            facts["keeper"] = True
         return codec.pack(dict(sorted(facts.items())))
 
     def encode(self) -> EncodedRun:
@@ -542,6 +664,7 @@ class RunState:
                 for key, s in raw["metrics"].items()
             }
             state.fields = {name: checked_field(*field) for name, field in raw["fields"].items()}
+            state.models = {facts["model_id"]: facts for facts in map(_checked_model, raw.get("models", {}).values())}
         except FormatError:
             raise
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
@@ -582,12 +705,34 @@ _HANDLERS: Final[dict[int, Callable[..., None]]] = {
     ENVIRONMENT: RunState._environment,
     OUTPUT: RunState._output,
     LINK: RunState._link,
+    MODEL: RunState._model,
 }
 
 
 def _model_of(output: Mapping[str, Any]) -> tuple[Any, Any]:
     """What an output is about: a model at a step."""
     return output.get("model_id"), output.get("step", 0)
+
+
+def _ordered_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a logged model in the order in which they are stored."""
+    return {name: dict(sorted(one.items())) if name == "params" else one for name, one in sorted(facts.items())}
+
+
+def _merged_model(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """What two clones say of a logged model: all of it; where they disagree, the smaller, as for params of runs."""
+    params = {**theirs.get("params", {}), **mine.get("params", {})}
+    params = {key: min(value, theirs.get("params", {}).get(key, value)) for key, value in params.items()}
+    both = {key: min((one[key] for one in (mine, theirs) if key in one), key=codec.pack) for key in {**mine, **theirs}}
+    return {**both, **({"params": params} if params else {})}
+
+
+def number_said(text: str | None) -> float | None:
+    """The number that a link's ``value`` says, as ``repr`` writes it; None if it says none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _parts(points: Mapping[str, Columns]) -> list[dict[str, Columns]]:

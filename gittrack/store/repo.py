@@ -368,9 +368,13 @@ class Repo:
 
     def artifacts(self, run_id: str, folder: str = "") -> dict[str, Artifact]:
         """The artifacts of a run by path, sorted: all, or those below a folder.  Raises NotFoundError, FormatError."""
-        changes = self.state(run_id).artifacts
+        return self.artifacts_as(self.state(run_id), folder)
+
+    def artifacts_as(self, state: RunState, folder: str = "") -> dict[str, Artifact]:
+        """``artifacts`` of a run whose state is known."""
+        changes = state.artifacts
         # A change of a path outside of the folder can still put a file in the place of the folder.
-        found = self.stored_artifacts(self.revisions(run_id), "" if changes else folder)
+        found = self.stored_artifacts(self.revisions(state.run_id), "" if changes else folder)
         layout.overlay(found, changes)
         return {path: found[path] for path in sorted(found) if not folder or path.startswith(f"{folder}/")}
 
@@ -533,7 +537,7 @@ class Repo:
         if stones:
             changed.update(run_id for run_id in self._listed(now) if layout.tombstone(run_id) in stones)
             index.meta_set("tombstones", sorted(self.tombstones(now)))
-        runs: list[Run] = []
+        found: list[RunState] = []
         gone: list[str] = []
         revisions = self.revisions_of(changed, now)
         for done, run_id in enumerate(sorted(changed), 1):
@@ -545,17 +549,30 @@ class Repo:
             if state is None:
                 gone.append(run_id)
             else:
-                runs.append(state.to_run(self.artifact_uri(run_id)))
-            if len(runs) >= 1000:
-                index.put_runs(runs)
-                runs = []
+                found.append(state)
+            if len(found) >= 1000:
+                self.index_states(found)
+                found = []
             if progress is not None:
                 progress(done, len(changed))
-        index.put_runs(runs)
+        self.index_states(found)
         index.drop_runs(gone)
         index.put_experiments([s.to_experiment() for s in self.experiment_states().values()])
         index.meta_set("ledgers", now)
         return changed
+
+    def index_states(self, states: Iterable[RunState]) -> None:
+        """Put runs into the index as these states tell them, with what they have to do with logged models."""
+        from gittrack.store.index import RunModels
+
+        runs, about = [], {}
+        for state in states:
+            uri = self.artifact_uri(state.run_id)
+            runs.append(state.to_run(uri))
+            models = RunModels(state.logged_models(uri), state.measured(), state.keeper)
+            if any(models):
+                about[state.run_id] = models
+        self.index.put_runs(runs, about)
 
     def _refresh_live(self, run_id: str, *, from_start: bool) -> None:
         """Fold the new frames of a run's journals into what the index has of it."""
@@ -567,7 +584,7 @@ class Repo:
             if stored is None:
                 index.drop_runs([run_id])
             else:  # sealed since the refs were looked at
-                index.put_runs([stored.to_run(self.artifact_uri(run_id))])
+                self.index_states([stored])
             return
         cached = index.meta_get(f"live:{run_id}")
         offsets: dict[str, int] = {} if cached is None else cached["offsets"]
@@ -581,7 +598,7 @@ class Repo:
         state = events.fold(run_id, state)
         if state is not None and state.created:
             state.settle()
-            index.put_runs([state.to_run(self.artifact_uri(run_id))])
+            self.index_states([state])
             try:
                 known = {"offsets": events.ends, "record": state.record(), "base": state.base}
             except InvalidValueError:  # more than a record can hold: all of it is read again the next time

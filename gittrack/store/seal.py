@@ -429,7 +429,7 @@ def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate],
             expected = {**ledgers, **{u.name: u.new for u in updates}}
             if repo.ledgers() != expected:  # a fetch brought others at this moment
                 return
-            index.put_runs([state.to_run(repo.artifact_uri(run_id)) for run_id, state in states.items()])
+            repo.index_states(states.values())
             index.meta_set("ledgers", expected)
             index.meta_set("fingerprint", after)
             live = index.meta_get("live") or {}

@@ -69,6 +69,9 @@ class ActiveRun:
         self._end_time = state.end_time
         self._lifecycle = state.field("lifecycle", LifecycleStage.ACTIVE)
         self._keys: set[str] = set()
+        self._models: dict[int, list[str]] = {}
+        for output in state.outputs:
+            self._models.setdefault(output.get("step", 0), []).append(output["model_id"])
         self._files = {path for path, artifact in state.artifacts.items() if artifact is not None}
         self._folders = _folders_of(self._files)
         self._lock = threading.RLock()
@@ -214,6 +217,8 @@ class ActiveRun:
             self._counter += 1
             for name, value in changes.items():
                 key = record.RUN_NAME_TAG if name == "name" else name.removeprefix("tags.")
+                if name.startswith(record.MODEL_FIELDS):
+                    continue
                 if value is None:
                     self._tags.pop(key, None)
                 elif name == "name" or name.startswith("tags."):
@@ -348,8 +353,46 @@ class ActiveRun:
             path = {} if item.path is None else {"path": limits.check_artifact_path(item.path)}
             model_id, step = limits.check_model_id(item.model_id), limits.check_step(item.step)
             events.append({"model_id": model_id, "step": step, **path})
-        for event in events:
-            self.write_event([record.OUTPUT, event])
+        with self._lock:
+            for event in events:
+                self.write_event([record.OUTPUT, event])
+                known = self._models.setdefault(event["step"], [])
+                if event["model_id"] not in known:
+                    known.append(event["model_id"])
+
+    def models_at(self, step: int) -> list[str]:
+        """The logged models that the run made at a step, as this process knows it."""
+        return self._models.get(step, [])
+
+    @property
+    def has_models(self) -> bool:
+        """True if the run made logged models, as this process knows it."""
+        return bool(self._models)
+
+    # -- logged models -----------------------------------------------------------------------------------------------
+
+    def keep_model(self, facts: Mapping[str, Any], edits: Mapping[str, str | None]) -> None:
+        """Make a logged model that this run keeps.
+
+        Args:
+            facts: What never changes: ``model_id``, and what else ``record.MODEL`` has.
+            edits: What can be edited, as for ``edit_model``.
+
+        Raises:
+            InvalidValueError: It cannot be recorded.
+        """
+        event = record.check_event([record.MODEL, dict(facts)])
+        self.edit_model(facts["model_id"], edits)  # first: a model is never there without its status
+        self.write_event(event)
+
+    def edit_model(self, model_id: str, changes: Mapping[str, str | None]) -> None:
+        """Change what can be edited of a logged model that this run keeps.
+
+        Args:
+            model_id: The model.
+            changes: ``status``, ``status_message``, ``lifecycle``, ``updated``, ``tags.<key>``; None removes.
+        """
+        self._edit({f"{record.MODEL_FIELDS}{model_id}.{name}": value for name, value in changes.items()})
 
     # -- life --------------------------------------------------------------------------------------------------------
 

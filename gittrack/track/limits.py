@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from gittrack.errors import InvalidValueError, shown
+from gittrack.store.record import is_model_id
 from gittrack.types import Dataset, DatasetInput, InputTag, Metric
 
 MAX_KEY: Final = 250
@@ -35,6 +36,9 @@ MAX_DATASET_PROFILE: Final = 16777215
 MAX_INPUT_TAG_KEY: Final = 255
 MAX_INPUT_TAG_VALUE: Final = 500
 MAX_MODEL_ID: Final = 255
+MAX_MODEL_NAME: Final = 500
+MAX_MODEL_TYPE: Final = 500
+MAX_STATUS_MESSAGE: Final = 1000
 MAX_ARTIFACT_PATH_BYTES: Final = 1024
 MAX_ARTIFACT_NAME_BYTES: Final = 255
 INT64_MAX: Final = 2**63 - 1
@@ -44,6 +48,7 @@ _logger = logging.getLogger("gittrack")
 
 _KEY = re.compile(r"[/\w.\- :]*")
 _EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,63}", re.ASCII)
+_NOT_IN_MODEL_NAMES: Final = "/:.%\"'"
 _DRIVE = re.compile(r"[A-Za-z]:")
 #: Windows opens a device for these names, with or without an extension.
 _DEVICES = frozenset(
@@ -266,11 +271,42 @@ def check_model_id(model_id: object) -> str:
     return text
 
 
+def check_new_model_id(model_id: object) -> str:
+    """The id of a logged model that is to be made: a letter or digit, then letters, digits, ``_`` and ``-``."""
+    text = check_model_id(model_id)
+    if not is_model_id(text):
+        raise InvalidValueError(f"invalid model id `{shown(text)}`", hint="letters, digits, `_` and `-`")
+    return text
+
+
+def check_logged_model_name(name: object) -> str:
+    """The name of a logged model: 1 to 500 characters, none of them ``/ : . %`` or a quote."""
+    title = _check_title("logged model name", name, MAX_MODEL_NAME)
+    bad = next((c for c in _NOT_IN_MODEL_NAMES if c in title), None)
+    if not title or bad is not None:
+        raise InvalidValueError(
+            f"logged model name `{shown(title)}` " + ("is empty" if bad is None else f"has the character `{bad}`"),
+            hint="not allowed are / : . % and quotes",
+        )
+    return title
+
+
+def check_model_type(model_type: object) -> str:
+    """What kind of model a logged model is: text of at most 500 characters."""
+    return _check_text("model type", model_type, MAX_MODEL_TYPE)
+
+
+def check_status_message(message: object) -> str:
+    """Why a logged model is in its status: text of at most 1000 characters."""
+    return _check_text("status message", message, MAX_STATUS_MESSAGE)
+
+
 def check_metric_link(metric: Metric) -> dict[str, str]:
     """What a point of a metric is linked to: a logged model, the name and the digest of a dataset."""
     link = {}
     if metric.model_id is not None:
         link["model_id"] = check_model_id(metric.model_id)
+        link["value"] = repr(check_metric_value(metric.key, metric.value) + 0.0)
     if metric.dataset_name is not None:
         link["dataset_name"] = _check_dataset_text("name", metric.dataset_name)
     if metric.dataset_digest is not None:

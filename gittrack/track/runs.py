@@ -115,6 +115,7 @@ class Tracker:
         capture: bool = True,
         environment: Mapping[str, Any] | None = None,
         run_id: str | None = None,
+        keeper: bool = False,
     ) -> ActiveRun:
         """Start a run.
 
@@ -128,6 +129,7 @@ class Tracker:
             capture: Record code and environment, in the background.
             environment: What differs from this process's environment, if another program makes the run.
             run_id: The id that it has elsewhere already; made up if not given.
+            keeper: The run is there only to keep a logged model; no search finds it.
 
         Raises:
             NotFoundError: No such experiment.
@@ -138,7 +140,7 @@ class Tracker:
         self.repo.require_writable()
         experiment_id = limits.check_experiment_id(experiment_id)
         if experiment_id != layout.DEFAULT_EXPERIMENT_ID:
-            self._active_experiment(experiment_id)
+            self.active_experiment(experiment_id)
         run = self.begin_run(
             secrets.token_hex(16) if run_id is None else self._free_id(run_id),
             experiment_id,
@@ -147,6 +149,7 @@ class Tracker:
             tags=tags,
             user_id=user_id,
             parent_run_id=parent_run_id,
+            keeper=keeper,
         )
         if capture and self._capture is not None:
             # What HEAD is right now costs one file; the working tree is captured in the background.
@@ -166,6 +169,7 @@ class Tracker:
         tags: Mapping[str, Any] | None = None,
         user_id: str = "",
         parent_run_id: str | None = None,
+        keeper: bool = False,
     ) -> ActiveRun:
         """``create_run`` for who begins many, and knows already that the experiment is active and the id is free.
 
@@ -182,6 +186,7 @@ class Tracker:
             "start_time": int(time.time() * 1000) if start_time is None else limits.check_timestamp(start_time),
             "parent_run_id": None if parent_run_id is None else check_run_id(parent_run_id),
             "tags": checked,
+            **({"keeper": True} if keeper else {}),
         }
         state = RunState(run_id)
         state.apply(record.check_event([record.CREATE, facts]))
@@ -247,7 +252,7 @@ class Tracker:
         if run.lifecycle_stage == LifecycleStage.DELETED:
             raise self._deleted(run_id)
         run.set_lifecycle(LifecycleStage.DELETED)
-        self._settle(run)
+        self.settle(run)
 
     def restore_run(self, run_id: str) -> None:
         """Undo ``delete_run``.  Raises NotFoundError, StateError if the run is not deleted."""
@@ -255,9 +260,9 @@ class Tracker:
         if run.lifecycle_stage == LifecycleStage.ACTIVE:
             raise StateError(f"run `{run_id[:8]}` is not deleted", hint="`gittrack log --all` lists deleted runs too")
         run.set_lifecycle(LifecycleStage.ACTIVE)
-        self._settle(run)
+        self.settle(run)
 
-    def _settle(self, run: ActiveRun) -> None:
+    def settle(self, run: ActiveRun) -> None:
         """Put an edit of a finished run on disk; the keeper commits it together with others."""
         run.sync()
         self._keeper.watch()
@@ -299,14 +304,14 @@ class Tracker:
         from gittrack.track import query
 
         offset = query.page_offset(page_token)
-        _check_page(max_results)
+        check_page(max_results)
         self.repo.refresh()
         index = self.repo.index
         compiled = query.compile_search(filter_string, order_by, query.RUNS, index.has_metric)
         if experiment_ids is not None and not experiment_ids:
             return PagedList()
         found = index.search_runs(compiled, experiment_ids, view=view, limit=max_results + 1, offset=offset)
-        return _page(found, offset, max_results)
+        return page(found, offset, max_results)
 
     def resolve(self, text: str) -> RunId:
         """The run that a person means: an id or a name or its beginning, ``latest``, ``@{-N}`` (the N-th newest).
@@ -544,16 +549,16 @@ class Tracker:
         from gittrack.track import query
 
         offset = query.page_offset(page_token)
-        _check_page(max_results)
+        check_page(max_results)
         compiled = query.compile_search(filter_string, order_by, query.EXPERIMENTS)
         self.repo.refresh()
         found = self.repo.index.search_experiments(compiled, view=view, limit=max_results + 1, offset=offset)
-        return _page(found, offset, max_results)
+        return page(found, offset, max_results)
 
     def rename_experiment(self, experiment_id: str, name: str) -> None:
         """Give an active experiment another name.  Raises NotFoundError, StateError, AlreadyExistsError."""
         name = limits.check_experiment_name(name)
-        if self._active_experiment(experiment_id).name == name:
+        if self.active_experiment(experiment_id).name == name:
             return
         if self.get_experiment_by_name(name) is not None:
             raise AlreadyExistsError(f"experiment `{name}` exists", hint="choose another name")
@@ -566,7 +571,7 @@ class Tracker:
                 "the Default experiment cannot be deleted",
                 hint="`gittrack rm` deletes runs, `gittrack experiments rm` others",
             )
-        self._active_experiment(experiment_id)
+        self.active_experiment(experiment_id)
         self._edit_experiment(experiment_id, {"lifecycle": LifecycleStage.DELETED})
         self._all_runs(experiment_id, ViewType.ACTIVE_ONLY, self.delete_run)
 
@@ -582,27 +587,28 @@ class Tracker:
         self._all_runs(experiment_id, ViewType.DELETED_ONLY, self.restore_run)
 
     def _all_runs(self, experiment_id: str, view: int, change: Callable[[str], None]) -> None:
-        while page := self.search_runs([experiment_id], view=view, max_results=MAX_RESULTS):
-            for run in page:
+        while some := self.search_runs([experiment_id], view=view, max_results=MAX_RESULTS):
+            for run in some:
                 change(run.info.run_id)
-            if page.token is None:
+            if some.token is None:
                 return
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, Any]) -> None:
         """Set tags of an active experiment.  Raises NotFoundError, StateError, InvalidValueError."""
         checked = dict(limits.check_experiment_tag(key, value) for key, value in tags.items())
-        self._active_experiment(experiment_id)
+        self.active_experiment(experiment_id)
         self._edit_experiment(experiment_id, {f"tags.{key}": value for key, value in checked.items()})
 
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         """Remove a tag of an active experiment.  Raises NotFoundError, StateError."""
-        if limits.check_key("experiment tag", key) not in self._active_experiment(experiment_id).tags:
+        if limits.check_key("experiment tag", key) not in self.active_experiment(experiment_id).tags:
             raise NotFoundError(
                 f"experiment `{experiment_id}` has no tag `{key}`", hint="`gittrack experiments --json` lists its tags"
             )
         self._edit_experiment(experiment_id, {f"tags.{key}": None})
 
-    def _active_experiment(self, experiment_id: str) -> Experiment:
+    def active_experiment(self, experiment_id: str) -> Experiment:
+        """The experiment with this id.  Raises NotFoundError, StateError if it is deleted."""
         experiment = self.get_experiment(experiment_id)
         if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
             raise StateError(
@@ -741,16 +747,20 @@ def _artifact_place(path: str | None) -> str:
     return limits.check_artifact_path(path.removesuffix("/") if isinstance(path, str) else path) if path else ""
 
 
-def _check_page(max_results: int) -> None:
+def check_page(max_results: int) -> None:
+    """Raise InvalidValueError unless a page may have so many."""
     if not isinstance(max_results, int) or isinstance(max_results, bool) or not 1 <= max_results <= MAX_RESULTS:
         raise InvalidValueError(f"max_results is `{shown(max_results)}`, it must be a number from 1 to {MAX_RESULTS}")
 
 
-def _page(found: list[T], offset: int, size: int) -> PagedList[T]:
-    """The page of ``found``, which has one more than a page holds if there is another page."""
+def page(found: list[T], offset: int, size: int, token: Callable[[int], str] | None = None) -> PagedList[T]:
+    """The page of ``found``, which has one more than a page holds if there is another page.
+
+    ``token`` makes the token of the page that starts somewhere; the plain one if not given.
+    """
     from gittrack.track import query
 
-    return PagedList(found[:size], query.page_token(offset + size) if len(found) > size else None)
+    return PagedList(found[:size], (token or query.page_token)(offset + size) if len(found) > size else None)
 
 
 _ADJECTIVES: Final = (

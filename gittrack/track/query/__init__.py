@@ -14,12 +14,15 @@ false to true: ``NOT metrics.acc > 0.9`` also matches a run without ``acc``.
 ``metrics.loss.min``: if any run has a metric of that whole name, it is meant, as in MLflow; otherwise the least value
 of ``loss``.  ``metrics."loss.min"`` is always the first, ``metrics."loss".min`` always the second.
 
+Of a logged model a metric may have many values, from several runs and on several datasets: it matches if one of them
+does.  Its order is written as dicts, and goes by the newest value.
+
 The modules, as a text goes through them: ``entities`` what can be asked of what; ``reader`` text to words;
 ``grammar`` words to a ``tree``; ``sql`` a tree to what the index runs; ``pages`` the tokens between its answers.
 ``python`` gives the same answers without SQL: the tests' oracle, and for a record that is at hand.
 """
 
-from gittrack.track.query.entities import EXPERIMENTS, MODEL_VERSIONS, MODELS, RUNS, Entity
+from gittrack.track.query.entities import EXPERIMENTS, LOGGED_MODELS, MODEL_VERSIONS, MODELS, RUNS, Entity
 from gittrack.track.query.grammar import (
     MAX_COMPARISONS,
     MAX_DEPTH,
@@ -28,15 +31,17 @@ from gittrack.track.query.grammar import (
     MAX_VALUES,
     HasMetric,
     parse_filter,
+    parse_model_order,
     parse_order,
 )
-from gittrack.track.query.pages import page_offset, page_token
-from gittrack.track.query.sql import compile_query, compile_search
-from gittrack.track.query.tree import Comparison, Field, Junction, Negation
+from gittrack.track.query.pages import bound_offset, bound_token, page_offset, page_token
+from gittrack.track.query.sql import compile_query, compile_search, measured_on
+from gittrack.track.query.tree import Comparison, Field, Junction, Measured, Negation
 
 __all__ = [
     # what is searched
     "EXPERIMENTS",
+    "LOGGED_MODELS",
     "MODELS",
     "MODEL_VERSIONS",
     "RUNS",
@@ -44,10 +49,12 @@ __all__ = [
     # text to tree
     "HasMetric",
     "parse_filter",
+    "parse_model_order",
     "parse_order",
     "Comparison",
     "Field",
     "Junction",
+    "Measured",
     "Negation",
     # its limits
     "MAX_COMPARISONS",
@@ -58,7 +65,10 @@ __all__ = [
     # tree to SQL
     "compile_query",
     "compile_search",
+    "measured_on",
     # pages
+    "bound_offset",
+    "bound_token",
     "page_offset",
     "page_token",
 ]

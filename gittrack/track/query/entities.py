@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from gittrack.types import Experiment, MetricSummary, Run
 
 if TYPE_CHECKING:
-    from gittrack.types import ModelVersion, RegisteredModel
+    from gittrack.types import LoggedModel, ModelVersion, RegisteredModel
 
 # Kinds of keys.
 METRIC: Final = "metric"
@@ -68,6 +68,8 @@ class Entity(NamedTuple):
         default_order: Used if no order is given.
         last_order: Appended to any order that does not have these keys already; the last one is unique.
         lookup: Of a record, kind and key: the value (of a metric its summary), or None.
+        several: Kinds of keys of which a record can have several values: it matches if one of them does.
+        summaries: What can be asked of a metric beside its value: the word after the dot, and the column.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Entity(NamedTuple):
     default_order: tuple[str, ...]
     last_order: tuple[str, ...]
     lookup: Callable[[Any, str, str], Any]
+    several: tuple[str, ...] = (DATASET,)
+    summaries: Mapping[str, str] = SUMMARIES
 
 
 def _commit(run: Run) -> str | None:
@@ -226,4 +230,40 @@ MODEL_VERSIONS: Final = Entity(
     default_order=("last_updated_timestamp DESC",),
     last_order=("name ASC", "version_number DESC", "key ASC"),
     lookup=_of_tags,
+)
+
+
+def _of_logged_model(model: "LoggedModel", kind: str, key: str) -> str | None:
+    return (model.params if kind == PARAM else model.tags).get(key)
+
+
+def _status(model: "LoggedModel") -> str:
+    return str(model.status)
+
+
+LOGGED_MODELS: Final = Entity(
+    name="logged model",
+    table="logged_models",
+    tables={METRIC: "logged_model_metrics", PARAM: "logged_model_params", TAG: "logged_model_tags"},
+    prefixes={"attributes": ATTRIBUTE, "metrics": METRIC, "params": PARAM, "tags": TAG},
+    attributes={
+        "name": Attribute("name", attrgetter("name"), indexed=True),
+        "model_id": Attribute("model_id", attrgetter("model_id"), indexed=True),
+        "model_type": Attribute("model_type", attrgetter("model_type"), nullable=True),
+        "source_run_id": Attribute("source_run_id", attrgetter("source_run_id"), nullable=True),
+        "status": Attribute("status", _status),
+        "status_message": Attribute("status_message", attrgetter("status_message"), nullable=True),
+        "experiment_id": Attribute("experiment_id", attrgetter("experiment_id")),
+        "artifact_location": Attribute("artifact_location", attrgetter("artifact_location")),
+        **_TIMES,
+    },
+    aliases={
+        **dict.fromkeys(("creation_time", "creation_timestamp_ms"), "creation_timestamp"),
+        **dict.fromkeys(("last_updated_time", "last_updated_timestamp_ms"), "last_updated_timestamp"),
+    },
+    default_order=(),
+    last_order=("creation_timestamp DESC", "model_id ASC"),
+    lookup=_of_logged_model,
+    several=(METRIC,),
+    summaries={},
 )

@@ -7,27 +7,27 @@ nothing of a text; a tree that it returns keeps what ``tree`` promises.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
-from gittrack.errors import InvalidValueError, QuerySyntaxError
+from gittrack.errors import InvalidValueError, QuerySyntaxError, shown
 from gittrack.store.index import number_of
 from gittrack.track.query.entities import (
     ATTRIBUTE,
     DATASET,
     DATASET_KEYS,
+    LOGGED_MODELS,
     METRIC,
     NULLNESS,
     ORDERED,
     PARAM,
     RUNS,
-    SUMMARIES,
     TAG,
     TEXTUAL,
     Entity,
 )
 from gittrack.track.query.reader import BARE_KEY, SIGNS, WORD, Reader
-from gittrack.track.query.tree import Comparison, Field, Junction, Negation, Node, OrderKey
+from gittrack.track.query.tree import Comparison, Field, Junction, Measured, Negation, Node, OrderKey
 
 MAX_DEPTH: Final = 50  #: parentheses and NOTs inside each other
 MAX_LEVELS: Final = 24  #: ANDs, ORs and NOTs inside each other, where parentheses make a difference
@@ -120,6 +120,55 @@ def parse_order(
         key = _order_key(text, entity, has_metric)
         keys.setdefault(key.field, key)
     return tuple(keys.values())
+
+
+def parse_model_order(order_by: Sequence[Mapping[str, Any]] | None) -> tuple[OrderKey, ...]:
+    """The keys of an order of logged models, which MLflow writes as dicts, made total.
+
+    Args:
+        order_by: Dicts of ``field_name`` (an attribute, or ``metrics.<name>``), ``ascending`` (True if not given) and,
+            for a metric, ``dataset_name`` and ``dataset_digest``; None or empty for the newest first.
+
+    Raises:
+        InvalidValueError: Something else, or too much of it.
+    """
+    if isinstance(order_by, (str, bytes)) or not isinstance(order_by, (Sequence, type(None))):
+        raise InvalidValueError(f"the order is a list of dicts, got {type(order_by).__name__}")
+    if order_by and len(order_by) > MAX_ORDER:
+        raise InvalidValueError(f"{len(order_by)} keys in an order, at most {MAX_ORDER}")
+    keys: dict[tuple[Field, Measured | None], OrderKey] = {}
+    for told in order_by or ():
+        key = _model_order_key(told)
+        keys.setdefault((key.field, key.dataset), key)  # the same again decides nothing
+    for text in LOGGED_MODELS.last_order:
+        key = _order_key(text, LOGGED_MODELS, no_metric)
+        keys.setdefault((key.field, None), key)
+    return tuple(keys.values())
+
+
+def _model_order_key(told: Mapping[str, Any]) -> OrderKey:
+    name = told.get("field_name") if isinstance(told, Mapping) else None
+    if not isinstance(name, str):
+        raise InvalidValueError("a key of an order of logged models is a dict with `field_name`")
+    ascending = told.get("ascending", True)
+    dataset = Measured(told.get("dataset_name") or None, told.get("dataset_digest") or None)
+    if not isinstance(ascending, (bool, type(None))) or not all(isinstance(one, (str, type(None))) for one in dataset):
+        raise InvalidValueError(
+            f"order by `{shown(name)}`: `ascending` is true or false, `dataset_name` and `dataset_digest` are text"
+        )
+    kind, dot, key = name.partition(".")
+    if dot and kind != "metrics":
+        raise InvalidValueError(
+            f"logged models cannot be ordered by `{shown(name)}`", hint="metrics.<name>, or an attribute without prefix"
+        )
+    if dot:
+        return OrderKey(Field(METRIC, key), ascending is not False, dataset)
+    canonical = LOGGED_MODELS.aliases.get(name, name)
+    if canonical not in LOGGED_MODELS.attributes:
+        raise InvalidValueError(
+            f"logged models cannot be ordered by `{shown(name)}`", hint=_one_of(LOGGED_MODELS.attributes)
+        )
+    return OrderKey(Field(ATTRIBUTE, canonical), ascending is not False)
 
 
 def _order_key(text: str, entity: Entity, has_metric: HasMetric) -> OrderKey:
@@ -283,12 +332,14 @@ class _Parser(Reader):
                 return Field(METRIC, key)
             self.at += 1
             start, suffix = self.at, self.match(WORD)
-            if suffix not in SUMMARIES:
-                raise self.error(f"a metric has no `{suffix:.40}`", hint=_one_of(SUMMARIES), at=start)
-            return Field(METRIC, key, SUMMARIES[suffix])
+            known = self.entity.summaries
+            if suffix not in known:
+                hint = _one_of(known) if known else "quote all of its name"
+                raise self.error(f"a metric has no `{suffix:.40}`", hint=hint, at=start)
+            return Field(METRIC, key, known[suffix])
         base, _, suffix = key.rpartition(".")
-        if base and suffix in SUMMARIES and not self.has_metric(key):
-            return Field(METRIC, base, SUMMARIES[suffix])
+        if base and suffix in self.entity.summaries and not self.has_metric(key):
+            return Field(METRIC, base, self.entity.summaries[suffix])
         return Field(METRIC, key)
 
     def attribute(self, name: str, start: int) -> Field:

@@ -15,23 +15,28 @@ from typing import Any, Final
 
 from gittrack.store.index import CONTEXT_TAG, number_of
 from gittrack.track.query.entities import ATTRIBUTE, DATASET, NULLNESS, PARAM, RUNS, TAG, Entity
-from gittrack.track.query.tree import Comparison, Field, Junction, Negation, Node, OrderKey
-from gittrack.types import MetricSummary, Run
+from gittrack.track.query.tree import Comparison, Field, Junction, Measured, Negation, Node, OrderKey
+from gittrack.types import Metric, MetricSummary, Run
 
 
-def predicate(where: Node | None, entity: Entity = RUNS) -> Callable[[Any], bool]:
-    """A function that says whether a record matches."""
-    return lambda record: where is None or _matches(where, record, entity)
+def predicate(where: Node | None, entity: Entity = RUNS, datasets: Sequence[Measured] = ()) -> Callable[[Any], bool]:
+    """A function that says whether a record matches; ``datasets`` as for ``sql.compile_query``."""
+    return lambda record: where is None or _matches(where, record, entity, datasets)
 
 
-def _matches(node: Node, record: Any, entity: Entity) -> bool:
+def _matches(node: Node, record: Any, entity: Entity, datasets: Sequence[Measured] = ()) -> bool:
     if isinstance(node, Negation):
-        return not _matches(node.part, record, entity)
+        return not _matches(node.part, record, entity, datasets)
     if isinstance(node, Junction):
-        answers = (_matches(part, record, entity) for part in node.parts)
+        answers = (_matches(part, record, entity, datasets) for part in node.parts)
         return all(answers) if node.operator == "AND" else any(answers)
-    if node.field.kind == DATASET:
-        return any(_compare(value, node) for value in _dataset_values(record, node.field.key))
+    if node.field.kind in entity.several:
+        if node.field.kind == DATASET:
+            values: list[Any] = list(_dataset_values(record, node.field.key))
+        else:
+            points = (point for point in record.metrics if point.key == node.field.key)
+            values = [point.value for point in points if not datasets or any(_is_on(point, one) for one in datasets)]
+        return any(_compare(value, node) for value in values) if values else node.operator == "IS NULL"
     value = filter_value(record, node.field, entity)
     if value is not None and node.field.kind == PARAM and isinstance(node.value, (int, float)):
         value = number_of(value)
@@ -48,7 +53,31 @@ def filter_value(record: Any, field: Field, entity: Entity = RUNS) -> Any:
     return entity.lookup(record, TAG, attribute.tag) if attribute.tag else attribute.read(record)
 
 
-def _order_value(record: Any, field: Field, entity: Entity) -> Any:
+def _is_on(point: Metric, dataset: Measured) -> bool:
+    """Whether a point was measured on a dataset; what is not said of the dataset does not matter."""
+    return all(
+        wanted in (None, has) for wanted, has in zip(dataset, (point.dataset_name, point.dataset_digest), strict=True)
+    )
+
+
+def _newest(record: Any, key: OrderKey) -> float | None:
+    """Of the points of a metric the value of the last in time, then by step; of several runs, of the first by id."""
+    found = [
+        point
+        for point in record.metrics
+        if point.key == key.field.key and (key.dataset is None or _is_on(point, key.dataset))
+    ]
+    if not found:
+        return None
+    last = max((point.timestamp, point.step) for point in found)
+    value: float = min((p for p in found if (p.timestamp, p.step) == last), key=lambda point: point.run_id or "").value
+    return value
+
+
+def _order_value(record: Any, key: OrderKey, entity: Entity) -> Any:
+    field = key.field
+    if field.kind in entity.several:
+        return _newest(record, key)
     if field.kind != ATTRIBUTE:
         return _keyed_value(record, field, entity)
     attribute = entity.attributes[field.key]
@@ -119,4 +148,4 @@ def sort_key(order: Sequence[OrderKey], entity: Entity = RUNS) -> Callable[[Any]
             return 1, 0
         return 0, value if ascending else _descending(value)
 
-    return lambda record: [rank(_order_value(record, part.field, entity), part.ascending) for part in order]
+    return lambda record: [rank(_order_value(record, part, entity), part.ascending) for part in order]

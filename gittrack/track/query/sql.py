@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gittrack.store.index import CompiledQuery, Condition, Order, exists, key_is
-from gittrack.track.query.entities import ATTRIBUTE, DATASET, NULLNESS, PARAM, RUNS, TAG, Entity
+from gittrack.track.query.entities import ATTRIBUTE, DATASET, METRIC, NULLNESS, PARAM, RUNS, TAG, Entity
 from gittrack.track.query.grammar import HasMetric, no_metric, parse_filter, parse_order
-from gittrack.track.query.tree import Comparison, Field, Junction, Negation, Node, OrderKey
+from gittrack.track.query.tree import Comparison, Field, Junction, Measured, Negation, Node, OrderKey
 
 
 def compile_search(
@@ -27,8 +27,17 @@ def compile_search(
     return compile_query(where, parse_order(order_by, entity, has_metric), entity)
 
 
-def compile_query(where: Node | None, order: Iterable[OrderKey], entity: Entity = RUNS) -> CompiledQuery:
-    """A tree and an order as SQL for the index."""
+def compile_query(
+    where: Node | None, order: Iterable[OrderKey], entity: Entity = RUNS, datasets: Sequence[Measured] = ()
+) -> CompiledQuery:
+    """A tree and an order as SQL for the index.
+
+    Args:
+        where: The tree.
+        order: The order.
+        entity: What is searched.
+        datasets: If there are any, comparisons of metrics look at what was measured on one of these only.
+    """
     parts: tuple[Node, ...]
     if where is None:
         parts = ()
@@ -37,13 +46,19 @@ def compile_query(where: Node | None, order: Iterable[OrderKey], entity: Entity 
     else:
         parts = (where,)
     return CompiledQuery(
-        tuple(_condition(part, entity, f"c{number}p") for number, part in enumerate(parts)),
+        tuple(_condition(part, entity, f"c{number}p", datasets) for number, part in enumerate(parts)),
         tuple(sql for key in order for sql in _orders(key, entity)),
     )
 
 
-def _condition(node: Node, entity: Entity, prefix: str) -> Condition:
-    writer = _Writer(entity, prefix)
+def measured_on(datasets: Sequence[Measured], entity: Entity) -> Condition:
+    """The condition that something was measured on one of these datasets."""
+    writer = _Writer(entity, "m", datasets)
+    return Condition(exists(entity.tables[METRIC], writer.of_datasets("x")), writer.params)
+
+
+def _condition(node: Node, entity: Entity, prefix: str, datasets: Sequence[Measured]) -> Condition:
+    writer = _Writer(entity, prefix, datasets)
     parts = node.parts if isinstance(node, Junction) and node.operator == "OR" else (node,)
     comparisons = [part for part in parts if isinstance(part, Comparison) and part.operator != "IS NULL"]
     places = {_place(part, entity) for part in comparisons}
@@ -63,7 +78,11 @@ def _condition(node: Node, entity: Entity, prefix: str) -> Condition:
 def _orders(key: OrderKey, entity: Entity) -> Iterable[Order]:
     kind, name = key.field.kind, key.field.key
     if kind != ATTRIBUTE:
-        return [Order(key.field.summary, key.ascending, entity.tables[kind], name, indexed=True)]
+        among: dict[str, str] | None = None
+        if kind in entity.several:
+            said = zip(("dataset_name", "dataset_digest"), key.dataset or (), strict=False)
+            among = {column: value for column, value in said if value is not None}
+        return [Order(key.field.summary, key.ascending, entity.tables[kind], name, indexed=True, among=among)]
     attribute = entity.attributes[name]
     columns = attribute.order or (f"r.{attribute.column}",)
     return [Order(column, key.ascending, nullable=attribute.nullable, indexed=attribute.indexed) for column in columns]
@@ -86,9 +105,10 @@ def _place(node: Comparison, entity: Entity) -> tuple[str, str, str]:
 class _Writer:
     """Writes SQL for a tree, with every value in ``params``, whose names start with ``prefix``."""
 
-    def __init__(self, entity: Entity, prefix: str) -> None:
+    def __init__(self, entity: Entity, prefix: str, datasets: Sequence[Measured] = ()) -> None:
         self.entity = entity
         self.prefix = prefix
+        self.datasets = datasets
         self.params: dict[str, Any] = {}
 
     def bind(self, value: Any) -> str:
@@ -122,12 +142,24 @@ class _Writer:
         if not key:
             return self.compare(column, node)
         condition = key_is(self.bind(key))
+        if self.datasets and node.field.kind == METRIC:
+            condition += f" AND {self.of_datasets(alias)}"
         if node.operator in NULLNESS:
             return condition
         test = self.compare(column, node)
         if node.operator == "!=" and isinstance(node.value, (int, float)):
             test = f"({test} OR {column} IS NULL)"  # NULL is no number, and so different from every number
         return f"{condition} AND {test}"
+
+    def of_datasets(self, alias: str) -> str:
+        """A condition that a point was measured on one of the datasets."""
+        parts = []
+        for dataset in self.datasets:
+            part = f"{alias}.dataset_name = :{self.bind(dataset.name)}"
+            if dataset.digest is not None:
+                part += f" AND {alias}.dataset_digest = :{self.bind(dataset.digest)}"
+            parts.append(f"({part})")
+        return f"({' OR '.join(parts)})"
 
     def compare(self, column: str, node: Comparison) -> str:
         if isinstance(node.value, tuple):

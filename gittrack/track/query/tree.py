@@ -23,6 +23,13 @@ class Field(NamedTuple):
     summary: str = "value"
 
 
+class Measured(NamedTuple):
+    """Which points of logged models count: those of a dataset of this name, and of this digest if there is one."""
+
+    name: str | None = None
+    digest: str | None = None
+
+
 class Comparison(NamedTuple):
     """``field operator value``; ``value`` is text, a number, a tuple of texts, or None for IS [NOT] NULL."""
 
@@ -48,7 +55,12 @@ Node = Union[Comparison, Junction, Negation]  # noqa: UP007 — `|` of a recursi
 
 
 class OrderKey(NamedTuple):
-    """One key of an order."""
+    """One key of an order.
+
+    Attributes:
+        dataset: Of a metric of which there are several values: only those of this dataset count.
+    """
 
     field: Field
     ascending: bool
+    dataset: "Measured | None" = None
