@@ -296,18 +296,22 @@ class Catalog:
         self, filter_string: str | None, size: int, order_by: Sequence[str] | None, token: str | None
     ) -> PagedList[RegisteredModel]:
         """One page of the models that match.  Raises QuerySyntaxError, InvalidValueError."""
+        from gittrack.registry import prompts
         from gittrack.track import query
 
-        compiled = query.compile_search(filter_string, order_by, query.MODELS)
+        where = prompts.apart(query.parse_filter(filter_string, query.MODELS))
+        compiled = query.compile_query(where, query.parse_order(order_by, query.MODELS), query.MODELS)
         return self._page(MODELS, compiled, to_model, size, MAX_MODELS, token)
 
     def search_versions(
         self, filter_string: str | None, size: int, order_by: Sequence[str] | None, token: str | None
     ) -> PagedList[ModelVersion]:
         """One page of the versions of all models that match.  Raises QuerySyntaxError, InvalidValueError."""
+        from gittrack.registry import prompts
         from gittrack.track import query
 
-        compiled = query.compile_search(filter_string, order_by, query.MODEL_VERSIONS)
+        where = prompts.apart(query.parse_filter(filter_string, query.MODEL_VERSIONS))
+        compiled = query.compile_query(where, query.parse_order(order_by, query.MODEL_VERSIONS), query.MODEL_VERSIONS)
         return self._page(MODEL_VERSIONS, compiled, to_version, size, MAX_VERSIONS, token)
 
     def _page(

@@ -732,3 +732,22 @@ def test_a_version_that_had_a_number_and_a_time_elsewhere_keeps_them(make_repo: 
     registry.promote("iris", 3, "Staging", archive_existing=False)
     assert registry.get_version("iris", 3).last_updated_timestamp == then
     assert not fsck(registry, full=True)
+
+
+def test_prompts_are_found_only_if_they_are_asked_for(desk: Desk) -> None:
+    registry = desk.registry
+    registry.create_model("model", {"mlflow.prompt.is_prompt": "false"})
+    registry.create_model("plain")
+    registry.create_model("prompt", {"mlflow.prompt.is_prompt": "true"})
+    tag = "tags.`mlflow.prompt.is_prompt`"
+    found = {
+        text: [one.name for one in registry.search_models(text)]
+        for text in ("", "name LIKE 'p%'", f"{tag} = 'true'", f"{tag} != 'true'", f"{tag} != 'true' OR name = 'prompt'")
+    }
+    assert found == {
+        "": ["model", "plain"],
+        "name LIKE 'p%'": ["plain"],
+        f"{tag} = 'true'": ["prompt"],
+        f"{tag} != 'true'": ["model", "plain"],
+        f"{tag} != 'true' OR name = 'prompt'": ["model", "plain", "prompt"],
+    }

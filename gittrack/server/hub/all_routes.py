@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from gittrack.server.hub import artifacts, experiments, metrics, pages, registry, runs
+from gittrack.server.hub import artifacts, experiments, logged_models, metrics, pages, registry, runs
 
 ROUTES: Final = (
     *pages.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
     *metrics.ROUTES,
+    *logged_models.ROUTES,
     *registry.ROUTES,
     *artifacts.ROUTES,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,11 +31,12 @@ from gittrack.errors import (
 )
 from gittrack.registry.registry import Registry
 from gittrack.server.hub import messages
-from gittrack.server.hub.roles import Caller
+from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Route, Scope, Table
 from gittrack.track.active import ActiveRun
+from gittrack.track.logged_models import LoggedModels
 from gittrack.track.runs import Tracker
-from gittrack.types import Experiment, LifecycleStage, Run
+from gittrack.types import Experiment, LifecycleStage, LoggedModel, Run
 
 AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -84,7 +85,8 @@ class Hub:
 
     Attributes:
         client: Every operation, under MLflow's names.
-        registry: Its models.
+        registry: Its registered models.
+        logged_models: Its logged models.
     """
 
     def __init__(self, tracker: Tracker, options: Options) -> None:
@@ -92,6 +94,7 @@ class Hub:
         self.options = options
         self.client: Client = _Client(tracker)
         self.registry = Registry(tracker)
+        self.logged_models = LoggedModels(tracker)
 
     # --- experiments
 
@@ -110,6 +113,20 @@ class Hub:
         """Every experiment, deleted ones too."""
         self.tracker.repo.refresh()
         return self.tracker.repo.index.get_experiments(None)
+
+    def readable(self, caller: Caller, experiment_ids: Sequence[str]) -> list[str]:
+        """Those of some experiments that a caller may read."""
+        if caller.may(Role.READER):
+            return list(experiment_ids)
+        names = {one.experiment_id: one.name for one in self.experiments()}
+        return [one for one in experiment_ids if one in names and caller.may(Role.READER, experiment=names[one])]
+
+    def logged_model(self, model_id: str, *, deleted: bool = False) -> LoggedModel:
+        """A logged model; one that is deleted only if ``deleted``.  Raises NotFoundError in MLflow's words."""
+        try:
+            return self.logged_models.get(model_id, deleted=deleted)
+        except NotFoundError:
+            raise NotFoundError(f"Logged model with ID '{model_id}' not found.") from None
 
     # --- runs
 

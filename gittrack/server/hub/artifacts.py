@@ -1,6 +1,7 @@
 """The files of runs and of logged models: listed, sent and received in pieces, never held in memory as a whole.
 
-MLflow's clients see one tree: ``<experiment>/<run>/artifacts/<path>``.  Nothing else is in it.
+MLflow's clients see one tree: ``<experiment>/<run>/artifacts/<path>`` and, for logged models,
+``<experiment>/models/<model>/artifacts/<path>``.  Nothing else is in it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def _place(hub: Hub, path: str) -> _Place:
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         raise InvalidValueError("Invalid path")
+    if parts[1:2] == ["models"] and parts[3:4] == ["artifacts"]:
+        model = hub.logged_model(parts[2])
+        if model.experiment_id != parts[0]:
+            raise NotFoundError("there are no artifacts at this path")
+        return _Place(model.run_id, "/".join((model.path, *parts[4:])))
     if len(parts) < 3 or parts[2] != "artifacts":
         raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts/<path>")
     experiment_id, run_id, rest = parts[0], parts[1], "/".join(parts[3:])

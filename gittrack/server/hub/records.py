@@ -14,6 +14,7 @@ from gittrack.types import (
     DatasetInput,
     Experiment,
     FileInfo,
+    LoggedModel,
     Metric,
     ModelVersion,
     RegisteredModel,
@@ -30,6 +31,11 @@ Json = dict[str, Any]
 def artifact_root(experiment_id: str, run_id: str) -> str:
     """Where a run's files are, as its client sees it."""
     return f"{ARTIFACTS}{experiment_id}/{run_id}/artifacts"
+
+
+def model_root(experiment_id: str, model_id: str) -> str:
+    """Where a logged model's files are, as its client sees it."""
+    return f"{ARTIFACTS}{experiment_id}/models/{model_id}/artifacts"
 
 
 def _pairs(values: Mapping[str, str]) -> list[Json]:
@@ -117,6 +123,28 @@ def metric(found: Metric, run_id: str | None = None) -> Json:
         dataset_digest=found.dataset_digest,
         run_id=run_id,
     )
+
+
+def logged_model(found: LoggedModel, status: str) -> Json:
+    """A logged model, whose status has the name ``status`` on the wire."""
+    info = _present(
+        experiment_id=found.experiment_id,
+        model_id=found.model_id,
+        name=found.name,
+        artifact_uri=model_root(found.experiment_id, found.model_id),
+        creation_timestamp_ms=found.creation_timestamp,
+        last_updated_timestamp_ms=found.last_updated_timestamp,
+        model_type=found.model_type,
+        source_run_id=found.source_run_id,
+        status=status,
+        status_message=found.status_message,
+        tags=_pairs(found.tags) or None,
+    )
+    data = _present(
+        params=_pairs(found.params) or None,
+        metrics=[metric(one, one.run_id) for one in found.metrics] or None,
+    )
+    return {"info": info, "data": data}
 
 
 def file_info(found: FileInfo, path: str | None = None) -> Json:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from gittrack.errors import InvalidValueError, NotFoundError
-from gittrack.server.hub import records
+from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
 from gittrack.server.hub.messages import Message, Values, boolean, integer, messages, text, texts
@@ -145,6 +145,10 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
             "objectstore, or mlflow-artifacts uri, an absolute path must be provided without relative path references "
             "present. Please provide an absolute path."
         )
+    if source.startswith("models:/m-"):
+        model = hub.logged_model(source.removeprefix("models:/"))
+        Permission(Role.READER, logged_models.scope).check(call.caller, hub, {"model_id": model.model_id})
+        return f"runs:/{model.run_id}/{model.path}"
     if source.startswith("models:/"):
         return source
     found = _run_path(source)

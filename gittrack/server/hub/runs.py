@@ -81,13 +81,9 @@ def _restore(call: Call) -> Any:
 
 
 def _search(call: Call) -> Any:
-    values, caller = call.values, call.caller
-    wanted = values.get("experiment_ids", [])
-    if not caller.may(Role.READER):
-        names = {one.experiment_id: one.name for one in call.hub.experiments()}
-        wanted = [one for one in wanted if one in names and caller.may(Role.READER, experiment=names[one])]
+    values = call.values
     page = call.hub.client.search_runs(
-        wanted,
+        call.hub.readable(call.caller, values.get("experiment_ids", [])),
         values.get("filter", ""),
         values.get("run_view_type", ViewType.ACTIVE_ONLY),
         values.get("max_results", 1000),
@@ -227,10 +223,8 @@ def _search_datasets(call: Call) -> Any:
             f"SearchDatasets request cannot specify more than {_MAX_DATASET_EXPERIMENTS} experiment_ids. "
             f"Received {len(wanted)} experiment_ids."
         )
-    names = {one.experiment_id: one.name for one in call.hub.experiments()}
-    wanted = [one for one in wanted if one in names and call.caller.may(Role.READER, experiment=names[one])]
     found: dict[tuple[str, str, str, str | None], None] = {}
-    for experiment_id in wanted:
+    for experiment_id in call.hub.readable(call.caller, wanted):
         for run in call.hub.runs_of(experiment_id):
             for one in run.inputs.dataset_inputs:
                 context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), None)

@@ -1,0 +1,176 @@
+"""Logged models: what clients since MLflow 3 make of every model that they log."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gittrack.errors import InvalidValueError, NotFoundError
+from gittrack.server.hub import records
+from gittrack.server.hub.app import Hub
+from gittrack.server.hub.experiments import TAG, tags_of
+from gittrack.server.hub.messages import Message, Values, boolean, integer, messages, one_of, text, texts
+from gittrack.server.hub.roles import Role
+from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.track import limits
+from gittrack.types import LoggedModelStatus
+
+#: MLflow's names on the wire.
+STATUSES: Final = {
+    LoggedModelStatus.UNSPECIFIED: "LOGGED_MODEL_STATUS_UNSPECIFIED",
+    LoggedModelStatus.PENDING: "LOGGED_MODEL_PENDING",
+    LoggedModelStatus.READY: "LOGGED_MODEL_READY",
+    LoggedModelStatus.FAILED: "LOGGED_MODEL_UPLOAD_FAILED",
+}
+_NUMBERS: Final = {name: status.to_int() for status, name in STATUSES.items()}
+
+
+def scope(hub: Hub, values: Values) -> list[Scope]:
+    """The experiment of the logged model that a message is about."""
+    model_id = values["model_id"]
+    absent = _none(model_id)
+    found = hub.logged_model(model_id, deleted=True)
+    return [Scope("experiment", hub.experiment(found.experiment_id).name, absent)]
+
+
+def _none(model_id: str) -> NotFoundError:
+    return NotFoundError(f"Logged model with ID '{model_id}' not found.")
+
+
+def _new_scope(hub: Hub, values: Values) -> list[Scope]:
+    scopes = [hub.experiment_scope(values["experiment_id"])]
+    if values.get("source_run_id"):
+        scopes.append(hub.run_scope(values["source_run_id"]))
+    return scopes
+
+
+def _params_of(values: Values) -> dict[str, str]:
+    return {one["key"]: one.get("value", "") for one in values.get("params", ())}
+
+
+def _create(call: Call) -> Any:
+    values = call.values
+    made = call.hub.client.create_logged_model(
+        values["experiment_id"],
+        values.get("name") or None,
+        values.get("source_run_id") or None,
+        tags_of(values),
+        _params_of(values),
+        values.get("model_type") or None,
+    )
+    return {"model": records.logged_model(made, STATUSES[made.status])}
+
+
+def _get(call: Call) -> Any:
+    found = call.hub.logged_model(call.values["model_id"], deleted=call.values.get("allow_deleted", False))
+    return {"model": records.logged_model(found, STATUSES[found.status])}
+
+
+def _finalize(call: Call) -> Any:
+    status = call.values.get("status")
+    if status is None:
+        raise InvalidValueError("Missing value for required parameter 'status'.")
+    done = call.hub.client.finalize_logged_model(call.values["model_id"], LoggedModelStatus.from_int(status))
+    return {"model": records.logged_model(done, STATUSES[done.status])}
+
+
+def _delete(call: Call) -> Any:
+    call.hub.client.delete_logged_model(call.values["model_id"])
+    return {}
+
+
+def _set_tags(call: Call) -> Any:
+    model_id = call.values["model_id"]
+    call.hub.client.set_logged_model_tags(model_id, tags_of(call.values))
+    found = call.hub.logged_model(model_id)
+    return {"model": records.logged_model(found, STATUSES[found.status])}
+
+
+def _delete_tag(call: Call) -> Any:
+    call.hub.client.delete_logged_model_tag(call.values["model_id"], call.values["tag_key"])
+    return {}
+
+
+def _log_params(call: Call) -> Any:
+    call.hub.client.log_model_params(call.values["model_id"], _params_of(call.values))
+    return {}
+
+
+def _search(call: Call) -> Any:
+    values = call.values
+    page = call.hub.client.search_logged_models(
+        call.hub.readable(call.caller, values["experiment_ids"]),
+        values.get("filter") or None,
+        values.get("datasets") or None,
+        values.get("max_results") or None,
+        values.get("order_by") or None,
+        values.get("page_token") or None,
+    )
+    answer: records.Json = {}
+    if page:
+        answer["models"] = [records.logged_model(one, STATUSES[one.status]) for one in page]
+    return answer | ({"next_page_token": page.token} if page.token else {})
+
+
+def _list(call: Call) -> Any:
+    given = call.values.get("artifact_directory_path")
+    try:
+        path = limits.check_artifact_path(given) if given else None
+    except InvalidValueError as error:
+        raise InvalidValueError("Invalid path") from error
+    found = call.hub.logged_model(call.values["model_id"])
+    files = [records.file_info(one) for one in call.hub.client.list_logged_model_artifacts(found.model_id, path)]
+    root = records.model_root(found.experiment_id, found.model_id)
+    return {"root_uri": root} | ({"files": files} if files else {})
+
+
+_AT: Final = "{api}/mlflow/logged-models"
+_ONE: Final = f"{_AT}/{{model_id}}"
+_ID: Final = text(required=True)
+_READ: Final = Permission(Role.READER, scope)
+_WRITE: Final = Permission(Role.WRITER, scope)
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        _AT,
+        Permission(Role.WRITER, _new_scope),
+        _create,
+        Message(
+            experiment_id=text(required=True),
+            name=text(),
+            model_type=text(),
+            source_run_id=text(),
+            params=messages(TAG),
+            tags=messages(TAG),
+        ),
+    ),
+    Route(
+        "POST",
+        f"{_AT}/search",
+        Permission(Role.READER),
+        _search,
+        Message(
+            experiment_ids=texts(required=True),
+            filter=text(),
+            datasets=messages(Message(dataset_name=text(required=True), dataset_digest=text())),
+            max_results=integer(),
+            order_by=messages(
+                Message(field_name=text(required=True), ascending=boolean(), dataset_name=text(), dataset_digest=text())
+            ),
+            page_token=text(),
+        ),
+    ),
+    Route("GET", _ONE, _READ, _get, Message(model_id=_ID, allow_deleted=boolean())),
+    Route("PATCH", _ONE, _WRITE, _finalize, Message(model_id=_ID, status=one_of(_NUMBERS))),
+    Route("DELETE", _ONE, Permission(Role.MAINTAINER, scope), _delete, Message(model_id=_ID)),
+    Route("PATCH", f"{_ONE}/tags", _WRITE, _set_tags, Message(model_id=_ID, tags=messages(TAG))),
+    Route("DELETE", f"{_ONE}/tags/{{tag_key:path}}", _WRITE, _delete_tag, Message(model_id=_ID, tag_key=_ID)),
+    Route("POST", f"{_ONE}/params", _WRITE, _log_params, Message(model_id=_ID, params=messages(TAG))),
+    Route(
+        "GET",
+        f"{_ONE}/artifacts/directories",
+        _READ,
+        _list,
+        Message(model_id=_ID, artifact_directory_path=text(), page_token=text()),
+    ),
+)
