@@ -113,18 +113,25 @@ def serve(plan: Plan, said: Callable[[str, ServedModel | None], None], ending: E
         return _serve_many(plan, said, ending)
     first = plan.source.load()
     listening = listen(plan.address)
+    service = Service(plan.source, plan.options, first=first)
+    settings = config(service, plan.limits, patience=plan.options.timeout)
+    run(settings, listening, lambda where: said(where, first), ending)
+    _leave_behind_what_hangs(0)
+    return 0
+
+
+def run(settings: uvicorn.Config, listening: socket.socket, said: Callable[[str], None], ending: Ending) -> None:
+    """Serve in this process until a signal comes; ``said`` is told the address once requests are accepted."""
     import uvicorn
 
-    server = uvicorn.Server(config(Service(plan.source, plan.options, first=first), plan))
+    server = uvicorn.Server(settings)
 
     def stop() -> None:
         server.should_exit = True
 
     with ending.by(stop):  # uvicorn has handlers of its own for a while, and raises what came once more at their end
-        said(url(listening), first)
+        said(url(listening))
         server.run([listening])
-    _leave_behind_what_hangs(0)
-    return 0
 
 
 def _serve_many(plan: Plan, said: Callable[[str, ServedModel | None], None], ending: Ending) -> int:
@@ -147,7 +154,13 @@ def _serve_many(plan: Plan, said: Callable[[str, ServedModel | None], None], end
     listening = listen(plan.address)
     folder = Path(tempfile.mkdtemp(prefix="gittrack-serving-"))
     try:
-        settings = config(Worker(plan.source, plan.options, folder), plan, factory=True)
+        settings = config(
+            Worker(plan.source, plan.options, folder),
+            plan.limits,
+            patience=plan.options.timeout,
+            workers=plan.workers,
+            factory=True,
+        )
         supervisor = Supervisor(settings, sockets=[listening])  # has handlers of its own, and does not take them back
         ending.check()
         said(url(listening), None)
@@ -158,15 +171,23 @@ def _serve_many(plan: Plan, said: Callable[[str, ServedModel | None], None], end
         listening.close()
 
 
-def config(app: Any, plan: Plan, *, factory: bool = False) -> uvicorn.Config:
-    """How uvicorn runs ``app``."""
+def config(app: Any, limits: Limits, *, patience: float, workers: int = 1, factory: bool = False) -> uvicorn.Config:
+    """How uvicorn runs ``app``.
+
+    Args:
+        app: The application, or what makes it if it is a ``factory``.
+        limits: What a client may take.
+        patience: Seconds that requests get to end when the server does.
+        workers: Processes.
+        factory: See ``app``.
+    """
     import uvicorn
 
     return uvicorn.Config(
         app,
         factory=factory,
-        workers=plan.workers,
-        http=partial(GuardedConnection, limits=plan.limits),  # type: ignore[arg-type]  # called as the class is
+        workers=workers,
+        http=partial(GuardedConnection, limits=limits),  # type: ignore[arg-type]  # called as the class is
         ws="none",
         lifespan="on",
         log_config=None,
@@ -175,7 +196,7 @@ def config(app: Any, plan: Plan, *, factory: bool = False) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(plan.options.timeout)),
+        timeout_graceful_shutdown=max(1, round(patience)),
         limit_concurrency=MAX_CONNECTIONS,
         backlog=_BACKLOG,
     )

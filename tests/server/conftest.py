@@ -7,17 +7,17 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
-from gittrack.server.connection import GuardedConnection, Limits
+from gittrack.server.connection import Limits
 from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.roles import LOCAL, Caller
+from gittrack.server.run import Address, config, listen
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
@@ -85,21 +85,15 @@ def running(folder: Path, options: Options | None = None) -> Iterator[Running]:
         scope["gittrack.caller"] = found.caller
         await app(scope, receive, send)
 
-    config = uvicorn.Config(
-        known,
-        port=0,
-        http=partial(GuardedConnection, limits=Limits()),  # type: ignore[arg-type]  # called as the class is
-        ws="none",
-        log_config=None,
-        access_log=False,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    settings = config(known, Limits(), patience=5.0)
+    listening = listen(Address(port=0))
+    found.port = listening.getsockname()[1]
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.005)
-    found.port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield found
     finally:

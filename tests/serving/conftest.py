@@ -122,7 +122,7 @@ def starting() -> Iterator[Start]:
         plan = Plan(source, Address(port=0), Options(**options), limits or Limits())
         metrics = Metrics()
         service = Service(source, plan.options, metrics)
-        server = uvicorn.Server(config(service, plan))
+        server = uvicorn.Server(config(service, plan.limits, patience=plan.options.timeout))
         listening = listen(plan.address)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         one = Running(listening.getsockname()[1], service, metrics, server, thread)
