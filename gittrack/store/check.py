@@ -6,7 +6,7 @@ Deleting goes in the reverse order of writing (design section 5): the reference 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -196,9 +196,15 @@ def _is_readable(repo: Repo, run_id: str) -> bool:
     return True
 
 
-def referenced(repo: Repo) -> set[Digest]:
-    """The digests that some revision of some run, deleted ones included, some tag or some journal refers to."""
-    ledgers = repo.ledgers()
+def referenced(repo: Repo, ledgers: Mapping[str, ObjectId] | None = None) -> set[Digest]:
+    """The digests that some revision of some run, deleted ones included, some tag or some journal refers to.
+
+    Args:
+        repo: The store.
+        ledgers: What the ledgers are, or are about to be, if not what they are.
+    """
+    if ledgers is None:
+        ledgers = repo.ledgers()
     stones = repo.tombstones(ledgers)
     todo = [
         commit

@@ -64,13 +64,18 @@ def purge(repo: Repo, run_id: str) -> int:
                 _rewrite_ledger(repo, ref, ledger, [run_id])
         if not repo.purged(run_id):  # it is another clone's, which drops it when it hears of it
             _add_tombstone(repo, state.experiment_id, run_id)
-        freed = _forget(repo, [run_id], own, began)
+        freed = _forget(repo, [run_id], own, began, repo.ledgers())
     repo.refresh()
     return freed
 
 
-def drop_purged(repo: Repo) -> list[str]:
+def drop_purged(repo: Repo, coming: Mapping[str, ObjectId]) -> list[str]:
     """Take what other clones have purged out of this clone's own ledgers, with its artifacts; the ids of those runs.
+
+    Args:
+        repo: The store.
+        coming: Ledgers of others that are about to be taken over.  What they say is gone goes before they come: a
+            process that dies in between leaves them to be taken over, and the next one goes on.
 
     Raises:
         ReadOnlyError, StorageError, LockedError: Not everything was dropped; the next call goes on.
@@ -78,9 +83,10 @@ def drop_purged(repo: Repo) -> list[str]:
     dropped: set[str] = set()
     began = time.time()
     with repo.seal_lock():
-        stones = repo.tombstones()
+        ledgers = {**repo.ledgers(), **coming}
+        stones = repo.tombstones(ledgers)
         own: set[Digest] = set()
-        for ref, ledger in repo.ledgers().items() if stones else ():
+        for ref, ledger in ledgers.items() if stones else ():
             parsed = layout.parse_ledger_ref(ref)
             if parsed is None or parsed[1] != repo.writer:
                 continue
@@ -92,7 +98,7 @@ def drop_purged(repo: Repo) -> list[str]:
                 _rewrite_ledger(repo, ref, ledger, gone)
                 dropped.update(gone)
         if dropped:
-            _forget(repo, dropped, own, began)
+            _forget(repo, dropped, own, began, {**repo.ledgers(), **coming})
     return sorted(dropped)
 
 
@@ -192,7 +198,7 @@ def _experiment(repo: Repo, experiment_id: str, ledger: ObjectId) -> ExperimentS
     return None if data is None else ExperimentState.decode(experiment_id, data)
 
 
-def _forget(repo: Repo, run_ids: Iterable[str], own: set[Digest], began: float) -> int:
+def _forget(repo: Repo, run_ids: Iterable[str], own: set[Digest], began: float, ledgers: Mapping[str, ObjectId]) -> int:
     """Remove the journals of runs, and of the artifacts that were theirs what nothing else refers to; bytes freed."""
     for path in [path for run_id in run_ids for path in repo.journals(run_id)]:
         files.remove(path)
@@ -200,7 +206,7 @@ def _forget(repo: Repo, run_ids: Iterable[str], own: set[Digest], began: float) 
         repo.git.publish(repo.git.batch(), [RefUpdate(layout.NOTES_REF, notes, None)])
     freed = 0
     # Only its own: other processes may have stored objects that they are about to name, equal ones too.
-    for digest in own - referenced(repo):
+    for digest in own - referenced(repo, ledgers):
         with suppress(FileNotFoundError):
             if repo.objects.path(digest).stat().st_mtime < began:
                 freed += repo.objects.delete(digest)

@@ -85,7 +85,6 @@ def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING) 
     taken = _create_tags(registry, tags, done)
     for key, names_taken in taken.items():
         _give_way(registry, remote, key, names_taken, done)
-    done.dropped = rewrite.drop_purged(repo)
     if stones := repo.tombstones():
         done.runs -= {run for run in done.runs if layout.tombstone(run) in stones}
     return done
@@ -95,6 +94,7 @@ def _retried(repo: Repo, plan: _Plan) -> None:
     """Move what ``plan`` says; look again if somebody else has moved it meanwhile."""
     for _ in range(ATTEMPTS):
         updates = plan.updates()
+        plan.before(updates)
         if not updates:
             return
         try:
@@ -120,6 +120,10 @@ class _Plan(ABC):
     @abstractmethod
     def updates(self) -> list[RefUpdate]:
         """The moves that are due as things are now."""
+
+    def before(self, updates: list[RefUpdate]) -> None:
+        """Do what has to be done before the updates are made; nothing, for most."""
+        del updates
 
     @abstractmethod
     def done(self, updates: list[RefUpdate]) -> None:
@@ -211,6 +215,13 @@ class _Follow(_Plan):
             else:
                 moves[ref] = RefUpdate(ref, known, None)
         return list(moves.values())
+
+    def before(self, updates: list[RefUpdate]) -> None:
+        """Drop the runs that somebody has purged as far as they are this clone's, before it is heard of here."""
+        coming = {update.name: self._seen[update.name] for update in updates if update.new is not None}
+        self._done.dropped += rewrite.drop_purged(
+            self._repo, {ref: oid for ref, oid in coming.items() if layout.parse_ledger_ref(ref)}
+        )
 
     def done(self, updates: list[RefUpdate]) -> None:
         self._done.unfolded += [update.name for update in updates if update.new is None]

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from gittrack.store.check import fsck
+from gittrack.store.git import GitStore
+from gittrack.store.rewrite import purge
 from tests.conftest import Sandbox
 from tests.sync.conftest import Desk, Join, assert_clean, listed, state_of
 
@@ -101,8 +110,6 @@ def test_a_purged_run_goes_everywhere_and_stays_away(ana: Desk, bo: Desk, join: 
     cy.tracker.writer(gone).set_tags({"seen": "by cy"})
     cy.close()
     cy.push()
-    from gittrack.store.rewrite import purge
-
     ana.tracker.delete_run(gone)
     ana.tracker.flush()
     purge(ana.repo, gone)
@@ -119,3 +126,62 @@ def test_a_purged_run_goes_everywhere_and_stays_away(ana: Desk, bo: Desk, join: 
         assert set(desk.names()) == {stays}
         assert desk.push().runs == 0
     assert_clean(hub.path)
+
+
+def test_a_pull_that_dies_over_a_purge_is_finished_by_the_next_one(
+    ana: Desk, bo: Desk, hub: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever write is the last one that is made: the run is gone after the next pull."""
+    gone, stays = bo.run("gone", files={"secret.txt": b"secret"}), bo.run("stays")
+    bo.push()
+    ana.pull()
+    (secret,) = (item.digest for item in bo.tracker.artifacts(gone))
+    assert bo.repo.objects.has(secret, 6)
+    ana.tracker.delete_run(gone)
+    ana.tracker.flush()
+    ana.push(files=False)
+    purge(ana.repo, gone)
+    ana.push(files=False)
+    bo.pull(take_over=False)
+    kept = Path(shutil.copytree(bo.sandbox.path, hub.path.parent / "kept", symlinks=True))
+    deaths = 0
+    for last in range(20):
+        bo.close()
+        shutil.rmtree(bo.sandbox.path)
+        shutil.copytree(kept, bo.sandbox.path, symlinks=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(GitStore, "publish", dying(GitStore.publish, last))
+            try:
+                bo.pull()
+                finished = True
+            except Killed:
+                finished, deaths = False, deaths + 1
+        bo.close()
+        own = f"refs/runs/0/{bo.repo.writer}"
+        bo.pull()
+        assert bo.pull().wanted == []
+        assert set(bo.names()) == {stays}
+        assert {run for run, _ in bo.repo.git.ledger_read(bo.repo.ledgers()[own])} == {stays}, f"write {last}"
+        if finished:
+            assert not bo.repo.objects.has(secret, 6), "its files went along"
+            break
+    assert deaths > 1
+    assert bo.push(files=False).skipped == {}
+    assert_clean(hub.path)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def dying(publish: Callable[..., None], calls: int) -> Callable[..., None]:
+    """``GitStore.publish`` of a process that dies when it calls it once more than so often."""
+    left = [calls]
+
+    def called(*args: Any, **kwargs: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        publish(*args, **kwargs)
+
+    return called
