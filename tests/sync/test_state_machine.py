@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import HealthCheck, seed, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from gittrack.errors import ConflictError
@@ -17,8 +19,11 @@ from gittrack.types import ViewType
 from tests.conftest import Sandbox, run_git
 from tests.sync.conftest import Desk, assert_clean
 
-#: As for the fault tests: hours instead of seconds.
+#: As for the fault tests: minutes instead of seconds, and other examples each time.
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
+#: Seconds after which the full form makes no more examples, and the seed that it begins with.
+SECONDS = float(os.environ.get("GITTRACK_FAULTS_SECONDS", "900"))
+SEED = int(os.environ.get("GITTRACK_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 CLONES = st.integers(0, 3)
 PICK = st.integers(0, 99)
 
@@ -168,19 +173,33 @@ class Sharing(RuleBasedStateMachine):
 
 @pytest.mark.timeout(7200 if FULL else 300)
 def test_all_clones_agree_in_the_end(tmp_path: Path) -> None:
+    """4 examples of 12 steps; the full form has 100 of 30, in rounds, as far as its time goes."""
     run_git(tmp_path, "init", "--quiet", "--bare", "hub.git")
     run_git(tmp_path, "clone", "--quiet", "hub.git", "clone")
     clone = Sandbox(tmp_path / "clone", "ordinary")
     clone.commit("first", train_py="print('train')\n")
     clone.git("push", "--quiet", "origin", "main")
     Sharing.hub = tmp_path / "hub.git"
+    if not FULL:
+        play(4, 12)
+        return
+    end = time.monotonic() + SECONDS
+    for number in range(SEED, SEED + 20):
+        play(5, 30, number)
+        if time.monotonic() > end:
+            break
+
+
+def play(examples: int, steps: int, number: int | None = None) -> None:
+    """Some examples; the same ones each time unless they have a seed."""
     run_state_machine_as_test(
-        Sharing,
+        Sharing if number is None else seed(number)(Sharing),
         settings=settings(
-            max_examples=400 if FULL else 4,
-            stateful_step_count=40 if FULL else 12,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
-            derandomize=not FULL,
+            derandomize=number is None,
+            database=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
