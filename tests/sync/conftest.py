@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from gittrack.registry.registry import Registry
+from gittrack.store.git import GitStore
+from gittrack.store.pack import Batch
+from gittrack.store.refs import RefUpdate
 from gittrack.store.repo import Repo
 from gittrack.sync import pull as pulling, push as pushing, remotes
 from gittrack.sync.pull import PullReport
@@ -178,6 +182,26 @@ def ana(join: Join) -> Desk:
 def bo(join: Join) -> Desk:
     """Bo's clone."""
     return join("bo")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@contextmanager
+def dying(last: int) -> Iterator[None]:
+    """The process dies when it wants to move refs of its clone once more than so often."""
+    publish, left = GitStore.publish, [last]
+
+    def called(self: GitStore, batch: Batch, updates: Iterable[RefUpdate]) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        publish(self, batch, updates)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(GitStore, "publish", called)
+        yield
 
 
 def assert_clean(folder: Path) -> None:

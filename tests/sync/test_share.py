@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from gittrack.store.check import fsck
-from gittrack.store.git import GitStore
 from gittrack.store.rewrite import purge
 from tests.conftest import Sandbox
-from tests.sync.conftest import Desk, Join, assert_clean, listed, state_of
+from tests.sync.conftest import Desk, Join, Killed, assert_clean, dying, listed, state_of
 
 
 def test_runs_of_both_are_in_both_logs(ana: Desk, bo: Desk, hub: Sandbox) -> None:
@@ -128,9 +123,7 @@ def test_a_purged_run_goes_everywhere_and_stays_away(ana: Desk, bo: Desk, join: 
     assert_clean(hub.path)
 
 
-def test_a_pull_that_dies_over_a_purge_is_finished_by_the_next_one(
-    ana: Desk, bo: Desk, hub: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pull_that_dies_over_a_purge_is_finished_by_the_next_one(ana: Desk, bo: Desk, hub: Sandbox) -> None:
     """Whichever write is the last one that is made: the run is gone after the next pull."""
     gone, stays = bo.run("gone", files={"secret.txt": b"secret"}), bo.run("stays")
     bo.push()
@@ -149,11 +142,10 @@ def test_a_pull_that_dies_over_a_purge_is_finished_by_the_next_one(
         bo.close()
         shutil.rmtree(bo.sandbox.path)
         shutil.copytree(kept, bo.sandbox.path, symlinks=True)
-        with monkeypatch.context() as patched:
-            patched.setattr(GitStore, "publish", dying(GitStore.publish, last))
+        finished = True
+        with dying(last):
             try:
                 bo.pull()
-                finished = True
             except Killed:
                 finished, deaths = False, deaths + 1
         bo.close()
@@ -168,20 +160,3 @@ def test_a_pull_that_dies_over_a_purge_is_finished_by_the_next_one(
     assert deaths > 1
     assert bo.push(files=False).skipped == {}
     assert_clean(hub.path)
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-def dying(publish: Callable[..., None], calls: int) -> Callable[..., None]:
-    """``GitStore.publish`` of a process that dies when it calls it once more than so often."""
-    left = [calls]
-
-    def called(*args: Any, **kwargs: Any) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        publish(*args, **kwargs)
-
-    return called

@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from hypothesis import HealthCheck, seed, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from gittrack.errors import ConflictError
-from gittrack.store.rewrite import purge
+from gittrack.store import layout
+from gittrack.store.rewrite import fold, purge
+from gittrack.sync.select import Selection
 from gittrack.types import ViewType
 from tests.conftest import Sandbox, run_git
-from tests.sync.conftest import Desk, assert_clean
+from tests.sync.conftest import Desk, Killed, assert_clean, dying
 
 #: As for the fault tests: minutes instead of seconds, and other examples each time.
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
@@ -119,6 +122,65 @@ class Sharing(RuleBasedStateMachine):
     @rule(at=CLONES)
     def pull(self, at: int) -> None:
         assert self.desk(at).pull().refused == {}
+
+    @rule(at=CLONES)
+    def fetch(self, at: int) -> None:
+        assert self.desk(at).pull(take_over=False).refused == {}
+
+    @rule(at=CLONES, pick=PICK, push=st.booleans())
+    def share_some(self, at: int, pick: int, push: bool) -> None:
+        """Less than everything: a run, an experiment, a model."""
+        desk = self.desk(at)
+        run_id = sorted(self.runs)[pick % len(self.runs)] if self.runs else "none"
+        experiment = layout.experiment_id_of("churn")
+        some = [Selection(runs=frozenset([run_id])), Selection(experiments=frozenset([experiment])),
+                Selection(models=frozenset(["iris"]))][pick % 3]  # fmt: skip
+        if push:
+            desk.push(files=False, select=some)
+        else:
+            desk.pull(select=some)
+
+    @rule(at=CLONES, push=st.booleans(), last=st.integers(0, 5))
+    def die(self, at: int, push: bool, last: int) -> None:
+        """A push or a pull that is killed when it wants to move refs of the clone once more than so often."""
+        desk = self.desk(at)
+        desk.registry  # noqa: B018 - makes the store
+        with dying(last), suppress(Killed):
+            desk.push(files=False) if push else desk.pull()
+        desk.close()
+
+    @rule(at=CLONES, pick=PICK, alias=st.sampled_from(["champion", "challenger"]))
+    def name(self, at: int, pick: int, alias: str) -> None:
+        desk = self.desk(at)
+        numbers = [one.version for model in desk.registry.search_models() for one in desk.registry.versions(model.name)]
+        if numbers:
+            try:
+                desk.registry.set_alias("iris", alias, numbers[pick % len(numbers)])
+            except ConflictError as error:
+                assert "iris" in error.message  # noqa: PT017 - as above
+
+    @rule(at=CLONES, pick=PICK)
+    def settle(self, at: int, pick: int) -> None:
+        """Somebody says what a conflict is to end with."""
+        desk = self.desk(at)
+        for model in desk.registry.search_models():
+            numbers = [one.version for one in desk.registry.versions(model.name)]
+            for about in model.conflicts[:1]:
+                if numbers and not about.startswith("v"):
+                    desk.registry.settle(model.name, about, numbers[pick % len(numbers)])
+
+    @rule(at=CLONES)
+    def fold(self, at: int) -> None:
+        """The ledgers of all others are taken in, though they are not gone."""
+        fold(self.desk(at).repo, older_than_s=-60)
+
+    @rule(at=CLONES, pick=PICK)
+    def bring_back(self, at: int, pick: int) -> None:
+        desk = self.desk(at)
+        deleted = sorted(run.info.run_id for run in desk.tracker.search_runs(view=ViewType.DELETED_ONLY))
+        if deleted:
+            desk.tracker.restore_run(deleted[pick % len(deleted)])
+            desk.tracker.flush()
 
     @precondition(lambda self: self.desks)
     @rule(at=CLONES)
