@@ -45,14 +45,21 @@ class Sharing(RuleBasedStateMachine):
         self.versions: dict[str, int] = {}  #: manifest to how often it was registered
         self.made = 0
 
-    @initialize(count=st.integers(2, 4))
-    def clone(self, count: int) -> None:
+    @initialize(count=st.integers(2, 4), models=st.integers(0, 2), shared=st.booleans())
+    def clone(self, count: int, models: int, shared: bool) -> None:
+        """Everybody has a run to begin with, some the same version of a model, and some have heard of each other."""
         shutil.copytree(self.hub, self.folder / "hub.git")
         for number in range(count):
             folder = self.folder / f"clone{number}"
             shutil.copytree(self.hub.parent / "clone", folder, symlinks=True)
             run_git(folder, "remote", "set-url", "origin", f"file://{self.folder}/hub.git")
             self.desks.append(Desk(Sandbox(folder, "ordinary")))
+            self.log(number, "Default")
+        for number in range(models):
+            self.register(number)
+        for desk in self.desks * 2 if shared else []:
+            desk.push(files=False)
+            desk.pull()
 
     def desk(self, number: int) -> Desk:
         return self.desks[number % len(self.desks)]
@@ -265,4 +272,5 @@ def play(examples: int, steps: int, number: int | None = None) -> None:
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
+        _min_steps=steps,  # else many examples end before they began
     )
