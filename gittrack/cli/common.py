@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -283,6 +286,14 @@ def pages(
         )
     )
     return islice(runs, limit)
+
+
+def program() -> str:
+    """The program that was started, by its full path; `gittrack` where it is not known (`python -m`)."""
+    started = Path(sys.argv[0])
+    if started.name in ("gittrack", "git-track") and started.exists():
+        return str(started.with_name("gittrack").resolve())
+    return shutil.which("gittrack") or "gittrack"
 
 
 def core_pager() -> str | None:

@@ -46,7 +46,7 @@ def install(names: tuple[str, ...], dry_run: bool) -> int:
     """
     from gittrack.hooks import install as hooks
 
-    return _report(hooks.install(_paths(), names, dry_run=dry_run), dry_run)
+    return _report(hooks.install(_paths(), names, program=common.program(), dry_run=dry_run), dry_run)
 
 
 @command.command()
@@ -72,7 +72,7 @@ def status(as_json: bool) -> None:
         if not as_json:
             raise
         where, found, owner = None, [], error.message
-    program = shutil.which("gittrack")
+    program = shutil.which("gittrack") or hooks.remembered(paths)
     if as_json:
         output.document(
             {"folder": where, "owner": owner, "program": program, "hooks": [one._asdict() for one in found]}
@@ -84,7 +84,10 @@ def status(as_json: bool) -> None:
     ]
     output.lines(output.table(["hook", "state", ""], rows, cut=False))
     if program is None:
-        output.warning("`gittrack` is not on the PATH here: without it the hooks do nothing")
+        output.warning(
+            "`gittrack` is not on the PATH here: without it the hooks do nothing;"
+            " `gittrack hooks install` remembers where it is"
+        )
 
 
 def _about(before: bool, name: str, note: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 
 import click
@@ -32,15 +30,7 @@ def command(folder: Path) -> None:
     output.message(f"{'made the store' if new else 'the store is there already'}: {repo.root}")
     if repo.paths.private:
         output.message("there is no git repository here, so runs are kept in a private one; code is not recorded")
-    for line in teach_git(repo, _program()):
+    for line in teach_git(repo, common.program()):
         output.message(f"set {line}")
     if new:
         output.message("next: `gittrack run -- python train.py` records a run; `gittrack help quickstart` says more")
-
-
-def _program() -> str:
-    """The program that was started, by its full path; `gittrack` where it is not known (`python -m`)."""
-    started = Path(sys.argv[0])
-    if started.name in ("gittrack", "git-track") and started.exists():
-        return str(started.with_name("gittrack").resolve())
-    return shutil.which("gittrack") or "gittrack"

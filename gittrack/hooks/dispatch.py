@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gittrack import config
 from gittrack.errors import GittrackError, UsageError
-from gittrack.hooks import NAMES, REFUSED, quick
+from gittrack.hooks import NAMES, REFUSED, framework, quick
 from gittrack.store import gateway
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(name: str, arguments: Sequence[str]) -> Said:
         raise UsageError(f"there is no hook `{name:.80}`", hint=f"the hooks are {', '.join(NAMES)}")
     try:
         paths = _place()
-        return Said() if paths is None else _HOOKS[name](paths, arguments)
+        return Said() if paths is None else _HOOKS[name](paths, framework.arguments(name, arguments))
     except GittrackError as error:
         return Said(notes=[f"the {name} hook did nothing: {error.message}"])
     except Exception as error:  # noqa: BLE001 - a bug of ours must not stop a commit
@@ -117,9 +117,10 @@ def _post_rewrite(paths: RepoPaths, _: Sequence[str]) -> Said:
 
     if not _has_store(paths):
         return Said()
+    told = quick.standard_input().decode("ascii", "replace") or framework.rewritten(paths)
     opened = _tracker(paths)
     try:
-        linked = post_rewrite.follow(opened, quick.standard_input().decode("ascii", "replace"))
+        linked = post_rewrite.follow(opened, told)
     finally:
         opened.close()
     return Said(notes=[f"{_runs(linked)} followed the rewritten commits"] if linked else [])
@@ -130,9 +131,10 @@ def _pre_push(paths: RepoPaths, arguments: Sequence[str]) -> Said:
         return Said()
     from gittrack.hooks import pre_push
 
+    told = quick.standard_input().decode("utf-8", "replace") or framework.pushed(paths)
     opened = _tracker(paths)
     try:
-        report = pre_push.push_runs(opened, arguments[0], quick.standard_input().decode("utf-8", "replace"))
+        report = pre_push.push_runs(opened, arguments[0], told)
     finally:
         opened.close()
     amount = 0 if report is None else report.runs + report.revised

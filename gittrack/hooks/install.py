@@ -23,6 +23,7 @@ from gittrack.store.gateway import RepoPaths
 #: What every script of ours has in its second line.
 MARK: Final = b"# gittrack hook "
 BEFORE: Final = ".before-gittrack"  #: behind the name of the hook that was there before
+PROGRAM: Final = "gittrack.program"  #: git's setting of where the program is, for hooks that do not find it on the PATH
 REMOVED: Final = ".removed-by-gittrack"  #: behind the name of a script of ours that somebody had changed
 #: What a hook says that a manager made, the manager, and what to put where instead.
 _MANAGERS: Final = (
@@ -134,8 +135,23 @@ def _look(where: Path, name: str) -> Hook:
     return Hook(name, OTHER, before, "`gittrack hooks install` keeps it and runs it first")
 
 
-def install(paths: RepoPaths, names: Sequence[str] = (), *, dry_run: bool = False) -> list[Done]:
+def remembered(paths: RepoPaths) -> str | None:
+    """The program that hooks start where `gittrack` is not on the PATH; None if it is not there any more."""
+    found = gateway.Git(paths.git_dir, paths.work_tree).call("config", "--get", PROGRAM).stdout.decode().rstrip("\n")
+    return found if found and os.access(found, os.X_OK) else None
+
+
+def install(
+    paths: RepoPaths, names: Sequence[str] = (), *, program: str | None = None, dry_run: bool = False
+) -> list[Done]:
     """Install hooks; all if none is named.  Running it again renews them.
+
+    Args:
+        paths: The repository.
+        names: The hooks.
+        program: Where `gittrack` is.  It is remembered for programs that start git without the PATH of a shell, such as
+            editors and desktop clients.
+        dry_run: Change nothing.
 
     Raises:
         NotFoundError: There is no hook of that name.
@@ -146,6 +162,8 @@ def install(paths: RepoPaths, names: Sequence[str] = (), *, dry_run: bool = Fals
     wanted = _checked(names)
     if not dry_run:
         files.make_dirs(where)
+        if program is not None and Path(program).is_absolute():
+            gateway.Git(paths.git_dir, paths.work_tree).run("config", "--local", "--replace-all", PROGRAM, program)
     return [_install(where, name, dry_run) for name in wanted]
 
 
@@ -179,6 +197,8 @@ def _install(where: Path, name: str, dry_run: bool) -> Done:
 def uninstall(paths: RepoPaths, names: Sequence[str] = (), *, dry_run: bool = False) -> list[Done]:
     """Take hooks out again and put those back that were there before; all if none is named.  Raises as ``install``."""
     where = folder(paths)
+    if not names and not dry_run:
+        gateway.Git(paths.git_dir, paths.work_tree).call("config", "--local", "--unset-all", PROGRAM)
     return [_uninstall(where, name, dry_run) for name in _checked(names)]
 
 

@@ -78,7 +78,9 @@ def _post_rewrite(_: list[str]) -> bool:
     pairs = [line.split() for line in standard_input().splitlines()]
     git_dir, common = _place()
     root = _root(git_dir, common)
-    return root is None or _nothing_about([pair[0] for pair in pairs], root, common)
+    if root is None:
+        return True
+    return bool(pairs) and _nothing_about([pair[0] for pair in pairs], root, common)  # git always tells; others may not
 
 
 def _needs_store(_: list[str]) -> bool:

@@ -213,30 +213,3 @@ def test_the_wheel_carries_the_scripts(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for name in NAMES:
             assert archive.read(f"gittrack/hooks/scripts/{name}") == install.script(name)
-
-
-def test_the_pre_commit_framework(git_repo: Sandbox, program: Path) -> None:
-    """Under https://pre-commit.com itself, with our hooks as `repo: local`, so that no network is needed."""
-    if find_spec("pre_commit") is None:
-        pytest.skip("the pre-commit framework is not installed")
-    import yaml
-
-    hooks = yaml.safe_load((SOURCE / ".pre-commit-hooks.yaml").read_text())
-    for hook in hooks:
-        hook["language"] = "system"  # `gittrack` is on the PATH; the real one makes an environment of its own
-    config = {"repos": [{"repo": "local", "hooks": hooks}]}
-    git_repo.write(".pre-commit-config.yaml", yaml.safe_dump(config))
-    git_repo.git("add", ".pre-commit-config.yaml")
-    framework = [sys.executable, "-m", "pre_commit"]
-    types = [f"--hook-type={name}" for name in ("pre-commit", "post-commit", "prepare-commit-msg")]
-    subprocess.run([*framework, "install", *types], cwd=git_repo.path, check=True, capture_output=True)
-    git_repo.git("commit", "-qm", "fine")
-    git_repo.write("big.bin", b"\0" * (10 * 2**20 + 1))
-    git_repo.git("add", "big.bin")
-    stopped = subprocess.run(
-        ["git", "commit", "-qm", "big"], cwd=git_repo.path, capture_output=True, text=True, check=False
-    )
-    assert stopped.returncode == 1
-    assert "`big.bin (10 MiB)` would be committed" in stopped.stdout + stopped.stderr
-    found = install.install(git_repo.paths)  # and ours leave its hooks alone
-    assert {one.name: one.what for one in found}["pre-commit"] == "refused"
