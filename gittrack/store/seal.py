@@ -121,6 +121,11 @@ def owner_alive(path: Path) -> bool:
     return not _closed(path)
 
 
+def _by_server(path: Path) -> bool:
+    """True if a server wrote the journal for a client."""
+    return bool((journal_opening(path) or {}).get("serving"))
+
+
 def _closed(path: Path) -> bool:
     """True if the journal's last frame is CLOSE.  Looks at the end first: journals can be long."""
     try:
@@ -144,8 +149,13 @@ def _ready(run_id: str, paths: list[Path]) -> _Ready | None:
         if _closed(path):
             continue
         journal.repair(path)
-        # A helper process that died says nothing about the run; the one that made or resumed it does.
-        orphaned = orphaned or any(payload[:2] in _OWNERS for _, payload in journal.iter_journal(path))
+        # A helper process that died says nothing about the run, nor does a server, whose clients go on with it
+        # elsewhere; the process that made or resumed it does.
+        orphaned = (
+            orphaned
+            or not _by_server(path)
+            and any(payload[:2] in _OWNERS for _, payload in journal.iter_journal(path))
+        )
     # Only these: a journal that was opened meanwhile is somebody's, and has not been looked at.
     return _Ready(run_id, sorted(paths, key=opened), orphaned)
 

@@ -553,12 +553,14 @@ class ActiveRun:
     def _open(self) -> journal.JournalWriter:
         folder = self._tracker.repo.live / self.run_id
         identity = files.process_identity()
-        opening = {
+        opening: dict[str, Any] = {
             "version": record.VERSION,
             "run_id": self.run_id,
             "process": identity.to_list(),
             "opened": time.time_ns(),
         }
+        if self._tracker.serving:
+            opening["serving"] = True
         path = folder / f"{identity.host}-{identity.pid}-{secrets.token_hex(4)}{journal.SUFFIX}"
         for attempt in range(10):
             try:

@@ -70,6 +70,7 @@ class Tracker:
         sync_interval: Seconds between putting the journals on disk.
         strict: Raise trouble with the disk instead of warning once.
         truncate: Cut over-long param and tag values with a warning (MLflow's way) instead of refusing them.
+        serving: Runs belong to clients elsewhere: that this process ends, or dies, ends none of them.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Tracker:
         sync_interval: float = 1.0,
         strict: bool = False,
         truncate: bool = True,
+        serving: bool = False,
     ) -> None:
         self.repo = repo
         self.truncate = truncate
+        self.serving = serving
         self._strict = strict
         self._capture = capture
         # One handle per run, as long as somebody has it or its journal is open.

@@ -20,7 +20,7 @@ from gittrack.errors import (
     StateError,
     StorageError,
 )
-from gittrack.store import check, journal
+from gittrack.store import check, journal, seal
 from gittrack.store.repo import Repo
 from gittrack.track.active import ActiveRun
 from gittrack.track.runs import Tracker
@@ -464,3 +464,21 @@ def test_how_a_process_ends_is_how_its_run_ends(git_repo: Sandbox, ending: str, 
     (run,) = tracker.search_runs()
     assert (run.info.status, run.data.metrics) == (status, {"loss": 0.5})
     assert run.commit is not None
+
+
+def test_a_run_that_a_server_records_outlives_the_server(git_repo: Sandbox) -> None:
+    repo = Repo.find(git_repo.path, create=True)
+    first = Tracker(repo, serving=True)
+    run = first.create_run()
+    run.log_metric("m", 1.0, 1)
+    first.close()
+    seal.heal(repo)
+    again = Tracker(Repo.find(git_repo.path), serving=True)
+    assert again.get_run(run.run_id).info.status == "RUNNING"
+    resumed = again.active_writer(run.run_id)
+    resumed.log_metric("m", 2.0, 2)
+    resumed.set_status("FINISHED")
+    again.close()
+    found = again.get_run(run.run_id)
+    assert (found.info.status, found.data.metrics, found.commit is not None) == ("FINISHED", {"m": 2.0}, True)
+    assert [one.value for one in again.metric_history(run.run_id, "m")] == [1.0, 2.0]
