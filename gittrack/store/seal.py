@@ -151,11 +151,8 @@ def _ready(run_id: str, paths: list[Path]) -> _Ready | None:
         journal.repair(path)
         # A helper process that died says nothing about the run, nor does a server, whose clients go on with it
         # elsewhere; the process that made or resumed it does.
-        orphaned = (
-            orphaned
-            or not _by_server(path)
-            and any(payload[:2] in _OWNERS for _, payload in journal.iter_journal(path))
-        )
+        if not _by_server(path):
+            orphaned = orphaned or any(payload[:2] in _OWNERS for _, payload in journal.iter_journal(path))
     # Only these: a journal that was opened meanwhile is somebody's, and has not been looked at.
     return _Ready(run_id, sorted(paths, key=opened), orphaned)
 
