@@ -1,0 +1,98 @@
+"""A tracking server in a process of its own, which can be killed: ``python -m tests.server.process FOLDER PORT``."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gittrack.server.connection import Limits
+from gittrack.server.ending import ending
+from gittrack.server.hub.all_routes import ROUTES
+from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.roles import LOCAL
+from gittrack.server.run import Address, config, listen, run
+from gittrack.store import seal
+from gittrack.store.repo import Repo
+from gittrack.track.runs import Tracker
+
+
+def main(folder: str, port: str) -> None:
+    repo = Repo.find(Path(folder), create=True)
+    seal.heal(repo)
+    app = App(Hub(Tracker(repo, strict=True, serving=True), Options()), ROUTES)
+
+    async def known(scope: Any, receive: Any, send: Any) -> None:
+        scope["gittrack.caller"] = LOCAL
+        await app(scope, receive, send)
+
+    with ending() as end:
+        run(config(known, Limits(), patience=5.0), listen(Address(port=int(port))), lambda _: None, end)
+
+
+class Process:
+    """The server, and where it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.server.process", str(self.folder), str(self.port)],
+            cwd=Path(__file__).parents[2],
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), self.connected() as connection:
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    return
+            time.sleep(0.02)
+        raise AssertionError("the server does not start")
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[http.client.HTTPConnection]:
+        """A connection to it."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            yield connection
+
+    def kill(self) -> None:
+        """End it as if the machine were out of memory."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it as people do; its status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def process(folder: Path) -> Iterator[Process]:
+    """A server that runs, and is gone afterwards."""
+    found = Process(folder)
+    found.start()
+    try:
+        yield found
+    finally:
+        if found.process is not None and found.process.poll() is None:
+            found.process.kill()
+            found.process.wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
