@@ -517,15 +517,18 @@ def _start(
 def _popen(args: list[str], folder: Path, env: Mapping[str, str], *, piped: bool) -> subprocess.Popen[bytes]:
     import subprocess
 
-    try:
-        # GitPython's own starter: on Windows it never looks for programs in the current folder.  Its `Git.execute`
-        # cannot be used, because it always hands on the whole environment, hostile GIT_* variables included.
-        from git.cmd import safer_popen
-    except ImportError as error:
-        raise MissingDependencyError(f"git cannot be run: {error}", hint="install git 2.36 or newer") from error
+    start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+    if sys.platform == "win32":
+        # GitPython's own starter: there it never looks for programs in the current folder; elsewhere it is the one
+        # above, and asking for it costs 50 ms.  Its `Git.execute` cannot be used, because it always hands on the whole
+        # environment, hostile GIT_* variables included.
+        try:
+            from git.cmd import safer_popen as start
+        except ImportError as error:
+            raise MissingDependencyError(f"git cannot be run: {error}", hint="install git 2.36 or newer") from error
 
     try:
-        return safer_popen(
+        return start(
             [_program(), *args],
             cwd=str(folder),
             env=dict(env),
