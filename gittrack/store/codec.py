@@ -31,6 +31,7 @@ Columns = tuple["array[int]", "array[int]", "array[float]"]  #: steps, timestamp
 
 HEADER: Final = Struct("<II")
 _SCALARS: Final = frozenset({int, float, str, bool, bytes, type(None)})
+_CONTAINERS: Final = frozenset({list, dict})
 _NESTING: Final = (list, dict, tuple, msgpack.ExtType, msgpack.Timestamp)
 _SMALL: Final = 4096  # bytes that cannot cost much memory, whatever they say
 _pack_flat: Final[Callable[[Any], bytes]] = msgpack.Packer(use_bin_type=True, buf_size=_SMALL).pack
@@ -127,14 +128,20 @@ def unpack(data: bytes | bytearray | memoryview, *, max_size: int = MAX_SIZE, ma
     if not isinstance(data, bytes):
         data = bytes(data)
     # Few bytes that could open a container cannot nest deeply, and few bytes in all cannot build much.
-    if size > _SMALL or (size > max_depth and size - len(data.translate(None, _OPENERS)) > max_depth):
+    plain = size <= _SMALL and (size <= max_depth or size - len(data.translate(None, _OPENERS)) <= max_depth)
+    if size > MAX_ENTRIES:
         _measure(data, max_depth)
     try:
-        return msgpack.unpackb(data, object_pairs_hook=_unique, ext_hook=_refuse, max_ext_len=0)
+        if not plain:
+            _skip(data)
+        found = msgpack.unpackb(data, object_pairs_hook=_unique, ext_hook=_refuse, max_ext_len=0)
     except FormatError:
         raise
     except (ValueError, msgpack.UnpackException) as error:  # ValueError: also bad UTF-8, trailing bytes, bad lengths
         raise FormatError(f"not valid msgpack: {error!s:.120}") from error
+    if not plain:
+        _check_depth(found, max_depth)
+    return found
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
@@ -145,6 +152,31 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
         if type(key) is not str:
             raise FormatError("a map has a key that is not text")
     return found
+
+
+def _skip(data: bytes) -> None:
+    """Raises what msgpack raises if a container has less in it than it says; builds nothing.
+
+    After that, building makes at most one value of each byte, and as many levels as msgpack can keep, 1,024.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    unpacker.skip()
+
+
+def _check_depth(value: Any, max_depth: int) -> None:
+    level = [value] if type(value) in _CONTAINERS else []
+    depth = 0
+    while level:
+        depth += 1
+        if depth > max_depth:
+            raise FormatError(f"nested more than {max_depth} deep")
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in _CONTAINERS
+        ]
 
 
 def _refuse(code: int, _data: bytes) -> Any:
