@@ -236,6 +236,10 @@ def tell_push(report: PushReport) -> None:
     )
     for tag in report.tags[:_LISTED]:
         output.message(f"    {tag}")
+    if not report.atomic:
+        output.warning(
+            f"`{report.remote}` does not move several refs at once or none: it got one kind after the other, tags last"
+        )
     if report.absent:
         output.warning(f"{text.count(report.absent, 'file')} of these runs not sent: not in this clone")
     for ref, why in report.skipped.items():
@@ -333,7 +337,7 @@ def push_json(report: PushReport) -> dict[str, Any]:
     """A push as `--json` prints it."""
     names: Iterable[str] = (
         "remote", "dry_run", "runs", "revised", "ledgers", "documents", "tags", "files", "size", "absent", "code",
-        "folded", "skipped", "refused",
+        "folded", "skipped", "refused", "atomic",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names} | {
         "pulled": [published_json(done) for done in report.pulled]

@@ -61,7 +61,7 @@ def check(repo: Repo, remote: Remote, *, progress: Progress = silent, interactiv
         suggestion = BRANCHES
     repo.git.publish(repo.git.batch(), [RefUpdate(_PIN, probe, None)])
     shared = len(transport.shared(refs))
-    return Found(len(refs), shared, not why, tags, remote.prefix, suggestion, "atomic" not in why, why)
+    return Found(len(refs), shared, not why, tags, remote.prefix, suggestion, transport.atomic, why)
 
 
 _PIN: Final = "refs/gittrack/live/probe"
@@ -81,12 +81,12 @@ def _commit(repo: Repo) -> ObjectId:
 def _try(transport: Transport, ref: str, probe: ObjectId) -> str:
     """Why a ref cannot be made and removed; empty if it can."""
     try:
-        refusals = transport.push([Move(ref, None, probe)])
+        refusals = transport.push([[Move(ref, None, probe)]])
     except PushRefusedError as error:
         return error.message
     if refusals:
         return refusals[0].why
-    if left := transport.push([Move(ref, probe, None)]):
+    if left := transport.push([[Move(ref, probe, None)]]):
         raise PushRefusedError(f"`{ref}` could be made on `{transport.remote.name}` and not removed: {left[0].why}",
                                hint="ask whoever looks after it to remove it")  # fmt: skip
     return ""

@@ -1,18 +1,20 @@
 """Push: what a remote lacks of this clone's ledgers, documents and tags; artifacts first.
 
-Every ref is pushed from exactly where it was seen, all refs of a chunk or none.  If something is in the way (a version
-number that was taken, a ledger that somebody else has brought further), it is pulled, this clone gives way, and the
-push is made again.
+Every ref is pushed from exactly where it was seen, all refs of a chunk or none; to remotes that cannot do that, in an
+order in which what has come does no harm without the rest.  If something is in the way (a version number that was
+taken, a ledger that somebody else has brought further), it is pulled, this clone gives way, and the push is made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import ConflictError, CorruptError, NotFoundError
+from gittrack.registry.names import parse_tag
 from gittrack.store import layout, seal
 from gittrack.store.refs import RefUpdate
 from gittrack.sync import order, publish as publishing, transport as transports
@@ -54,6 +56,7 @@ class PushReport:
         skipped: Refs that were not pushed, and why.
         pulled: What had to be taken over from the remote first, in the order in which that was done.
         refused: Refs of the remote's that do not count, and why.
+        atomic: False if the remote could not move several refs at once or none, and got them one kind after the other.
     """
 
     remote: str
@@ -71,6 +74,7 @@ class PushReport:
     skipped: dict[str, str] = field(default_factory=dict)
     pulled: list[Published] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    atomic: bool = True
 
 
 def push(
@@ -105,6 +109,7 @@ def push(
     repo.require_writable()
     seal.seal(repo)
     report = PushReport(remote.name, dry_run)
+    tally = _Tally(report)
     with lock(repo):
         repo.git.heal_locks()
         transport = Transport(repo, remote, progress=progress, interactive=interactive)
@@ -123,9 +128,11 @@ def push(
                                       interactive=interactive)  # fmt: skip
                 report.files, report.size = report.files + sent.moved.count, report.size + sent.moved.bytes
                 report.absent = sent.absent
-            if dry_run or _send(repo, transport, plan, found, report):
+            if dry_run:
+                tally.add(plan, [*plan.ledgers, *plan.others])
+                return report
+            if _send(repo, transport, plan, found, tally):
                 _unpin(repo)
-                _note(report, plan, dry_run=dry_run)
                 return report
             _give_way(registry, transport, ask(repo, transport, select, pushing=True), report)
     raise ConflictError(f"others push to `{remote.name}` all the time; not everything was pushed", hint="try again")
@@ -145,7 +152,7 @@ class _Plan:
         ledgers, others: Moves of ledgers; of documents and tags.
         unknown: Refs of which the remote has something that this clone has not seen.
         skipped: Refs that stay as they are there, and why.
-        runs, revised: How many runs are new, or newer, to the remote.
+        runs, revised: Runs that are new, or newer, to the remote, by the ledger that lists them.
     """
 
     def __init__(
@@ -160,8 +167,8 @@ class _Plan:
         self.others: dict[str, Move] = {}
         self.unknown: list[str] = []
         self.skipped: dict[str, str] = {}
-        self.runs: set[str] = set()
-        self.revised: set[str] = set()
+        self.runs: dict[str, set[str]] = {}
+        self.revised: dict[str, set[str]] = {}
         self.fresh: set[ObjectId] = set()  #: run commits that are new to the remote
         self.batch = repo.git.batch()  #: ledger commits with less than everything, made for this push
 
@@ -182,7 +189,7 @@ class _Plan:
                 target, _ = some_of(repo, self.batch, self._select, there, oid)
             if target is not None and target != there:
                 self.ledgers[ref] = Move(self._remote.there(ref), there, target)
-                self._count(there, oid)
+                self._count(ref, there, oid)
         if mine or there_only:
             self._folded()
         for ref, oid in repo.git.refs(layout.DOCUMENT_PREFIX).items():
@@ -240,11 +247,11 @@ class _Plan:
             self.skipped[ref] = "it was rewritten there without what this clone has of it"
         return False
 
-    def _count(self, there: ObjectId | None, mine: ObjectId) -> None:
+    def _count(self, ref: str, there: ObjectId | None, mine: ObjectId) -> None:
         known = there if there is not None and self._repo.git.exists(there) else None
         for run_id, old, new in self._repo.git.ledger_diff(known, mine):
             if new is not None and is_meant(self._repo, self._select, run_id, new):
-                (self.runs if old is None else self.revised).add(run_id)
+                (self.runs if old is None else self.revised).setdefault(ref, set()).add(run_id)
                 self.fresh.add(new)
 
     def commits(self) -> set[ObjectId]:
@@ -266,24 +273,76 @@ class _Plan:
                 self.ledgers.pop(ref, None)
 
 
-def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, report: PushReport) -> bool:
+class _Tally:
+    """What has been pushed, as it goes.
+
+    Args:
+        report: Gets it.
+    """
+
+    def __init__(self, report: PushReport) -> None:
+        self.report = report
+        self._runs: set[str] = set()
+        self._revised: set[str] = set()
+
+    def add(self, plan: _Plan, refs: Iterable[str]) -> None:
+        """These refs of the plan's have been moved."""
+        report = self.report
+        for ref in refs:
+            if ref in plan.ledgers:
+                (report.folded if plan.ledgers[ref].new is None else report.ledgers).append(ref)
+                self._runs |= plan.runs.get(ref, set())
+                self._revised |= plan.revised.get(ref, set())
+            elif ref.startswith(layout.DOCUMENT_PREFIX):
+                report.documents.append(ref.rpartition("/")[2])
+            else:
+                report.tags.append(ref[len("refs/tags/") :])
+        report.runs, report.revised = len(self._runs), len(self._revised - self._runs)
+
+    def left(self, coming: int) -> str:
+        """What to say about it if ``coming`` refs more are not pushed."""
+        report = self.report
+        done = sum(map(len, (report.ledgers, report.folded, report.documents, report.tags)))
+        parts = [f"{report.files} file{'s'[: report.files != 1]} of runs"] if report.files else []
+        parts += [f"{done} of {done + coming} refs"] if done or parts else []
+        return f"{' and '.join(parts)} were pushed" if parts else "nothing was pushed"
+
+
+def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, tally: _Tally) -> bool:
     """Push what the plan says; False if something was in the way and has to be pulled first."""
-    report.code = _code(repo, plan, found)
+    report = tally.report
+    report.code = max(report.code, _code(repo, plan, found))
     if len(plan.batch):  # kept alive by what was seen on the remote, once it is there
         _pin(repo, plan)
-    # Removals come last: what a ledger had must be there in another one before it goes.
-    ordered = sorted(plan.ledgers.items(), key=lambda item: item[1].new is None) + list(plan.others.items())
-    done = 0
+    ordered = sorted([*plan.ledgers.items(), *plan.others.items()], key=_rank)
+    names = {move.ref: ref for ref, move in ordered}
+
+    def took(moves: Sequence[Move]) -> None:
+        _seen(repo, transport.remote, ((names[move.ref], move) for move in moves))
+        tally.add(plan, [names.pop(move.ref) for move in moves])
+
     for chunk in _chunks(repo, ordered):
-        refusals = transport.push([move for _, move in chunk])
+        groups = [[move for _, move in group] for _, group in groupby(chunk, key=_rank)]
+        refusals = transport.push(groups, took, lambda: tally.left(len(names)))
+        report.atomic = transport.atomic or len(ordered) == 1
         if refusals:
-            if _was_moved(transport, [move for _, move in chunk]):
+            if _was_moved(transport, [move for _, move in chunk if move.ref in names]):
                 return False
-            left = f"{done} of {len(ordered)} refs were pushed" if done else "nothing was pushed"
-            raise transports.refused(transport.remote.name, refusals, left)
-        _seen(repo, transport.remote, chunk)
-        done += len(chunk)
+            raise transports.refused(transport.remote.name, refusals, tally.left(len(names)))
     return True
+
+
+def _rank(item: tuple[str, Move]) -> int:
+    """When a ref is pushed: nothing does harm, or is of no use, without what is pushed after it.
+
+    What a folded ledger had is there in another one before it goes; an event comes after the version it is about.
+    """
+    ref, move = item
+    if ref.startswith(layout.TAG_PREFIX):
+        return 3 if parse_tag(ref.removeprefix("refs/tags/")).slot == "v" else 4
+    if layout.parse_ledger_ref(ref) is None:
+        return 0
+    return 1 if move.new is not None else 2
 
 
 def _pin(repo: Repo, plan: _Plan) -> None:
@@ -360,13 +419,3 @@ def _code(repo: Repo, plan: _Plan, found: Fetched) -> int:
         return 0
     spec = "".join(f"{oid}\n" for oid in code) + "".join(f"^{oid}\n" for oid in known)
     return int(repo.git.program.run("rev-list", "--count", "--stdin", input=spec.encode()).strip())
-
-
-def _note(report: PushReport, plan: _Plan, *, dry_run: bool) -> None:
-    report.dry_run = dry_run
-    report.runs, report.revised = len(plan.runs), len(plan.revised)
-    report.ledgers = [ref for ref, move in plan.ledgers.items() if move.new is not None]
-    report.folded = [ref for ref, move in plan.ledgers.items() if move.new is None]
-    report.documents = [ref.rpartition("/")[2] for ref in plan.others if ref.startswith(layout.DOCUMENT_PREFIX)]
-    report.tags = [ref[len("refs/tags/") :] for ref in plan.others if ref.startswith(layout.TAG_PREFIX)]
-    report.skipped |= plan.skipped

@@ -42,6 +42,8 @@ _REF = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\t(refs/[^\x00-\x20\x7f]{1,1000}
 _STEP = re.compile(
     r"(?:remote: )?([A-Z][a-z]+(?: [a-z]+)?): +(?:\d+% \((\d+)/(\d+)\)|(\d+))(?:, ([\d.]+ \w+)(?: \| (.*))?)?"
 )
+#: How git, and servers that are not git, say that they cannot move several refs at once or none.
+_NOT_ATOMIC = re.compile(r"(?i)does not support --atomic|atomic push(?:es)? (?:(?:is|are) )?not supported")
 _PORCELAIN = re.compile(r"([ +\-*!=])\t([^\t]*):([^\t]+)\t(.*)")
 
 
@@ -70,6 +72,14 @@ def silent(_what: str, _done: int, _total: int | None) -> None:
     """No progress wanted."""
 
 
+def _unnoted(_moves: Sequence[Move]) -> None:
+    """Nobody wants to know."""
+
+
+def _nothing() -> str:
+    return "nothing was pushed"
+
+
 class Transport:
     """The way to one remote.
 
@@ -78,11 +88,15 @@ class Transport:
         remote: The other end.
         progress: Told what git says it is doing.
         interactive: git may ask for a password on the terminal.
+
+    Attributes:
+        atomic: The remote moves several refs at once or none, as far as is known: False once it says that it cannot.
     """
 
     def __init__(self, repo: Repo, remote: Remote, *, progress: Progress = silent, interactive: bool = False) -> None:
         self.repo = repo
         self.remote = remote
+        self.atomic = True
         self._progress = progress
         self._interactive = interactive
 
@@ -156,32 +170,69 @@ class Transport:
             "--", self.remote.name, input=specs.encode(),
         )  # fmt: skip
 
-    def push(self, moves: Sequence[Move]) -> list[Refusal]:
-        """Move refs of the remote, all or none, from exactly where they were seen.
+    def push(
+        self,
+        groups: Sequence[Sequence[Move]],
+        took: Callable[[Sequence[Move]], None] = _unnoted,
+        left: Callable[[], str] = _nothing,
+    ) -> list[Refusal]:
+        """Move refs of the remote from exactly where they were seen: all or none of them.
+
+        A remote that cannot do that gets one group after the other, until it refuses something.
+
+        Args:
+            groups: The moves, in the order in which it does no harm if the later ones are not made.
+            took: Told what was moved, as soon as it is.
+            left: What to say about what was transferred, if something breaks.
 
         Returns:
-            Why they were not moved; empty if they were.
+            Why refs were not moved; empty if all were.
 
         Raises:
-            NetworkError: The connection broke; the remote has all of it or nothing.
-            PushRefusedError: The remote takes no push at all.
+            NetworkError: The connection broke; of what was sent last the remote has all or nothing, or, without
+                atomic pushes, any part.
         """
+        groups = [group for group in groups if group]
+        if self.atomic:
+            moved, refusals = self._push([move for group in groups for move in group], left)
+            if self.atomic:
+                if moved:
+                    took(moved)
+                return refusals
+        for group in groups:
+            moved, refusals = self._push(group, left)
+            if moved:
+                took(moved)
+            if refusals:
+                return refusals
+        return []
+
+    def _push(self, moves: Sequence[Move], left: Callable[[], str]) -> tuple[Sequence[Move], list[Refusal]]:
+        """What was moved, and why the rest was not; neither if the remote says that it has no atomic pushes."""
         leases = [f"--force-with-lease={move.ref}:{move.old or ''}" for move in moves]
         specs = [f"{move.new or ''}:{move.ref}" for move in moves]
         options = [f"remote.{self.remote.name}.mirror=false"]
         done = self._call(
-            "push", "--porcelain", "--progress", "--atomic", "--no-verify", *leases, "--", self.remote.name, *specs,
-            options=options,
+            "push", "--porcelain", "--progress", *(["--atomic"] if self.atomic else []), "--no-verify", *leases, "--",
+            self.remote.name, *specs, options=options,
         )  # fmt: skip
         rows = [match for line in _text(done.stdout).splitlines() if (match := _PORCELAIN.fullmatch(line))]
         if done.status == 0:
-            return []
+            return moves, []
         refused = [Refusal(row[3], row[4]) for row in rows if row[1] == "!"]
+        if self.atomic and _NOT_ATOMIC.search(_text(done.stderr) + "".join(one.why for one in refused)):
+            self.atomic = False
+            return [], []
         if not refused:
-            raise self._failure(done, "nothing was pushed" if not rows else "it is not known what was pushed")
+            raise self._failure(done, left() if not rows else f"{left()}, and it is not known what else")
         said = [line for line in _text(done.stderr).splitlines() if line.startswith("remote: ")]
         main = [one for one in refused if "atomic" not in one.why] or refused
-        return [one._replace(why=_reason(one.why, said)) for one in main]
+        kept = {one.ref for one in refused} | {move.ref for move in moves if self.atomic}
+        taken = {row[3] for row in rows} - kept
+        return (
+            [move for move in moves if move.ref in taken],
+            [one._replace(why=_reason(one.why, said)) for one in main],
+        )
 
     def _call(self, *args: str, input: bytes | None = None, options: Iterable[str] = ()) -> Result:
         return self.repo.git.program.over_network(
@@ -278,5 +329,7 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def refused(remote: str, refusals: Sequence[Refusal], left: str) -> PushRefusedError:
     """The error that says that a remote did not take a push."""
     shown = "; ".join(f"`{one.ref}`: {one.why}" for one in refusals[:3]) + (" …" if len(refusals) > 3 else "")
-    return PushRefusedError(f"remote `{remote}` refused {shown}; {left}",
-                            hint="`gittrack remote check` finds out what it takes")  # fmt: skip
+    return PushRefusedError(
+        f"remote `{remote}` refused {shown}; {left}",
+        hint="`gittrack remote check` finds out what it takes; the same command goes on from there",
+    )
