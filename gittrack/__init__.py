@@ -106,6 +106,21 @@ if TYPE_CHECKING:
     from gittrack.frameworks import (
         autolog as autolog,
     )
+    from gittrack.logged_model_fluent import (
+        ActiveModel as ActiveModel,
+        clear_active_model as clear_active_model,
+        create_external_model as create_external_model,
+        delete_logged_model_tag as delete_logged_model_tag,
+        finalize_logged_model as finalize_logged_model,
+        get_active_model_id as get_active_model_id,
+        get_logged_model as get_logged_model,
+        initialize_logged_model as initialize_logged_model,
+        last_logged_model as last_logged_model,
+        log_model_params as log_model_params,
+        search_logged_models as search_logged_models,
+        set_active_model as set_active_model,
+        set_logged_model_tags as set_logged_model_tags,
+    )
     from gittrack.media import (
         Image as Image,
     )
@@ -143,6 +158,11 @@ _HOMES = {
         "set_system_metrics_sampling_interval set_tag set_tags start_run"
     ),
     "gittrack.frameworks": "autolog",
+    "gittrack.logged_model_fluent": (
+        "ActiveModel clear_active_model create_external_model delete_logged_model_tag finalize_logged_model "
+        "get_active_model_id get_logged_model initialize_logged_model last_logged_model log_model_params "
+        "search_logged_models set_active_model set_logged_model_tags"
+    ),
     "gittrack.media": "Image",
     "gittrack.registry_fluent": "register_model search_model_versions search_registered_models set_model_version_tag",
     "gittrack.sharing": "pull push",

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gittrack import media, stores
+from gittrack import media, session, stores
 from gittrack.errors import GittrackError, InvalidValueError, NotFoundError
 from gittrack.logged_model_client import LoggedModelClient
 from gittrack.registry_client import RegistryClient
@@ -271,8 +271,9 @@ class Client(RegistryClient, LoggedModelClient):
             synchronous: False returns something with ``wait()``; the point is in the journal either way.
             dataset_name: Name of the dataset that it was measured on; then also ``dataset_digest``.
             dataset_digest: Digest of that dataset.
-            model_id: The logged model that it was measured of.
+            model_id: The logged model that it was measured of; the active one (``set_active_model``) if not given.
         """
+        model_id = model_id or session.models.active_id()
 
         def call() -> None:
             writer = self._writer(run_id)

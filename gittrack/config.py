@@ -132,6 +132,9 @@ SETTINGS: Final = (
     Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
     Setting("experiment_id", str, None, "the experiment of new runs, by id", "MLFLOW_EXPERIMENT_ID"),
     Setting("run_id", str, None, "the run to go on with instead of starting one", "MLFLOW_RUN_ID"),
+    Setting(
+        "active_model_id", str, None, "the logged model that metrics are linked to, by id", "MLFLOW_ACTIVE_MODEL_ID"
+    ),
     Setting("sync", _seconds, 1.0, "seconds between putting a live run's records on disk"),
     Setting("code", _code, "full", "how much code a run carries: full, commit or none"),
     Setting(
@@ -207,6 +210,7 @@ class Config:
     experiment_name: str | None
     experiment_id: str | None
     run_id: str | None
+    active_model_id: str | None
     sync: float
     code: str
     max_untracked: int

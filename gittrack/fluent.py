@@ -453,7 +453,7 @@ def search_runs(
         if search_all_experiments:
             ids = [experiment.experiment_id for experiment in search_experiments()]
         else:
-            ids = [_chosen_experiment(stores.tracker(), config.current())]
+            ids = [chosen_experiment()]
     runs: list[Run] = all_pages(
         lambda size, token: client.search_runs(ids or [], filter_string, run_view_type, size, order_by, token),
         max_results,
@@ -514,16 +514,24 @@ def log_metric(
         synchronous: False returns something with ``wait()``; the point is in the journal either way.
         timestamp: Milliseconds since the epoch; now if not given.
         run_id: Another run than the active one.
-        model_id: The logged model that it was measured of.
+        model_id: The logged model that it was measured of; if not given the active one (``set_active_model``), or else
+            those that the run has logged at this step.
         dataset: The dataset that it was measured on; it is also recorded as an input of the run.
 
     Raises:
         InvalidValueError: A name or value outside MLflow's limits.
     """
-    if run_id is None and model_id is None and dataset is None and synchronous is not False:
+    if (
+        run_id is None
+        and model_id is None
+        and dataset is None
+        and synchronous is not False
+        and session.models.active is None
+    ):
         writer = _thread.writer or _writer_of(start_run())  # a training loop's call: nothing but the write
-        writer.log_metric(key, value, step, timestamp or None)
-        return None
+        if not writer.models or (step or 0) not in writer.models:
+            writer.log_metric(key, value, step, timestamp or None)
+            return None
     return log_metrics({key: value}, step, synchronous, run_id, timestamp, model_id, dataset)
 
 
@@ -544,27 +552,29 @@ def log_metrics(
         synchronous: False returns something with ``wait()``; the points are in the journal either way.
         run_id: Another run than the active one.
         timestamp: Milliseconds since the epoch; now if not given.
-        model_id: The logged model that they were measured of.
+        model_id: The logged model that they were measured of; as for ``log_metric`` if not given.
         dataset: The dataset that they were measured on; it is also recorded as an input of the run.
     """
     when = timestamp or now_ms()
+    model_id = model_id or session.models.active_id()
     if run_id is None and model_id is None and dataset is None and synchronous is not False:  # a training loop's call
         writer = _thread.writer or _writer_of(start_run())
-        writer.log_metrics([Metric(key, value, when, step or 0) for key, value in metrics.items()])
-        return None
+        if not writer.models or (step or 0) not in writer.models:
+            writer.log_metrics([Metric(key, value, when, step or 0) for key, value in metrics.items()])
+            return None
     target = _active_id(run_id)
 
     def call() -> None:
         entity = None if dataset is None else dataset_entity(dataset)
-        link = (model_id, entity.name if entity else None, entity.digest if entity else None)
-        client = Client()
-        client.log_batch(target, [Metric(key, value, when, step or 0, *link) for key, value in metrics.items()])
-        if entity is not None or model_id is not None:
-            client.log_inputs(
-                target,
-                None if entity is None else [DatasetInput(entity)],
-                None if model_id is None else [ModelInput(model_id)],
-            )
+        on = (entity.name, entity.digest) if entity else (None, None)
+        writer = stores.tracker().active_writer(target)
+        made = {one for models in writer.models.values() for one in models}
+        about: list[str | None] = [model_id] if model_id else [*writer.models.get(step or 0, ())]
+        writer.log_metrics(
+            Metric(key, value, when, step or 0, one, *on) for key, value in metrics.items() for one in about or [None]
+        )
+        read = [model_id] if model_id and model_id not in made else []
+        writer.log_inputs([] if entity is None else [DatasetInput(entity)], read)
 
     return perform(synchronous, call)
 
@@ -780,8 +790,7 @@ def load_table(
     artifact_file: str, run_ids: list[str] | None = None, extra_columns: list[str] | None = None
 ) -> pd.DataFrame:
     """The rows that runs of the chosen experiment logged under one table name; see ``Client.load_table``."""
-    experiment_id = _chosen_experiment(stores.tracker(), config.current())
-    return Client().load_table(experiment_id, artifact_file, run_ids, extra_columns)
+    return Client().load_table(chosen_experiment(), artifact_file, run_ids, extra_columns)
 
 
 def get_artifact_uri(artifact_path: str | None = None) -> str:
@@ -847,6 +856,16 @@ def _named(client: Client, name: str) -> Experiment:
             if experiment is None:
                 raise
     return experiment
+
+
+def chosen_experiment() -> str:
+    """Id of the experiment of new runs and searches: see ``start_run``."""
+    return _chosen_experiment(stores.tracker(), config.current())
+
+
+def context_tags() -> dict[str, str]:
+    """The tags by which MLflow says where a run, or a logged model, comes from."""
+    return _context_tags(stores.tracker(), session.user())
 
 
 def _chosen_experiment(tracker: Tracker, settings: config.Config) -> str:
@@ -937,14 +956,12 @@ def set_experiment_tag(key: str, value: Any) -> None:
 
 def set_experiment_tags(tags: dict[str, Any]) -> None:
     """Set several tags of the chosen experiment, all of them or none."""
-    tracker = stores.tracker()
-    tracker.set_experiment_tags(_chosen_experiment(tracker, config.current()), tags)
+    stores.tracker().set_experiment_tags(chosen_experiment(), tags)
 
 
 def delete_experiment_tag(key: str) -> None:
     """Remove a tag of the chosen experiment.  Raises NotFoundError if it has no such tag."""
-    tracker = stores.tracker()
-    tracker.delete_experiment_tag(_chosen_experiment(tracker, config.current()), key)
+    stores.tracker().delete_experiment_tag(chosen_experiment(), key)
 
 
 # -- background ------------------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ class LoggedModelTag:
     value: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LoggedModel:
     """A model as it was logged: MLflow's entity, plus what only gittrack knows.
 

@@ -35,6 +35,26 @@ class _Lock:
         self.held = threading.RLock()
 
 
+class _Models(threading.local):
+    """The logged models of one thread.
+
+    Attributes:
+        active: Id of the one that metrics are linked to; empty as long as nobody has asked what the settings say.
+        last: Id of the one that was logged, or made, last.
+    """
+
+    def __init__(self) -> None:
+        self.active: str | None = ""
+        self.last: str | None = None
+
+    def active_id(self) -> str | None:
+        """Id of the active model: as the program set it, or else as the settings say."""
+        if self.active == "":
+            self.active = config.current().active_model_id or None
+        return self.active
+
+
+models = _Models()
 _lock = _Lock()
 _trackers: dict[Path, Tracker] = {}
 

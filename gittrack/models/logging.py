@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from gittrack import session
 from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError, StateError
 from gittrack.models import rehearsal, requirements
 from gittrack.models.addresses import is_model_id
@@ -402,6 +403,7 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
     else:
         writer.log_outputs([ModelOutput(model_id, about.step)])
         logged.finalize(model_id, "READY")
+    session.models.last = model_id
     version = None
     if about.registered_model_name is not None:
         from gittrack.registry.registry import Registry

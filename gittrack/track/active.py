@@ -50,6 +50,7 @@ class ActiveRun:
         run_id: 32 hex digits.
         experiment_id: The experiment it belongs to.
         start_time: Milliseconds since the epoch.
+        models: The logged models that the run made, by step, as this process knows it.
         owner: True if this process made or resumed the run and so says how it ends; False for a process that joined a
             run which another one has open.
     """
@@ -69,9 +70,10 @@ class ActiveRun:
         self._end_time = state.end_time
         self._lifecycle = state.field("lifecycle", LifecycleStage.ACTIVE)
         self._keys: set[str] = set()
-        self._models: dict[int, list[str]] = {}
+        self.models: dict[int, list[str]] = {}
         for output in state.outputs:
-            self._models.setdefault(output.get("step", 0), []).append(output["model_id"])
+            self.models.setdefault(output.get("step", 0), []).append(output["model_id"])
+        self._read = {item["model_id"] for item in state.inputs if "model_id" in item}
         self._files = {path for path, artifact in state.artifacts.items() if artifact is not None}
         self._folders = _folders_of(self._files)
         self._lock = threading.RLock()
@@ -144,7 +146,9 @@ class ActiveRun:
                 step = limits.check_step(step)
             if type(timestamp) is not int or timestamp not in _TIME:
                 timestamp = limits.check_timestamp(timestamp)
-            rows.append((key, value, timestamp, step))
+            row = (key, value, timestamp, step)
+            if metric.model_id is None or rows[-1:] != [row]:  # the same point, measured of several models
+                rows.append(row)
             if metric.model_id is not None or metric.dataset_name is not None:
                 links.append([record.LINK, key, step, timestamp, limits.check_metric_link(metric)])
         return rows, links
@@ -342,9 +346,11 @@ class ActiveRun:
         for item in map(limits.check_dataset_input, inputs):
             dataset = {name: getattr(item.dataset, name) for name in type(item.dataset).__slots__}
             events.append({"dataset": dataset, "tags": {tag.key: tag.value for tag in item.tags}})
-        events += [{"model_id": limits.check_model_id(model_id)} for model_id in model_ids]
+        read = dict.fromkeys(limits.check_model_id(model_id) for model_id in model_ids)
+        events += [{"model_id": model_id} for model_id in read if model_id not in self._read]
         for event in events:
             self.write_event([record.INPUT, event])
+        self._read.update(read)
 
     def log_outputs(self, outputs: Iterable[ModelOutput]) -> None:
         """Record logged models that the run made; all or none.  Raises InvalidValueError."""
@@ -356,18 +362,9 @@ class ActiveRun:
         with self._lock:
             for event in events:
                 self.write_event([record.OUTPUT, event])
-                known = self._models.setdefault(event["step"], [])
+                known = self.models.setdefault(event["step"], [])
                 if event["model_id"] not in known:
                     known.append(event["model_id"])
-
-    def models_at(self, step: int) -> list[str]:
-        """The logged models that the run made at a step, as this process knows it."""
-        return self._models.get(step, [])
-
-    @property
-    def has_models(self) -> bool:
-        """True if the run made logged models, as this process knows it."""
-        return bool(self._models)
 
     # -- logged models -----------------------------------------------------------------------------------------------
 

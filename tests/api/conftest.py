@@ -38,6 +38,7 @@ def _forget() -> None:
     while fluent._thread.stack:
         fluent.end_run()
     fluent._thread.last = None
+    session.models.active, session.models.last = "", None
     fluent._process.__init__()  # type: ignore[misc]  # the attributes' first values are exactly what is wanted
     stores._process.uri = None
     stores._process.trackers.clear()

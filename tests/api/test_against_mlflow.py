@@ -97,6 +97,7 @@ NOT_RUN = {
     "log_image[2]": "passes the run id as the image",
     "search_experiments[0]": "asks for an SQLite store",
     "mlflow[1]": "is a fragment",
+    "set_active_model[0]": "traces a function",
     "set_registry_uri[0]": "misspells what it imports",
 }
 
