@@ -273,7 +273,8 @@ class Client(RegistryClient, LoggedModelClient):
             dataset_digest: Digest of that dataset.
             model_id: The logged model that it was measured of; the active one (``set_active_model``) if not given.
         """
-        model_id = model_id or session.models.active_id()
+        if model_id is None:
+            model_id = session.models.active_id()
 
         def call() -> None:
             writer = self._writer(run_id)

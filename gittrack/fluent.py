@@ -529,7 +529,7 @@ def log_metric(
         and session.models.active is None
     ):
         writer = _thread.writer or _writer_of(start_run())  # a training loop's call: nothing but the write
-        if not writer.models or (step or 0) not in writer.models:
+        if not (writer.models and writer.models_at(step)):
             writer.log_metric(key, value, step, timestamp or None)
             return None
     return log_metrics({key: value}, step, synchronous, run_id, timestamp, model_id, dataset)
@@ -556,10 +556,11 @@ def log_metrics(
         dataset: The dataset that they were measured on; it is also recorded as an input of the run.
     """
     when = timestamp or now_ms()
-    model_id = model_id or session.models.active_id()
+    if model_id is None:
+        model_id = session.models.active_id()
     if run_id is None and model_id is None and dataset is None and synchronous is not False:  # a training loop's call
         writer = _thread.writer or _writer_of(start_run())
-        if not writer.models or (step or 0) not in writer.models:
+        if not (writer.models and writer.models_at(step)):
             writer.log_metrics([Metric(key, value, when, step or 0) for key, value in metrics.items()])
             return None
     target = _active_id(run_id)
@@ -569,11 +570,11 @@ def log_metrics(
         on = (entity.name, entity.digest) if entity else (None, None)
         writer = stores.tracker().active_writer(target)
         made = {one for models in writer.models.values() for one in models}
-        about: list[str | None] = [model_id] if model_id else [*writer.models.get(step or 0, ())]
+        about: list[str | None] = [model_id] if model_id is not None else [*writer.models_at(step)]
         writer.log_metrics(
             Metric(key, value, when, step or 0, one, *on) for key, value in metrics.items() for one in about or [None]
         )
-        read = [model_id] if model_id and model_id not in made else []
+        read = [model_id] if model_id is not None and model_id not in made else []
         writer.log_inputs([] if entity is None else [DatasetInput(entity)], read)
 
     return perform(synchronous, call)

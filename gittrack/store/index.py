@@ -1219,13 +1219,12 @@ def _plain_order(source: str, order: Iterable[Order]) -> tuple[str, str, dict[st
         if key.among is None:
             source += f" LEFT JOIN {key.table} AS {alias} ON {alias}.owner = r.id AND {key_is(name, alias)}"
         else:
-            where = [key_is(name), *(f"x.{column} = :{name}{column}" for column in key.among)]
+            where = " AND ".join(f"x.{column} = :{name}{column}" for column in key.among)
             params.update({f"{name}{column}": value for column, value in key.among.items()})
-            newest = "PARTITION BY x.owner ORDER BY x.timestamp DESC, x.step DESC, x.run_id, x.id"
             source += (
-                f" LEFT JOIN (SELECT x.owner, x.{key.column}, ROW_NUMBER() OVER ({newest}) AS place"
-                f" FROM {key.table} AS x WHERE {' AND '.join(where)}) AS {alias}"
-                f" ON {alias}.owner = r.id AND {alias}.place = 1"
+                f" LEFT JOIN {key.table} AS {alias} ON {alias}.id = (SELECT x.id FROM {key.table} AS x"
+                f" WHERE x.owner = r.id AND {key_is(name)}{where and ' AND '}{where}"
+                " ORDER BY x.timestamp DESC, x.step DESC, x.run_id, x.id LIMIT 1)"
             )
         column = f"{alias}.{key.column}"
         by.append(f"CASE WHEN {alias}.owner IS NULL THEN 2 WHEN {column} IS NULL THEN 1 ELSE 0 END")

@@ -366,6 +366,10 @@ class ActiveRun:
                 if event["model_id"] not in known:
                     known.append(event["model_id"])
 
+    def models_at(self, step: int | None) -> list[str]:
+        """The logged models that the run made at a step, as this process knows it.  Raises InvalidValueError."""
+        return self.models.get(0 if step is None else limits.check_step(step), [])
+
     # -- logged models -----------------------------------------------------------------------------------------------
 
     def keep_model(self, facts: Mapping[str, Any], edits: Mapping[str, str | None]) -> None:

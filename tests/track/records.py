@@ -1,12 +1,19 @@
 """Random runs, experiments, filters and orders for hypothesis; small pools, so that they meet each other often."""
 
+import math
+from typing import Any
+
 from hypothesis import strategies as st
 
+from gittrack.track.query import Measured
 from gittrack.types import (
     Dataset,
     DatasetInput,
     Experiment,
     InputTag,
+    LoggedModel,
+    LoggedModelStatus,
+    Metric,
     MetricSummary,
     ModelInput,
     ModelOutput,
@@ -118,6 +125,59 @@ def many_experiments(draw: st.DrawFn) -> list[Experiment]:
     ]
 
 
+#: Of points of logged models; one NaN, so that tuples with it are equal.
+VALUES = (0.0, 1.0, -1.0, 0.5, math.nan, math.inf, -math.inf)
+NAMES = ("train", "test")
+
+
+@st.composite
+def many_logged_models(draw: st.DrawFn) -> list[LoggedModel]:
+    """Logged models with several values of a metric, measured by several runs on several datasets."""
+    ids = draw(st.lists(st.sampled_from([f"m-{n * 7919 % 16:x}" for n in range(16)]), unique=True, max_size=6))
+    return [draw(logged_models(model_id)) for model_id in ids]
+
+
+@st.composite
+def logged_models(draw: st.DrawFn, model_id: str) -> LoggedModel:
+    """A logged model with anything in it."""
+    points = draw(
+        st.lists(
+            st.builds(
+                Metric,
+                st.sampled_from(METRICS),
+                st.sampled_from(VALUES),
+                st.integers(0, 2),
+                st.integers(-1, 1),
+                st.just(model_id),
+                st.none() | st.sampled_from(NAMES),
+                st.none() | st.sampled_from(("d1", "d2")),
+                st.sampled_from(("r1", "r2")),
+            ),
+            max_size=6,
+            unique_by=lambda point: (point.key, point.timestamp, point.step, point.run_id),
+        )
+    )
+    return LoggedModel(
+        experiment_id=draw(st.sampled_from(("0", "7", "12"))),
+        model_id=model_id,
+        name=draw(texts),
+        artifact_location=draw(texts),
+        creation_timestamp=draw(st.integers(0, 3)),
+        last_updated_timestamp=draw(times),
+        model_type=draw(st.none() | texts),
+        source_run_id=draw(st.none() | texts),
+        status=draw(st.sampled_from(LoggedModelStatus)),
+        status_message=draw(st.none() | texts),
+        tags=draw(st.dictionaries(st.sampled_from(TAGS), texts, max_size=3)),
+        params=draw(st.dictionaries(st.sampled_from(PARAMS), texts, max_size=3)),
+        metrics=sorted(points, key=lambda point: (point.key, point.timestamp, point.step, point.run_id or "")),
+        lifecycle_stage=draw(st.sampled_from(("active", "active", "active", "deleted"))),
+        run_id=draw(st.sampled_from(("r1", "r2", "r3"))),
+        path=draw(texts),
+        flavors=tuple(draw(st.lists(texts, max_size=2))),
+    )
+
+
 def quoted(text: str) -> str:
     """``text`` as a filter has it; only for text without one of the two quotes."""
     mark = '"' if "'" in text else "'"
@@ -213,3 +273,45 @@ run_orders = orders(
 experiment_orders = orders(
     st.sampled_from(("name", "experiment_id", "creation_time", "last_update_time", "tags.stage"))
 )
+model_comparisons = st.one_of(
+    st.builds("{} {}".format, _keys("metrics", METRICS), number_tests | null_tests),
+    st.builds("{} {}".format, st.sampled_from(("metrics.loss.min", "metrics.acc")), number_tests),
+    st.builds("{} {}".format, _keys("params", PARAMS), number_tests | text_tests | null_tests),
+    st.builds("{} {}".format, _keys("tags", TAGS), text_tests | null_tests),
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(("name", "attributes.model_id", "model_type", "source_run_id", "status", "artifact_location")),
+        text_tests,
+    ),
+    st.builds("{} {}".format, st.sampled_from(("model_type", "status_message")), null_tests),
+    st.sampled_from(("status = 'READY'", "status != 'PENDING'", "model_id IN ('m-0', 'm-f')")),
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(("creation_time", "creation_timestamp", "attributes.last_updated_timestamp")),
+        number_tests,
+    ),
+)
+
+
+@st.composite
+def model_orders(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Orders of logged models as MLflow writes them."""
+    names = ("name", "creation_time", "model_type", "status", "model_id", "last_updated_timestamp", "source_run_id")
+    found: list[dict[str, Any]] = []
+    for _ in range(draw(st.integers(0, 3))):
+        key: dict[str, Any] = {}
+        if draw(st.booleans()):
+            key["field_name"] = f"metrics.{draw(st.sampled_from(METRICS))}"
+            if draw(st.booleans()):
+                key["dataset_name"] = draw(st.none() | st.sampled_from(NAMES))
+            if draw(st.booleans()):
+                key["dataset_digest"] = draw(st.sampled_from(("d1", "d2")))
+        else:
+            key["field_name"] = draw(st.sampled_from(names))
+        if draw(st.booleans()):
+            key["ascending"] = draw(st.booleans())
+        found.append(key)
+    return found
+
+
+datasets = st.lists(st.builds(Measured, st.sampled_from((*NAMES, "x'")), st.none() | st.just("d1")), max_size=2)

@@ -13,25 +13,30 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from gittrack.errors import InvalidValueError, QuerySyntaxError
-from gittrack.store.index import Index, number_of
+from gittrack.store.index import Index, RunModels, number_of
 from gittrack.track import query
 from gittrack.track.query import (
     EXPERIMENTS,
+    LOGGED_MODELS,
     RUNS,
     Comparison,
     Entity,
     Field,
     Junction,
+    Measured,
     Negation,
+    bound_offset,
+    bound_token,
     compile_query,
     compile_search,
     page_offset,
     page_token,
     parse_filter,
+    parse_model_order,
     parse_order,
 )
 from gittrack.track.query.python import like, predicate, sort_key
-from gittrack.types import Experiment, MetricSummary, Run, RunData, RunInfo, ViewType
+from gittrack.types import Experiment, LoggedModel, MetricSummary, Run, RunData, RunInfo, ViewType
 from tests.track import records
 
 NAN = math.nan
@@ -401,10 +406,59 @@ def column_at_fault(read: Callable[[], object]) -> int | None:
     return None
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("metric.acc > 1", "unknown prefix `metric`"),
+        ("attribute.name = 'a'", "unknown prefix `attribute`"),
+        ('metrics."loss".min > 1', "a metric has no `min`"),
+        ("datasets.name = 'a'", "unknown prefix"),
+        ("user_id = 'a'", "a logged model has no attribute `user_id`"),
+        ("creation_time LIKE 'a'", "does not go with"),
+    ],
+)
+def test_what_logged_models_do_not_have(text: str, says: str) -> None:
+    with pytest.raises(QuerySyntaxError, match=says):
+        parse_filter(text, LOGGED_MODELS)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "name",
+        ["name"],
+        [{}],
+        [{"field_name": 1}],
+        [{"field_name": "nothing"}],
+        [{"field_name": "params.lr"}],
+        [{"field_name": "name", "ascending": "no"}],
+        [{"field_name": "metrics.a", "dataset_name": 1}],
+        [{"field_name": f"metrics.{n}"} for n in range(31)],
+    ],
+)
+def test_orders_of_logged_models_that_make_no_sense(order: object) -> None:
+    with pytest.raises(InvalidValueError):
+        parse_model_order(order)  # type: ignore[arg-type]
+
+
+def test_a_page_of_logged_models_belongs_to_its_search() -> None:
+    asked: dict[str, object] = {"experiment_ids": ["0"], "filter_string": None, "order_by": [{"field_name": "name"}]}
+    token = bound_token(7, asked)
+    assert bound_offset(token, asked) == 7
+    assert bound_offset(token, {**asked, "filter_string": ""}) == 7
+    assert bound_offset(None, asked) == 0
+    for other in ({"experiment_ids": ["1"]}, {"filter_string": "name = 'a'"}, {"order_by": None}):
+        with pytest.raises(InvalidValueError, match=next(iter(other))):
+            bound_offset(token, {**asked, **other})
+    for bad in ("rubbish", page_token(0), base64.b64encode(b"[]").decode()):
+        with pytest.raises(InvalidValueError, match="invalid page token"):
+            bound_offset(bad, asked)
+
+
 @given(st.text(max_size=60) | st.text(alphabet="metrics.pa()'\"`<>=!;, \t\n10eANDORNTILKUS%_-", max_size=60))
 @settings(max_examples=500)
 def test_any_text_is_read_or_refused(text: str) -> None:
-    for entity in (RUNS, EXPERIMENTS):
+    for entity in (RUNS, EXPERIMENTS, LOGGED_MODELS):
         assert 1 <= (column_at_fault(partial(parse_filter, text, entity)) or 1) <= len(text) + 1
         assert 1 <= (column_at_fault(partial(parse_order, [text], entity)) or 1) <= len(text) + 1
 
@@ -491,6 +545,52 @@ def test_sql_and_python_find_the_same_experiments(
         wanted = expected(visible, text, order, EXPERIMENTS, lambda _: False)
         assert index.search_experiments(compiled, view, 100) == wanted
         assert index.search_experiments(compiled, view, limit, offset) == wanted[offset : offset + limit]
+
+
+@given(
+    records.many_logged_models(),
+    st.lists(
+        st.tuples(records.filters(records.model_comparisons), records.model_orders(), records.datasets),
+        min_size=1,
+        max_size=6,
+    ),
+    st.none() | st.lists(st.sampled_from(("0", "7", "12", "13", "\ud800")), max_size=3),
+    st.sampled_from((ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY, ViewType.ALL)),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+@settings(max_examples=120)
+def test_sql_and_python_find_the_same_logged_models(
+    models: list[LoggedModel],
+    questions: list[tuple[str, list[dict[str, object]], list[Measured]]],
+    experiments: list[str] | None,
+    view: int,
+    limit: int,
+    offset: int,
+) -> None:
+    index = Index(None)
+    about = {}
+    for run_id in ("r1", "r2", "r3"):
+        kept = [model for model in models if model.run_id == run_id]
+        points = [point for model in models for point in model.metrics if point.run_id == run_id]
+        about[run_id] = RunModels(kept, points)
+    index.put_runs([make(run_id) for run_id in about], about)
+    visible = [
+        model
+        for model in models
+        if model.lifecycle_stage in ViewType.stages(view)
+        and (experiments is None or model.experiment_id in experiments)
+    ]
+    for model in models:
+        assert repr(index.get_logged_model(model.model_id)) == repr(model)  # as text, since NaN equals nothing
+    for text, order_by, datasets in questions:
+        where, order = parse_filter(text, LOGGED_MODELS), parse_model_order(order_by)
+        compiled = compile_query(where, order, LOGGED_MODELS, datasets)
+        found = filter(predicate(where, LOGGED_MODELS, datasets), visible)
+        wanted = [model.model_id for model in sorted(found, key=sort_key(order, LOGGED_MODELS))]
+        assert [m.model_id for m in index.search_logged_models(compiled, experiments, view, 100)] == wanted
+        some = index.search_logged_models(compiled, experiments, view, limit, offset)
+        assert [m.model_id for m in some] == wanted[offset : offset + limit]
 
 
 def test_wherever_a_search_starts_it_finds_the_same() -> None:
