@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from gittrack.errors import InvalidValueError, NotFoundError, UnsupportedError
+from gittrack.track import limits
 
 if TYPE_CHECKING:
     from gittrack.registry.registry import Registry
@@ -138,7 +139,7 @@ class RegistryClient:
 
         Args:
             name: A model that exists.
-            source: ``runs:/<run id>/<path>``, ``models:/<name>/<version or stage>``, ``models:/<name>@<alias>``, or a
+            source: ``runs:/<run id>/<path>``, ``models:/m-<id>``, ``models:/<name>@<alias>`` (or ``/<version>``), or a
                 local folder, which is logged into a run of its own.
             run_id: The run, if ``source`` does not say it.
             tags: Of the version; the values become text.
@@ -168,7 +169,13 @@ class RegistryClient:
         model_id: str | None = None,
     ) -> ModelVersion:
         """``create_model_version`` for a model that need not exist yet: it is made with its version, or not at all."""
-        if str(source).startswith("models:"):
+        from gittrack.models import addresses
+        from gittrack.track.logged_models import LoggedModels
+
+        logged = addresses.model_id_of(str(source))
+        if logged is not None:
+            model_id, source = logged, "runs:/{}/{}".format(*LoggedModels(self._tracker).files(logged))
+        elif str(source).startswith("models:"):
             version = self._registry.resolve(str(source))
             return self._registry.copy(version, name, description=description, tags=tags, run_link=run_link)
         from gittrack.registry.names import check_model_name
@@ -181,12 +188,16 @@ class RegistryClient:
 
     def _source(self, source: str, run_id: str | None) -> _Source:
         """The run and path that a source names; the files of a local folder are logged first."""
+        from gittrack.models import addresses
+
         text = str(source)
         match = _RUN_SOURCE.fullmatch(text)
         if match is not None:
             if run_id is not None and run_id != match[1]:
                 raise InvalidValueError(f"source `{text}` is not of run `{run_id}`", hint="leave the run id out")
-            return _Source(match[1], (match[2] or "").rstrip("/"))
+            path = (match[2] or "").rstrip("/")
+            path = limits.check_artifact_path(path) if path else ""
+            return _Source(match[1], addresses.place_in(self._tracker, match[1], path))
         parts = urlsplit(text)
         if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
             raise InvalidValueError(

@@ -44,6 +44,12 @@ def is_model_id(text: object) -> bool:
     return isinstance(text, str) and _MODEL_ID.fullmatch(text) is not None
 
 
+def model_id_of(address: str) -> str | None:
+    """The logged model that ``models:/m-…`` names; None if it is another address."""
+    scheme, colon, rest = address.partition(":")
+    return rest.lstrip("/") if colon and scheme == "models" and is_model_id(rest.lstrip("/")) else None
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a model's files are.
@@ -178,11 +184,11 @@ def _trust(address: str, source: Source, tracker: Tracker | None, *, trust: bool
 def locate(address: str, *, tracker: Tracker | None = None) -> Source:
     """Where the model at an address is.  Raises as ``fetch``, but for the bytes."""
     scheme, colon, rest = address.partition(":")
+    logged = model_id_of(address)
+    if logged is not None:
+        return _logged(logged, tracker or stores.tracker())
     if colon and scheme == "models":
-        name = rest.lstrip("/")
-        if is_model_id(name):
-            return _logged(name, tracker or stores.tracker())
-        return _registered(name, tracker or stores.tracker())
+        return _registered(rest.lstrip("/"), tracker or stores.tracker())
     if colon and scheme == "runs":
         run_id, _, path = rest.lstrip("/").partition("/")
         return _of_run(check_run_id(run_id), path, tracker or stores.tracker())
@@ -238,8 +244,8 @@ def place_of(address: str, version: ModelVersion) -> str | None:
 
 def _of_run(run_id: str, path: str, tracker: Tracker) -> Source:
     path = limits.check_artifact_path(path) if path else ""
+    path = place_in(tracker, run_id, path)
     kept = tracker.repo.artifacts(run_id)
-    path = place_in(tracker, run_id, path, kept)
     prefix = f"{path}/" if path else ""
     found = {name[len(prefix) :]: one for name, one in kept.items() if name.startswith(prefix)}
     if "MLmodel" not in found:
@@ -251,12 +257,12 @@ def _of_run(run_id: str, path: str, tracker: Tracker) -> Source:
     return Source(run_id, path, found)
 
 
-def place_in(tracker: Tracker, run_id: str, path: str, kept: Mapping[str, Artifact]) -> str:
-    """The folder that ``path`` of a run's artifacts ``kept`` means: its own, or that of the newest model of that name.
+def place_in(tracker: Tracker, run_id: str, path: str) -> str:
+    """The folder that ``path`` of a run's artifacts means: itself, or that of the newest model of that name.
 
     A model that was logged through MLflow has a folder of another name.
     """
-    if not path or any(name.startswith(f"{path}/") for name in kept):
+    if not path or tracker.repo.artifacts(run_id, path):
         return path
     models = tracker.repo.state(run_id).logged_models("")
     named = [model for model in models if model.name == path and model.path and model.lifecycle_stage == "active"]

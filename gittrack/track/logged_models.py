@@ -18,7 +18,7 @@ from gittrack.store import record
 from gittrack.track import limits
 from gittrack.track.runs import check_page, made_up_name, page
 from gittrack.track.secrets import redact_value
-from gittrack.types import LifecycleStage, PagedList, ViewType, check_run_id
+from gittrack.types import LifecycleStage, ModelOutput, PagedList, ViewType, check_run_id
 
 if TYPE_CHECKING:
     from gittrack.store.record import RunState
@@ -112,6 +112,8 @@ class LoggedModels:
             facts["experiment_id"] = experiment_id
         facts["model_id"] = model_id = model_id or new_model_id(run.run_id)
         run.keep_model({**facts, "path": f"{FOLDER}/{model_id}"}, edits)
+        if source_run_id is None:
+            run.log_outputs([ModelOutput(model_id)])  # so that it goes wherever a run's models go
         return self.get(model_id)
 
     def finalize(self, model_id: str, status: str, message: str | None = None) -> LoggedModel:

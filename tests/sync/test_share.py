@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gittrack.store.check import fsck
 from gittrack.store.rewrite import purge
+from gittrack.track.logged_models import LoggedModels
 from tests.conftest import Sandbox
 from tests.sync.conftest import Desk, Join, Killed, assert_clean, dying, listed, state_of
 
@@ -160,3 +161,33 @@ def test_a_pull_that_dies_over_a_purge_is_finished_by_the_next_one(ana: Desk, bo
     assert deaths > 1
     assert bo.push(files=False).skipped == {}
     assert_clean(hub.path)
+
+
+def test_logged_models_travel_and_edits_of_both_merge(ana: Desk, bo: Desk) -> None:
+    mine = LoggedModels(ana.tracker)
+    run_id = ana.run()
+    made = mine.create("0", "forest", source_run_id=run_id, params={"depth": "3"})
+    alone = mine.create("0", "alone")
+    ana.tracker.writer(alone.run_id).log_bytes(b"x", f"{alone.path}/MLmodel")
+    for model in (made, alone):
+        mine.finalize(model.model_id, "READY")
+    ana.close()
+    ana.push()
+    bo.pull()
+    assert {model.name for model in LoggedModels(bo.tracker).search(["0"])} == {"forest", "alone"}
+    theirs = LoggedModels(bo.tracker)
+    theirs.set_tags(made.model_id, {"seen": "by bo"})
+    theirs.delete(alone.model_id)
+    bo.close()
+    mine = LoggedModels(ana.tracker)
+    mine.set_tags(made.model_id, {"by": "ana"})
+    ana.close()
+    bo.push()
+    ana.pull()
+    ana.push()
+    bo.pull()
+    for desk in (ana, bo):
+        (found,) = LoggedModels(desk.tracker).search(["0"])
+        assert found.tags == {"by": "ana", "seen": "by bo"}
+        assert desk.names() == {run_id: "trained"}
+        assert not [problem for problem in fsck(desk.repo, full=True) if problem.kind != "artifact"]
