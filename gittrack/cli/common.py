@@ -296,6 +296,19 @@ def program() -> str:
     return shutil.which("gittrack") or "gittrack"
 
 
+def without_models(opened: Tracker, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that do not name a logged model by its id, and those that do."""
+    if not any(word.startswith("m-") for word in words):
+        return list(words), []
+    from gittrack.track.logged_models import LoggedModels
+
+    models = []
+    for word in words:
+        with contextlib.suppress(NotFoundError):
+            models.append(LoggedModels(opened).get(word, deleted=True).model_id)
+    return [word for word in words if word not in models], models
+
+
 def core_pager() -> str | None:
     """Git's ``core.pager``, as seen from this folder."""
     from gittrack import config

@@ -12,9 +12,14 @@ from gittrack.cli import common, output, text
 def command(runs: tuple[str, ...]) -> None:
     """Bring deleted runs back.
 
-    `gittrack log --all` lists deleted runs too.
+    `gittrack log --all` lists deleted runs too. A logged model is named by its id, `m-…`.
     """
     with common.tracker(write=True) as opened:
-        for run_id in [opened.resolve(run) for run in runs]:
+        words, models = common.without_models(opened, runs)
+        for run_id in [opened.resolve(run) for run in words]:
             opened.restore_run(run_id)
-    output.message(f"restored {text.count(len(runs), 'run')}")
+        for model_id in models:
+            from gittrack.track.logged_models import LoggedModels
+
+            LoggedModels(opened).restore(model_id)
+    output.message(f"restored {text.runs_and_models(len(words), len(models))}")

@@ -80,6 +80,12 @@ def count(amount: int, singular: str, plural: str | None = None) -> str:
     return f"{amount:,} {singular if amount == 1 else plural or singular + 's'}"
 
 
+def runs_and_models(runs: int, models: int) -> str:
+    """``2 runs``, ``1 logged model``, ``2 runs and 1 logged model``."""
+    parts = [count(amount, what) for amount, what in ((runs, "run"), (models, "logged model")) if amount]
+    return " and ".join(parts)
+
+
 def size(amount: int) -> str:
     """Bytes as people read them: ``512 B``, ``1.4 KiB``, ``20 MiB``."""
     if amount < 1024:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gittrack.store.repo import Repo
+from gittrack.track.logged_models import LoggedModels
 from tests.cli.conftest import Cli, open_tracker
 from tests.conftest import MakeRepo, Sandbox
 
@@ -100,6 +101,20 @@ def test_rm_and_restore(project: Sandbox, cli: Cli) -> None:
     undo = answer.err.split("`")[1].split()[1:]
     assert cli(*undo).status == 0
     assert "alpha" in cli("log", "--oneline").out
+
+
+def test_rm_and_restore_of_a_logged_model(project: Sandbox, cli: Cli) -> None:
+    tracker = open_tracker(project.path)
+    model = LoggedModels(tracker).create("0", "m")
+    LoggedModels(tracker).finalize(model.model_id, "READY")
+    tracker.close()
+    answer = cli("rm", "alpha", model.model_id)
+    assert "deleted 1 run and 1 logged model; `gittrack restore " in answer.err
+    assert LoggedModels(tracker).search(["0"]) == []
+    assert "restored 1 run and 1 logged model" in cli(*answer.err.split("`")[1].split()[1:]).err
+    assert [one.model_id for one in LoggedModels(tracker).search(["0"])] == [model.model_id]
+    assert cli("rm", "m-nobody").status == 1
+    tracker.close()
 
 
 def test_rm_of_a_wrong_name_deletes_nothing(project: Sandbox, cli: Cli) -> None:
