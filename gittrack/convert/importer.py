@@ -50,6 +50,7 @@ from gittrack.track import limits
 from gittrack.types import (
     TERMINAL,
     LifecycleStage,
+    LoggedModelStatus,
     Metric,
     ModelOutput,
     ModelVersionStages,
@@ -262,7 +263,9 @@ class Importer:
         found = self._tracker.search_runs(None, f"run_id IN ({wanted})", view=ViewType.ALL, max_results=len(valid))
         return {run.info.run_id: run for run in found}
 
-    def _one_run(self, run: SourceRun, experiment_id: str, here: Run | None, origin: str) -> None:
+    def _one_run(
+        self, run: SourceRun, experiment_id: str, here: Run | None, origin: str, *, keeper: bool = False
+    ) -> None:
         run = replace(run, start_time=_time(run.start_time), end_time=_time(run.end_time))
         if run.run_id in self._ids:
             raise InvalidValueError(f"another run there has its id `{run.run_id}`, too")
@@ -293,6 +296,7 @@ class Importer:
                 start_time=run.start_time,
                 tags=tags | {FROM_TAG: origin},
                 user_id=run.user_id,
+                keeper=keeper,
             )
             self._put_on_code(writer, tags)
         else:
@@ -468,9 +472,30 @@ class Importer:
             has_files = self.report.files > before or any(name.startswith(f"{path}/") for name in present)
             if f"{MODEL_FACTS}/{model.model_id}.json" not in present:
                 writer.log_bytes(_json(model), f"{MODEL_FACTS}/{model.model_id}.json")
+            if mine is None:
+                self._keep(what, writer, model)
             output = ModelOutput(model.model_id, model.step, path if has_files else None)
             if output != mine:
                 writer.log_outputs([output])
+
+    def _keep(self, what: str, writer: ActiveRun, model: SourceModel) -> None:
+        """Record what is said of a logged model."""
+        facts: dict[str, Any] = {"model_id": model.model_id, "created": _time(model.created)}
+        told = model.facts
+        for name, value, check in (
+            ("name", model.name, limits.check_logged_model_name),
+            ("model_type", told.get("model_type"), limits.check_model_type),
+        ):
+            if value:
+                with suppress(InvalidValueError):
+                    facts[name] = check(value)
+        facts["params"] = self._kept(what, _texts(told.get("params")), limits.check_param)
+        tags = self._kept(what, _texts(told.get("tags")), limits.check_tag)
+        status = str(told.get("status", "READY"))
+        edits = {"status": status if status in LoggedModelStatus.__members__ else "READY"}
+        if isinstance(updated := told.get("updated"), int) and updated > 0:
+            edits["updated"] = str(updated)
+        writer.keep_model(facts, {**edits, **{f"tags.{key}": value for key, value in tags.items()}})
 
     def _loose(self, model: SourceModel, experiment_id: str) -> None:
         """A logged model that no run made gets a run that holds it."""
@@ -484,7 +509,10 @@ class Importer:
             end_time=model.created,
             models=[model],
         )
-        self._one_run(run, experiment_id, self._known([run.run_id]).get(run.run_id), origin)
+        here: Run | None = None
+        with suppress(NotFoundError):
+            here = self._tracker.get_run(run.run_id)  # no search finds it
+        self._one_run(run, experiment_id, here, origin, keeper=True)
 
     # -- the registry ------------------------------------------------------------------------------------------------
 
@@ -609,6 +637,10 @@ def _time(milliseconds: int | None) -> Any:
 
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def _texts(facts: object) -> dict[str, str]:
+    return {str(key): str(value) for key, value in facts.items()} if isinstance(facts, Mapping) else {}
 
 
 def _json(model: SourceModel) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -30,6 +31,7 @@ from gittrack.store import seal
 from gittrack.store.layout import DEFAULT_EXPERIMENT_ID
 from gittrack.store.record import RUN_NAME_TAG
 from gittrack.sync import artifacts
+from gittrack.track.logged_models import LoggedModels
 from gittrack.types import (
     TERMINAL,
     Experiment,
@@ -76,6 +78,7 @@ class _Place:
         self.experiment = experiment
         self.key = key
         self.models = models or {}
+        self.keepers: set[str] = set()  #: runs that are here only to keep a logged model
         self._origins: dict[str, There] = {}
         self._exported: dict[str, There] = {}
         for one in known:
@@ -91,9 +94,13 @@ class _Place:
         """The run there that a run was exported as, and not imported from."""
         return self._exported.get(run.info.run_id)
 
+    def is_loose(self, run: Run) -> bool:
+        """True for a run that only stands for a logged model that no run made."""
+        return run.info.run_id in self.keepers or LOOSE in run.data.tags.get(FROM_TAG, "")
+
     def has_whole(self, run: Run) -> bool:
         """True if all of a run is there."""
-        if _is_loose(run):
+        if self.is_loose(run):
             models = [self.models.get(output.model_id) for output in run.outputs.model_outputs]
             return all(one is not None and one.whole for one in models)
         mine = self.mine(run)
@@ -171,7 +178,7 @@ class Exporter:
         return [one for one in found if self._chosen is None or one.experiment_id in self._chosen][::-1]
 
     def _count(self, experiment: Experiment) -> int:
-        return self._tracker.repo.index.count_runs(None, [experiment.experiment_id], ViewType.ALL)
+        return self._tracker.repo.index.count_runs(None, [experiment.experiment_id], None)
 
     def _place(self, experiment: Experiment) -> _Place | None:
         """The experiment there, which is made if need be; None if there is nothing to be said about it."""
@@ -199,13 +206,22 @@ class Exporter:
         return place
 
     def _runs_of(self, place: _Place) -> Iterator[Run]:
-        """Its runs, oldest first."""
+        """Its runs, oldest first, then those that are there only to keep a logged model."""
         order = ["attributes.start_time ASC"]
         yield from self._all(
             lambda token: self._tracker.search_runs(
                 [place.experiment.experiment_id], view=ViewType.ALL, order_by=order, max_results=_PAGE, page_token=token
             )
         )
+
+        found = self._all(
+            lambda token: LoggedModels(self._tracker).search(
+                [place.experiment.experiment_id], "source_run_id IS NULL", max_results=_PAGE, page_token=token
+            )
+        )
+        for model in found:
+            place.keepers.add(model.run_id)
+            yield self._tracker.get_run(model.run_id)
 
     def _all(self, page: Callable[[str | None], Any]) -> Iterator[Any]:
         token: str | None = None
@@ -249,7 +265,7 @@ class Exporter:
         if self._dry:
             return None
         there: str | None = None
-        if not _is_loose(run):
+        if not place.is_loose(run):
             there = self._given.get(run.info.run_id)
             known = place.exported(run)
             if known is not None and known.deleted:
@@ -328,7 +344,12 @@ class Exporter:
     # -- files and logged models -------------------------------------------------------------------------------------
 
     def _facts(self, run: Run, output: ModelOutput) -> dict[str, Any]:
-        """What an import noted of a logged model; for one that was made here, what its MLmodel says."""
+        """What is known of a logged model; of one of an earlier version, what an import noted, or its MLmodel says."""
+        with suppress(NotFoundError):
+            if output.model_id in self._tracker.repo.state(run.info.run_id).models:
+                model = LoggedModels(self._tracker).get(output.model_id, deleted=True)
+                names = ("name", "model_type", "params", "tags", "status")
+                return {name: getattr(model, name) for name in names}
         try:
             data = self._tracker.read_artifact(run.info.run_id, f"{MODEL_FACTS}/{output.model_id}.json")
         except NotFoundError:
@@ -457,11 +478,6 @@ class Exporter:
         if number != wanted:
             self.report.problems.append(f"version {wanted} of model `{name}` became version {number} there")
         return number
-
-
-def _is_loose(run: Run) -> bool:
-    """True for a run that only stands for a logged model that no run made."""
-    return LOOSE in run.data.tags.get(FROM_TAG, "")
 
 
 def _revision(run: Run) -> str:

@@ -537,6 +537,7 @@ with gittrack.start_run(run_name="mine"):
     gittrack.log_metric("m", 0.5, step=3)
     model = LinearRegression().fit(numpy.eye(3), [1.0, 2.0, 3.0])
     gittrack.sklearn.log_model(model, name="model", registered_model_name="line", model_type="linear", tags={"k": "v"})
+gittrack.create_external_model(name="agent", params={"temperature": "0"}, tags={"team": "a"})
 client = gittrack.MlflowClient()
 client.set_registered_model_alias("line", "champion", "1")
 client.transition_model_version_stage("line", "1", "Production")
@@ -547,14 +548,19 @@ client.transition_model_version_stage("line", "1", "Production")
     target.write_bytes(empty.read_bytes())
     report = _export(tracker, f"sqlite:///{target}")
     assert report.problems == []
-    assert (report.runs, report.models, report.versions) == (1, 1, 1)
+    assert (report.runs, report.models, report.versions) == (2, 1, 1)
     c = client(f"sqlite:///{target}")
     version = c.get_model_version_by_alias("line", "champion")
     assert (version.version, version.current_stage) in {(1, "Production"), ("1", "Production")}
     run = c.get_run(version.run_id)
     assert (run.info.run_name, run.data.params, run.data.metrics) == ("mine", {"a": "1"}, {"m": 0.5})
     assert run.data.tags["mlflow.source.git.commit"] == sandbox.git("rev-parse", "HEAD")
-    (made,) = c.search_logged_models([run.info.experiment_id])
+    alone, made = c.search_logged_models([run.info.experiment_id], order_by=[{"field_name": "name"}])
+    assert (alone.name, alone.source_run_id, str(alone.status)) == ("agent", None, "READY")
+    assert (alone.params, alone.tags["team"]) == ({"temperature": "0"}, "a")
+    assert len(c.search_runs([run.info.experiment_id])) == 1
+    assert made.params == {"a": "1"}
+    assert [(point.key, point.value) for point in made.metrics or []] == []
     assert (made.name, made.model_type, made.tags["k"]) == ("model", "linear", "v")
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     loaded = mlflow.sklearn.load_model("models:/line@champion")

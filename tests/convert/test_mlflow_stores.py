@@ -20,6 +20,7 @@ from gittrack.convert.report import Report
 from gittrack.errors import CorruptError, FormatError, InvalidValueError, NotFoundError, UnsupportedError
 from gittrack.registry.registry import Registry
 from gittrack.store import check, rewrite
+from gittrack.track.logged_models import LoggedModels
 from gittrack.track.runs import Tracker
 from gittrack.types import ViewType
 from tests.conftest import Sandbox
@@ -99,6 +100,10 @@ def test_everything_is_kept(full: Database, take: Take, tracker: Tracker) -> Non
     }  # fmt: skip
     output = run.outputs.model_outputs[0]
     assert (output.model_id, output.step, output.path) == (MODEL, 7, "model")
+    logged = LoggedModels(tracker).get(MODEL)
+    assert (logged.name, logged.model_type, logged.params, logged.path) == ("model", "forest", {"p": "1"}, "model")
+    assert (logged.creation_timestamp, logged.last_updated_timestamp) == (T0 + 1, T0 + 2)
+    assert (str(logged.status), logged.source_run_id) == ("READY", RUN_A)
     vision, gone = tracker.get_experiment_by_name("vision"), tracker.get_experiment_by_name("gone")
     assert vision is not None
     assert (vision.tags, vision.creation_time) == ({"team": "a"}, T0)
@@ -464,7 +469,7 @@ def test_a_file_store_is_kept(tmp_path: Path, take: Take, tracker: Tracker) -> N
     assert run.inputs.dataset_inputs[0].dataset.name == "ds"
     assert [one.model_id for one in run.inputs.model_inputs] == [MODEL]
     assert tracker.repo.state(RUN_A).links == [
-        ["loss", 2, T0 + 2, {"model_id": MODEL, "dataset_name": "ds", "dataset_digest": "abc"}]
+        ["loss", 2, T0 + 2, {"model_id": MODEL, "value": "inf", "dataset_name": "ds", "dataset_digest": "abc"}]
     ]
     gone = tracker.get_experiment_by_name("gone")
     assert gone is not None
