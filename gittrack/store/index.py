@@ -623,17 +623,22 @@ class Index:
     def _put_models(self, run_id: str, about: RunModels) -> None:
         """Make this all that a run has to do with logged models."""
         self.put_rows(LOGGED_MODELS, run_id, map(_logged_model_row, about.models))
-        self._execute("DELETE FROM logged_model_metrics WHERE run_id = :run_id", {"run_id": run_id})
+        rows = [
+            (self._name(point.key), self._name(str(point.model_id)), None if math.isnan(point.value) else point.value,
+             point.timestamp, point.step, point.dataset_name, point.dataset_digest)
+            for point in about.points
+        ]  # fmt: skip
+        columns = ("key", "owner", "value", "timestamp", "step", "dataset_name", "dataset_digest")
+        sql = f"SELECT {', '.join(columns)} FROM logged_model_metrics WHERE run_id = :run_id ORDER BY id"
+        known = self._all(sql, {"run_id": run_id})
+        if known != rows[: len(known)]:  # else there are only more of them, as while a run goes on
+            self._execute("DELETE FROM logged_model_metrics WHERE run_id = :run_id", {"run_id": run_id})
+            known = []
         self._many(
-            "INSERT INTO logged_model_metrics (key, owner, run_id, value, timestamp, step, dataset_name,"
-            " dataset_digest) VALUES (:key, :owner, :run_id, :value, :timestamp, :step, :dataset_name,"
-            " :dataset_digest)",
-            [
-                {**point._asdict(), "key": self._name(point.key), "owner": self._name(str(point.model_id)),
-                 "run_id": run_id}
-                for point in about.points
-            ],
-        )  # fmt: skip
+            f"INSERT INTO logged_model_metrics (run_id, {', '.join(columns)})"
+            f" VALUES (:run_id, {', '.join(f':{column}' for column in columns)})",
+            [{"run_id": run_id, **dict(zip(columns, row, strict=True))} for row in rows[len(known) :]],
+        )
 
     # -- other things ------------------------------------------------------------------------------------------------
 

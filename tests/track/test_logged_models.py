@@ -131,6 +131,17 @@ def test_any_run_can_measure_a_model(tracker: Tracker, models: LoggedModels) -> 
     assert not models.search(["0"], datasets=[{"dataset_name": "train", "dataset_digest": "d1"}])
 
 
+def test_what_is_measured_later_is_added(tracker: Tracker, models: LoggedModels) -> None:
+    run = tracker.create_run()
+    made = models.create("0", "m", source_run_id=run.run_id)
+    run.log_outputs([ModelOutput(made.model_id, 4)])
+    for step in range(4):
+        run.log_metrics([Metric("acc", math.nan if step == 2 else step / 10, step, step, made.model_id)])
+        assert [point.step for point in models.get(made.model_id).metrics] == list(range(step + 1))
+    assert tracker.get_run(run.run_id).outputs.model_outputs == [ModelOutput(made.model_id, 4, made.path)]
+    assert [model.name for model in models.search(["0"], order_by=[{"field_name": "metrics.acc"}])] == ["m"]
+
+
 def test_ids_of_elsewhere(tracker: Tracker, models: LoggedModels) -> None:
     made = models.create("0", model_id="From_elsewhere-1")
     assert made.model_id == "From_elsewhere-1"

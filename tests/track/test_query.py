@@ -559,7 +559,7 @@ def test_sql_and_python_find_the_same_experiments(
     st.integers(0, 9),
     st.integers(0, 9),
 )
-@settings(max_examples=120)
+@settings(max_examples=80)
 def test_sql_and_python_find_the_same_logged_models(
     models: list[LoggedModel],
     questions: list[tuple[str, list[dict[str, object]], list[Measured]]],
