@@ -309,6 +309,22 @@ def without_models(opened: Tracker, words: Sequence[str]) -> tuple[list[str], li
     return [word for word in words if word not in models], models
 
 
+def keeper_of(opened: Tracker, word: str) -> str | None:
+    """The run that is there only to keep the logged model of that id; None if the word names none.
+
+    Raises:
+        UsageError: A run made the model, which cannot be forgotten without it.
+    """
+    for model_id in without_models(opened, [word])[1]:
+        from gittrack.track.logged_models import LoggedModels
+
+        model = LoggedModels(opened).get(model_id, deleted=True)
+        if model.source_run_id is not None:
+            raise UsageError(f"`{model_id}` goes with the run that made it", hint=f"--purge {model.run_id[:SHORT]}")
+        return model.run_id
+    return None
+
+
 def core_pager() -> str | None:
     """Git's ``core.pager``, as seen from this folder."""
     from gittrack import config

@@ -9,11 +9,11 @@ import click
 
 from gittrack.cli import common, output, text
 from gittrack.errors import StateError, UsageError
+from gittrack.types import RunId
 
 if TYPE_CHECKING:
     from gittrack.store.check import GcReport
     from gittrack.track.runs import Tracker
-    from gittrack.types import RunId
 
 _DAY = 24 * 3600
 
@@ -36,7 +36,7 @@ _DAY = 24 * 3600
     multiple=True,
     metavar="RUN",
     shell_complete=common.complete_runs,
-    help="Also forget this deleted run for good.",
+    help="Also forget this deleted run, or logged model that no run made, for good.",
 )
 @click.option("--fold", is_flag=True, help="Instead: take the ledgers of writers silent for that long into this one's.")
 def command(dry_run: bool, yes: bool, days: float, purged: tuple[str, ...], fold: bool) -> None:
@@ -99,13 +99,15 @@ def _fold(days: float, *, dry_run: bool) -> None:
 
 
 def _deleted(opened: Tracker, run: str) -> RunId:
-    """The id of a deleted run.  Raises StateError for any other."""
+    """The id of a deleted run, or of the one that keeps a deleted logged model.  Raises StateError for any other."""
     from gittrack.types import LifecycleStage
 
-    run_id = opened.resolve(run)
+    keeper = common.keeper_of(opened, run)
+    run_id = RunId(keeper or opened.resolve(run))
     if opened.get_run(run_id).info.lifecycle_stage != LifecycleStage.DELETED:
-        short = run_id[: common.SHORT]
-        raise StateError(f"run `{short}` is not deleted", hint=f"`gittrack rm {short}` deletes it; then purge it")
+        short = run if keeper else run_id[: common.SHORT]
+        what = "logged model" if keeper else "run"
+        raise StateError(f"{what} `{short}` is not deleted", hint=f"`gittrack rm {short}` deletes it; then purge it")
     return run_id
 
 

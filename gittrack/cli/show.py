@@ -59,6 +59,8 @@ def _everything(run: Run, names: Mapping[str, str], artifacts: Mapping[str, Arti
     tags = sorted(item for item in run.data.tags.items() if not item[0].startswith("mlflow."))
     yield from _section("Tags", output.table(["", ""], tags, cut=False))
     yield from _section("Datasets", output.table(["", "", ""], map(_dataset, run.inputs.dataset_inputs), cut=False))
+    made = [[one.model_id, one.path or "", f"step {one.step}"] for one in run.outputs.model_outputs]
+    yield from _section("Models", output.table(["", "", ""], made, cut=False))
     sizes = [[path, text.size(one.size)] for path, one in artifacts.items()]
     yield from _section("Artifacts", output.table(["", ""], sizes, right=[1], cut=False))
     yield from _section("Environment", render.environment(run, packages=packages))

@@ -8,6 +8,7 @@ import pytest
 
 from gittrack.store.repo import Repo
 from gittrack.track.logged_models import LoggedModels
+from gittrack.types import ModelOutput, ViewType
 from tests.cli.conftest import Cli, open_tracker
 from tests.conftest import MakeRepo, Sandbox
 
@@ -114,6 +115,17 @@ def test_rm_and_restore_of_a_logged_model(project: Sandbox, cli: Cli) -> None:
     assert "restored 1 run and 1 logged model" in cli(*answer.err.split("`")[1].split()[1:]).err
     assert [one.model_id for one in LoggedModels(tracker).search(["0"])] == [model.model_id]
     assert cli("rm", "m-nobody").status == 1
+    run = tracker.create_run(name="maker", capture=False)
+    theirs = LoggedModels(tracker).create("0", "n", source_run_id=run.run_id)
+    run.log_outputs([ModelOutput(theirs.model_id, 7)])
+    run.end()
+    tracker.close()
+    assert f"Models\n    {theirs.model_id}  models/{theirs.model_id}  step 7" in cli("show", "maker").out
+    assert "is not deleted" in cli("gc", "--yes", "--purge", model.model_id).err
+    assert f"--purge {run.run_id[:8]}" in cli("gc", "--yes", "--purge", theirs.model_id).err
+    cli("rm", model.model_id)
+    assert cli("gc", "--yes", "--purge", model.model_id).status == 0
+    assert [one.name for one in LoggedModels(tracker).search(["0"], view=ViewType.ALL)] == ["n"]
     tracker.close()
 
 
