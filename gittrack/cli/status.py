@@ -36,7 +36,7 @@ def _facts(opened: Tracker) -> dict[str, Any]:
 
     repo = opened.repo
     repo.refresh()
-    live = repo.index.get_runs(sorted(list_journals(repo.live)))
+    live = repo.index.get_runs(sorted(list_journals(repo.live)), keepers=False)
     return {
         "store": str(repo.root),
         "writable": not repo.read_only,

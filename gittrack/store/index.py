@@ -409,14 +409,18 @@ class Index:
         """The run of that id, deleted or not."""
         return next(iter(self.get_runs([run_id])), None)
 
-    def get_runs(self, run_ids: Iterable[str]) -> list[Run]:
-        """The runs of these ids that are known, deleted or not, in the order asked for."""
+    def get_runs(self, run_ids: Iterable[str], *, keepers: bool = True) -> list[Run]:
+        """The runs of these ids that are known, deleted or not, in the order asked for.
+
+        Without ``keepers``, those that are there only to keep a logged model are left out.
+        """
+        only = "" if keepers else f" AND r.lifecycle_stage <> '{_KEEPER}'"
         found: dict[str, Run] = {}
         wanted = [run_id for run_id in run_ids if _is_text(run_id)]
         with self._reading():
             for chunk in _chunks(wanted):
                 marks, params = _expand("i", chunk)
-                rows = self._all(f"SELECT r.id FROM runs AS r WHERE r.run_id IN ({marks})", params)
+                rows = self._all(f"SELECT r.id FROM runs AS r WHERE r.run_id IN ({marks}){only}", params)
                 found.update((run.info.run_id, run) for run in self._hydrate([row[0] for row in rows]))
         return [found[run_id] for run_id in wanted if run_id in found]
 

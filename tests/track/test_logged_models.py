@@ -68,6 +68,7 @@ def test_a_model_that_no_run_made_is_kept_by_a_run_that_no_search_finds(tracker:
     assert place == (keeper, f"models/{made.model_id}")
     tracker.writer(keeper).log_bytes(b"x", f"{place.folder}/MLmodel")
     assert tracker.get_run(keeper).info.status == "RUNNING"
+    assert tracker.repo.index.get_runs([keeper], keepers=False) == []
     models.finalize(made.model_id, "READY")
     tracker.close()
     for _ in range(2):
