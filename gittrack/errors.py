@@ -42,6 +42,13 @@ class GittrackError(Exception):
         self.message = message
         self.hint = hint
 
+    def leaving(self, left: str, *, hint: str | None = None) -> None:
+        """Add to the message what was and was not done before, and to the hint another way on."""
+        self.message = f"{self.message}; {left}"
+        self.args = (self.message,)
+        if hint is not None:
+            self.hint = hint if self.hint is None else f"{self.hint}; {hint}"
+
     @property
     def error_code(self) -> str:
         """The code under MLflow's name, so that ``except MlflowException as e: e.error_code`` works."""

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gittrack.cli import common, output, sharing
+from gittrack.errors import GittrackError
 
 
 @common.verb()
@@ -31,7 +32,11 @@ def command(remote: str | None, artifacts: bool, dry_run: bool, as_json: bool, *
             report = pull(opened, where, select=select, dry_run=dry_run, progress=progress.tell,
                           interactive=sharing.interactive())  # fmt: skip
         if artifacts and not dry_run:
-            common.fetch(opened.tracker, sharing.files_of(opened, select), remote=where.name)
+            try:
+                common.fetch(opened.tracker, sharing.files_of(opened, select), remote=where.name)
+            except GittrackError as error:
+                error.leaving("the runs and models are here")
+                raise
     if as_json:
         output.document(sharing.pull_json(report))
         sharing.refuse(report.refused, report.remote)

@@ -250,7 +250,7 @@ def in_parallel(
                 raise
     except GittrackError as error:
         if total > 1:
-            error.message += f"; {len(moved)} of {total} objects were moved"
+            error.leaving(f"{len(moved)} of {total} objects were moved")
         error.hint = error.hint or GO_ON
         raise
     if missing:

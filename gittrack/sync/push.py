@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gittrack.errors import ConflictError, CorruptError, NotFoundError
+from gittrack.errors import ConflictError, CorruptError, GittrackError, NotFoundError
 from gittrack.registry.names import parse_tag
 from gittrack.store import layout, seal
 from gittrack.store.refs import RefUpdate
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 #: How often a push gives way to others before it gives up.
 ROUNDS: Final = 8
+_WITHOUT: Final = "`gittrack push --no-artifacts` pushes the rest without the files"
 #: Bytes of one push: hosts refuse 2 GiB.
 MAX_BYTES: Final = 1 << 30
 
@@ -124,8 +125,13 @@ def push(
             if files and (plan.ledgers or plan.others):
                 from gittrack.sync import artifacts  # a third of what it takes to find out that there is nothing to do
 
-                sent = artifacts.send(registry.tracker, remote.name, plan.commits(), progress=sending, dry_run=dry_run,
-                                      interactive=interactive)  # fmt: skip
+                try:
+                    sent = artifacts.send(registry.tracker, remote.name, plan.commits(), progress=sending,
+                                          dry_run=dry_run, interactive=interactive)  # fmt: skip
+                except GittrackError as error:
+                    left = "nothing would be pushed" if dry_run else tally.left(len(plan.ledgers) + len(plan.others))
+                    error.leaving(left, hint=_WITHOUT)
+                    raise
                 report.files, report.size = report.files + sent.moved.count, report.size + sent.moved.bytes
                 report.absent = sent.absent
             if dry_run:

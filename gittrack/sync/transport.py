@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: Called with (what is done, steps done, steps in all or None).
 Progress = Callable[[str, int, "int | None"], None]
 
+#: Lines of a remote's refusal that are shown.
+_LINES: Final = 4
 #: Refs of one push: hosts get slow or refuse beyond that.
 MAX_PUSH: Final = 500
 #: Refs of one fetch: what has arrived stays when the connection breaks.
@@ -224,7 +226,8 @@ class Transport:
             self.atomic = False
             return [], []
         if not refused:
-            raise self._failure(done, left() if not rows else f"{left()}, and it is not known what else")
+            known = left() if not rows else f"{left()}, and it is not known what else"
+            raise failure(_text(done.stderr), done.status, f"remote `{self.remote.name}`", known, writing=True)
         said = [line for line in _text(done.stderr).splitlines() if line.startswith("remote: ")]
         main = [one for one in refused if "atomic" not in one.why] or refused
         kept = {one.ref for one in refused} | {move.ref for move in moves if self.atomic}
@@ -253,8 +256,16 @@ class Transport:
         return failure(_text(done.stderr), done.status, f"remote `{self.remote.name}`", left)
 
 
-def failure(said: str, status: int, who: str, left: str) -> GittrackError:
-    """The error that git's words mean, for a call to ``who``."""
+def failure(said: str, status: int, who: str, left: str, *, writing: bool = False) -> GittrackError:
+    """The error that git's words mean.
+
+    Args:
+        said: What git and the remote have printed.
+        status: git's exit status.
+        who: What was called, for people.
+        left: What was transferred; empty if that goes without saying.
+        writing: It was to be written to, and can be read.
+    """
     text = gateway.strip_credentials(said)
     lines = [
         line for line in text.splitlines() if line.strip() and not _STEP.match(line) and "remote: Total " not in line
@@ -277,19 +288,45 @@ def failure(said: str, status: int, who: str, left: str) -> GittrackError:
     ) and not _broke(text):
         cause = next((line for line in lines if "error: object" in line or "fsck error" in line), last)
         return RemoteDataError(f"{who} sent objects that git refuses: {_short(cause)}")
-    if re.search(
+    if writing and (no := _line(lines, r"HTTP 403|error: 403|access denied|[Pp]ermission to .* denied")):
+        return PushRefusedError(f"{who} can be read, but does not let you write: {no}{after}",
+                                hint="ask for the right to write; then the same command goes on")  # fmt: skip
+    if key := _line(lines, r"[Hh]ost key verification|REMOTE HOST IDENTIFICATION"):
+        return NetworkError(f"{who} is a machine that ssh does not know, or another one than before: {key}{after}",
+                            hint="connect once with `ssh` and compare its key; then the same command goes on",
+                            denied=True)  # fmt: skip
+    no = _line(
+        lines,
         r"[Aa]uthentication failed|could not read (?:Username|Password)|[Pp]ermission denied|terminal prompts"
-        r"|HTTP 40[13]|error: 40[13]|Host key verification",
-        text,
-    ):
-        return NetworkError(f"{who} does not let you in: {_short(last)}{after}",
-                            hint="try `git ls-remote` on it: gittrack uses git's own credentials and ssh")  # fmt: skip
+        r"|HTTP 40[13]|error: 40[13]",
+    )
+    if no:
+        return NetworkError(f"{who} does not let you in: {no}{after}", denied=True,
+                            hint="gittrack uses git's own credentials and ssh: once `git ls-remote` on it works, the "
+                                 "same command goes on")  # fmt: skip
     if re.search(r"does not appear to be a git repository|[Rr]epository .*not found|HTTP 404|error: 404", text):
         return NetworkError(
-            f"{who} is no git repository: {_short(last)}", hint="`gittrack remote list` shows where it is"
+            f"{who} is no git repository, or none that you may see: {_short(last)}{after}",
+            hint="`gittrack remote list` shows where it is, `git remote set-url` changes it",
+        )
+    if re.search(r"git-http-push failed", text):
+        return PushRefusedError(f"{who} can only be read: its web server knows nothing of git (dumb http){after}",
+                                hint="push over ssh, or have git's http-backend behind the web server")  # fmt: skip
+    if far := _line(
+        lines, r"[Cc]ould not resolve|[Cc]onnection refused|[Cc]ouldn't connect|No route to host|timed out"
+    ):
+        return NetworkError(
+            f"{who} cannot be reached: {far}{after}",
+            hint="`gittrack remote list` shows where it is; the same command again goes on",
         )
     return NetworkError(f"{who} cannot be reached, or the connection broke: {_short(last)}{after}",
                         hint="the same command again goes on from there")  # fmt: skip
+
+
+def _line(lines: Sequence[str], pattern: str) -> str:
+    """The first line that says this, without the name of who says it; empty if none does."""
+    found = next((line for line in lines if re.search(pattern, line)), "")
+    return _short(re.sub(r"^(?:(?:remote|fatal|error|ssh|ERROR): )+", "", found.strip()).rstrip("."))
 
 
 def _broke(text: str) -> bool:
@@ -304,11 +341,19 @@ def _is_gone(done: Result) -> bool:
 
 
 def _reason(why: str, said: Sequence[str]) -> str:
-    """Why a ref was refused: git's words, and the first of the remote's."""
+    """Why a ref was refused: git's words, and the first of the remote's, without what could command a terminal."""
     inner = re.search(r"\(([^()]*)\)\s*$", why)
     text = inner[1] if inner else why
-    spoken = next((line.removeprefix("remote: ").strip() for line in said if line.removeprefix("remote: ").strip()), "")
-    return gateway.strip_credentials(f"{text}: {spoken}" if spoken else text)[:400]
+    plain = (_plain(line.removeprefix("remote: ")) for line in said if not _STEP.match(line))
+    spoken = " | ".join(islice((line for line in plain if line), _LINES))
+    return _short(gateway.strip_credentials(f"{text}: {spoken}" if spoken else text))
+
+
+def _plain(line: str) -> str:
+    """A line of somebody else's without colours and other control characters, and without rules of ``=`` or ``-``."""
+    line = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)?", "", line)
+    line = "".join(char if char.isprintable() else " " for char in line).strip()
+    return "" if re.fullmatch(r"[-=_*#~]*", line) else line
 
 
 def _short(line: str) -> str:
@@ -326,9 +371,18 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+def _names(refs: Sequence[str]) -> str:
+    more = f" and {len(refs) - 2} more" if len(refs) > 2 else ""
+    return ", ".join(f"`{ref}`" for ref in refs[:2]) + more
+
+
 def refused(remote: str, refusals: Sequence[Refusal], left: str) -> PushRefusedError:
     """The error that says that a remote did not take a push."""
-    shown = "; ".join(f"`{one.ref}`: {one.why}" for one in refusals[:3]) + (" …" if len(refusals) > 3 else "")
+    reasons: dict[str, list[str]] = {}
+    for one in refusals:
+        reasons.setdefault(one.why, []).append(one.ref)
+    shown = "; ".join(f"{_names(refs)}: {why}" for why, refs in islice(reasons.items(), 3))
+    shown += " …" if len(reasons) > 3 else ""
     return PushRefusedError(
         f"remote `{remote}` refused {shown}; {left}",
         hint="`gittrack remote check` finds out what it takes; the same command goes on from there",
