@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gittrack.errors import ConflictError, CorruptError, GittrackError, NotFoundError
+from gittrack.errors import ConflictError, CorruptError, GittrackError, NotFoundError, StorageError
 from gittrack.registry.names import parse_tag
 from gittrack.store import layout, seal
 from gittrack.store.refs import RefUpdate
@@ -324,8 +324,13 @@ def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, tally: 
     names = {move.ref: ref for ref, move in ordered}
 
     def took(moves: Sequence[Move]) -> None:
-        _seen(repo, transport.remote, ((names[move.ref], move) for move in moves))
-        tally.add(plan, [names.pop(move.ref) for move in moves])
+        taken = {names.pop(move.ref): move for move in moves}
+        tally.add(plan, taken)
+        try:
+            _seen(repo, transport.remote, taken.items())
+        except StorageError as error:
+            error.leaving(tally.left(len(names)), hint="the same command goes on from there")
+            raise
 
     for chunk in _chunks(repo, ordered):
         groups = [[move for _, move in group] for _, group in groupby(chunk, key=_rank)]

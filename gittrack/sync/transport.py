@@ -274,7 +274,9 @@ def failure(said: str, status: int, who: str, left: str, *, writing: bool = Fals
     errors = [line for line in lines if line.startswith(("error: ", "fatal: ", "remote: ", "ssh: "))]
     last = (errors[0] if errors else told or f"git ended with status {status}").partition(": ")[2] or text[-200:]
     after = f"; {left}" if left else ""
-    full = re.search(r"No space left on device|File too large|Disk quota exceeded|Read-only file system", text)
+    full = re.search(
+        r"No space left on device|Out of diskspace|File too large|Disk quota exceeded|Read-only file system", text
+    )
     if full is not None and not any(full[0] in line for line in lines if line.startswith("remote: ")):
         return StorageError(f"what {who} sends cannot be written: {full[0].lower()}{after}",
                             hint="make room; the same command again goes on from there")  # fmt: skip
@@ -383,7 +385,7 @@ def refused(remote: str, refusals: Sequence[Refusal], left: str) -> PushRefusedE
         reasons.setdefault(one.why, []).append(one.ref)
     shown = "; ".join(f"{_names(refs)}: {why}" for why, refs in islice(reasons.items(), 3))
     shown += " …" if len(reasons) > 3 else ""
-    return PushRefusedError(
-        f"remote `{remote}` refused {shown}; {left}",
-        hint="`gittrack remote check` finds out what it takes; the same command goes on from there",
-    )
+    hint = "`gittrack remote check` finds out what it takes; the same command goes on from there"
+    if any(re.search(r"unpacker error|migrate objects|No space left", one.why) for one in refusals):
+        hint = "its disk may be full, or cannot be written; when that is mended, the same command goes on from there"
+    return PushRefusedError(f"remote `{remote}` refused {shown}; {left}", hint=hint)
