@@ -241,7 +241,7 @@ def tell_push(report: PushReport) -> None:
             f"`{report.remote}` does not move several refs at once or none: it got one kind after the other, tags last"
         )
     if report.absent:
-        output.warning(f"{text.count(report.absent, 'file')} of these runs not sent: not in this clone")
+        output.warning(f"{text.count(report.absent, 'file')} of these runs not sent: neither in this clone nor there")
     for ref, why in report.skipped.items():
         output.warning(f"`{ref}` was not pushed: {why}")
     refuse(report.refused, report.remote)

@@ -115,7 +115,7 @@ class Sent:
 
     Attributes:
         moved: What was sent.
-        absent: Objects that are not in this clone and stay where they are.
+        absent: Objects that are neither in this clone nor there.
     """
 
     moved: Moved
@@ -146,10 +146,15 @@ def send(
     """
     repo = tracker.repo
     wanted = list(dict.fromkeys(item for oid in commits for item in Item.of(repo.artifacts_of(oid).values())))
-    away = set(absent(repo, wanted))
-    here = [item for item in wanted if item not in away]
-    moved = upload(tracker, remote, here, progress=progress, dry_run=dry_run, interactive=interactive)
-    return Sent(moved, len(away))
+    if not wanted:
+        return Sent(Moved(0, 0, 0), 0)
+    target = depot(repo, remote, interactive=interactive)
+    lacking = target.lacking(wanted)
+    away = set(absent(repo, lacking))
+    here = [item for item in lacking if item not in away]
+    if here and not dry_run:
+        target.upload(here, progress or _silent)
+    return Sent(Moved(len(here), sum(item.size for item in here), len(wanted) - len(lacking)), len(away))
 
 
 def bring(tracker: Tracker, artifacts: Iterable[Artifact]) -> None:

@@ -7,6 +7,7 @@ another writer id, drops runs that somebody purged.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING) 
         _give_way(registry, remote, key, names_taken, done)
     if stones := repo.tombstones():
         done.runs -= {run for run in done.runs if layout.tombstone(run) in stones}
+    if done.tags or done.renamed:
+        _tell_conflicts(registry, done)
     return done
 
 
@@ -311,6 +314,18 @@ class _Tags(_Plan):
 
     def done(self, updates: list[RefUpdate]) -> None:
         self._done.tags += [update.name[len("refs/tags/") :] for update in updates]
+
+
+def _tell_conflicts(registry: Registry, done: Published) -> None:
+    """Note the stages and aliases that nothing can be loaded from until somebody says which version is meant."""
+    registry.catalog.refresh()
+    for key in sorted({tag.split("/")[1] for tag in [*done.tags, *(one.new for one in done.renamed)]}):
+        for about in sorted({about for one in registry.catalog.state(key).conflicts for about in one.about}):
+            if not re.fullmatch(r"v[0-9]+", about):
+                done.conflicts.append(
+                    f"{about} of model `{names.first_name(key)}` was given to two versions; "
+                    f"`gittrack models resolve` says which one is meant"
+                )
 
 
 def _key_of(ref: str) -> str:

@@ -51,7 +51,7 @@ class PushReport:
         tags: Registry tags that it has got, below ``refs/tags/``.
         files: Files of runs that the remote did not have.
         size: Their bytes.
-        absent: Files that are not in this clone, and that the remote may not have either.
+        absent: Files of them that neither this clone nor the remote has.
         code: Commits of code that came along, because the remote did not have them.
         folded: Refs of ledgers that were removed there, because another one has all they had.
         skipped: Refs that were not pushed, and why.
@@ -116,7 +116,7 @@ def push(
         transport = Transport(repo, remote, progress=progress, interactive=interactive)
         for _ in range(ROUNDS):
             found = ask(repo, transport, select, pushing=True)
-            plan = _Plan(repo, remote, found.shared, select, report.refused)
+            plan = _Plan(repo, remote, found.shared, select, report.refused, given_way=bool(report.pulled))
             plan.look()
             report.skipped = plan.skipped
             if plan.unknown and not dry_run:
@@ -135,7 +135,7 @@ def push(
                 report.files, report.size = report.files + sent.moved.count, report.size + sent.moved.bytes
                 report.absent = sent.absent
             if dry_run:
-                tally.add(plan, [*plan.ledgers, *plan.others])
+                tally.add(plan, (ref for ref, _ in plan.ordered()))
                 return report
             if _send(repo, transport, plan, found, tally):
                 _unpin(repo)
@@ -162,8 +162,16 @@ class _Plan:
     """
 
     def __init__(
-        self, repo: Repo, remote: Remote, shared: Mapping[str, ObjectId], select: Selection, bad: Mapping[str, str]
+        self,
+        repo: Repo,
+        remote: Remote,
+        shared: Mapping[str, ObjectId],
+        select: Selection,
+        bad: Mapping[str, str],
+        *,
+        given_way: bool,
     ) -> None:
+        self._given_way = given_way
         self._repo = repo
         self._bad = bad
         self._remote = remote
@@ -211,10 +219,14 @@ class _Plan:
                 continue
             if there is None:
                 self.others[ref] = Move(ref, None, oid)
-            elif ref in self._bad or seen.get(ref) == there:
+            elif ref in self._bad or (self._given_way and seen.get(ref) == there):
                 self.skipped[ref] = "another tag has that name there; `gittrack models resolve` settles it"
             else:
                 self.unknown.append(ref)
+
+    def ordered(self) -> list[tuple[str, Move]]:
+        """All moves, those first without which others are of no use."""
+        return sorted([*self.ledgers.items(), *self.others.items()], key=_rank)
 
     def _ledger(self, ref: str, mine: ObjectId, there: ObjectId | None, stones: frozenset[str]) -> bool:
         """True if a ledger is to be pushed."""
@@ -320,7 +332,7 @@ def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, tally: 
     report.code = max(report.code, _code(repo, plan, found))
     if len(plan.batch):  # kept alive by what was seen on the remote, once it is there
         _pin(repo, plan)
-    ordered = sorted([*plan.ledgers.items(), *plan.others.items()], key=_rank)
+    ordered = plan.ordered()
     names = {move.ref: ref for ref, move in ordered}
 
     def took(moves: Sequence[Move]) -> None:

@@ -83,7 +83,7 @@ def fails(call: Callable[[], object], *, theirs: bool = False) -> bool:
         call()
     except GittrackError as error:
         room = f"{error.message} {error.hint}".lower()
-        assert "no space left" in room or "disk may be full" in room or "out of diskspace" in room, error  # noqa: PT017
+        assert re.search("no space left|disk may be full|out of diskspace|disk is full", room), error  # noqa: PT017
         assert isinstance(error, PushRefusedError if theirs else StorageError), repr(error)  # noqa: PT017
         assert re.search("goes on|make room|free some space", room)
         return True

@@ -222,3 +222,27 @@ def test_ledgers_of_dead_writers_are_folded_into_one(ana: Desk, bo: Desk, join: 
         assert set(desk.names()) == runs | {again}
         assert desk.tracker.get_experiment_by_name("nightly") is not None
     assert_clean(hub.path)
+
+
+def test_a_push_gives_way_to_what_was_only_fetched(ana: Desk, bo: Desk) -> None:
+    """`gittrack fetch` has seen the other version; that is no reason not to take it over."""
+    ana.model(extra=b"ana")
+    bo.model(extra=b"bo")
+    ana.push()
+    bo.pull(take_over=False)
+    report = bo.push()
+    assert renamed(report) == [Renamed("iris", "models/iris/v1", "models/iris/v2")]
+    assert (report.tags, report.skipped) == (["models/iris/v2"], {})
+
+
+def test_a_conflict_is_told_by_whatever_brings_it(ana: Desk, bo: Desk) -> None:
+    for desk in (ana, bo):
+        desk.model(extra=desk.sandbox.path.name.encode())
+        desk.registry.promote("iris", 1, "Production", archive_existing=True)
+    ana.push()
+    said = [line for done in bo.push().pulled for line in done.conflicts]
+    assert said == [
+        "Production of model `iris` was given to two versions; `gittrack models resolve` says which one is meant"
+    ]
+    assert ana.pull().published.conflicts == said
+    assert ana.pull().published.conflicts == []

@@ -73,7 +73,7 @@ def test_runs_of_others_are_passed_on_without_files_that_are_not_here(ana: Clone
     run_cli(ben, "pull")
     ben.git("init", "-q", "--bare", str(tmp_path / "backup.git"))
     ben.git("remote", "add", "backup", str(tmp_path / "backup.git"))
-    assert "1 file of these runs not sent: not in this clone" in run_cli(ben, "push", "backup").stderr
+    assert "1 file of these runs not sent: neither in this clone nor there" in run_cli(ben, "push", "backup").stderr
     run_cli(ben, "pull", "--artifacts")
     assert not (tmp_path / "backup.git" / "lfs").exists()
 
