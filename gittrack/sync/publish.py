@@ -215,8 +215,10 @@ class _Follow(_Plan):
             known = repo.git.ref(ref)
             if known is None:
                 moves.pop(ref, None)
-            else:
+            elif self._apart.pop(ref, None) is None or self._select.picks:
                 moves[ref] = RefUpdate(ref, known, None)
+            else:  # its writer began anew after it was folded
+                moves[ref] = RefUpdate(ref, known, self._seen[ref])
         return list(moves.values())
 
     def before(self, updates: list[RefUpdate]) -> None:
@@ -244,9 +246,10 @@ def _follow(repo: Repo, seen: Mapping[str, ObjectId], select: Selection, done: P
 def folded(repo: Repo, ledgers: Mapping[str, ObjectId]) -> dict[str, ObjectId]:
     """Those of these ledgers that another one of them has taken in with all they have, and where they are.
 
-    A writer that was folded and comes back has more than what was taken in, and stays.
+    A writer that was folded and comes back has more than what was taken in, and stays.  Of writers that have taken in
+    each other one stays, the same one for everybody who sees the same ledgers.
     """
-    found: dict[str, ObjectId] = {}
+    takers: dict[str, list[str]] = {}
     for ref, oid in ledgers.items():
         parsed = layout.parse_ledger_ref(ref)
         if parsed is None:
@@ -254,7 +257,11 @@ def folded(repo: Repo, ledgers: Mapping[str, ObjectId]) -> dict[str, ObjectId]:
         for writer in _folded_into(repo, oid):
             other = layout.ledger_ref(parsed[0], writer)
             if other in ledgers and other != ref and order.within(repo, parsed[0], ledgers[other], oid):
-                found[other] = ledgers[other]
+                takers.setdefault(other, []).append(ref)
+    found: dict[str, ObjectId] = {}
+    for ref in sorted(takers):
+        if any(taker not in found for taker in takers[ref]):
+            found[ref] = ledgers[ref]
     return found
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from gittrack.store.check import fsck
-from gittrack.store.rewrite import purge
+from gittrack.store.rewrite import fold, purge
 from gittrack.track.logged_models import LoggedModels
 from tests.conftest import Sandbox
 from tests.sync.conftest import Desk, Join, Killed, assert_clean, dying, listed, state_of
@@ -191,3 +191,48 @@ def test_logged_models_travel_and_edits_of_both_merge(ana: Desk, bo: Desk) -> No
         assert found.tags == {"by": "ana", "seen": "by bo"}
         assert desk.names() == {run_id: "trained"}
         assert not [problem for problem in fsck(desk.repo, full=True) if problem.kind != "artifact"]
+
+
+def test_clones_that_fold_each_other_lose_nothing(ana: Desk, bo: Desk, join: Join, hub: Sandbox) -> None:
+    """Both were silent for long, both take in the other one's ledger, and only then do they hear of each other."""
+    runs = {ana.run("of ana"), bo.run("of bo")}
+    for desk in (ana, bo, ana):
+        desk.push(files=False)
+        desk.pull()
+    for desk in (ana, bo):
+        assert fold(desk.repo, older_than_s=-60).ledgers == 1
+    for desk in (ana, bo, ana, bo):
+        desk.push(files=False)
+        desk.pull()
+        assert set(desk.names()) == runs
+    assert len([ref for ref in listed(hub.path) if ref.startswith("refs/runs/")]) == 1, "one of them stays"
+    cy = join("cy")
+    cy.pull()
+    assert set(cy.names()) == runs
+    for desk in (ana, bo):
+        runs.add(desk.run("later"))
+    for desk in (ana, bo, ana, cy, bo):
+        desk.push(files=False)
+        assert desk.pull().published.conflicts == []
+    for desk in (ana, bo, cy):
+        assert set(desk.names()) == runs
+    assert_clean(hub.path)
+
+
+def test_a_writer_that_begins_anew_after_it_was_folded(ana: Desk, bo: Desk, join: Join) -> None:
+    """Whoever knew its old ledger gets the new one, and the other one that has the old runs."""
+    cy = join("cy")
+    runs = {ana.run("of ana")}
+    ana.push(files=False)
+    for desk in (bo, cy):
+        desk.pull()
+    fold(bo.repo, older_than_s=-60)
+    bo.push(files=False)
+    ana.pull()
+    runs.add(ana.run("later"))
+    ana.push(files=False)
+    assert cy.pull().published.conflicts == []
+    for desk in (ana, cy):
+        assert set(desk.names()) == runs
+    bo.pull()
+    assert bo.log() == cy.log() == ana.log()
