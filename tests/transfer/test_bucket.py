@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gittrack import config
 from gittrack.errors import CorruptError, InvalidValueError, MissingDependencyError, NetworkError, NotFoundError
-from gittrack.sync import artifacts, bucket
+from gittrack.sync import artifacts, bucket, depots
 from gittrack.sync.artifacts import Item, Moved
 from gittrack.types import Digest
 from tests.transfer import servers
@@ -63,6 +64,41 @@ def test_a_bucket(ana: Clone, ben: Clone, place: str, monkeypatch: pytest.Monkey
     keys = boto3.client("s3").list_objects_v2(Bucket=place.split("/")[2])["Contents"]
     wanted = {f"team/artifacts/{item.digest[:2]}/{item.digest[2:4]}/{item.digest}" for item in items}
     assert {one["Key"] for one in keys} == wanted
+
+
+def test_an_upload_that_breaks_leaves_no_parts_and_goes_on(
+    ana: Clone, ben: Clone, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is whole stays; the parts of what is not are removed, and cost nobody anything."""
+    import boto3
+
+    s3fs = pytest.importorskip("s3fs")
+    monkeypatch.setattr(bucket, "_S3", replace(bucket._S3, sending={"chunksize": 5 << 20}))
+    monkeypatch.setitem(bucket._KINDS, "s3", bucket._S3)
+    monkeypatch.setattr(depots, "_FIRST_PAUSE_S", 0.01)
+    use(place, ana, ben)
+    items = ana.put(LARGE * 6, *(b"small %d" % number for number in range(10)))  # 18 MB in four parts
+    call = s3fs.S3FileSystem._call_s3
+    calls: list[str] = []
+
+    async def breaking(self: object, method: str, *args: object, **more: object) -> object:
+        calls.append(method)
+        if method == "upload_part" and more["PartNumber"] == 3:
+            raise ConnectionResetError("reset by peer")
+        return await call(self, method, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_call_s3", breaking)
+        with pytest.raises(NetworkError, match="reset by peer; 10 of 11 objects were moved") as broken:
+            artifacts.upload(ana.tracker, None, items)
+    assert "goes on from there" in str(broken.value.hint)
+    assert calls.count("create_multipart_upload") == calls.count("abort_multipart_upload") > 1, "each try cleans up"
+    client, name = boto3.client("s3"), place.split("/")[2]
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=name)
+    assert len(client.list_objects_v2(Bucket=name)["Contents"]) == 10
+    assert artifacts.upload(ana.tracker, None, items) == Moved(1, items[0].size, 10)
+    assert artifacts.ensure(ben.tracker, items).count == 11
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=name)
 
 
 def test_wrong_bytes_in_a_bucket_do_not_count(ana: Clone, ben: Clone, place: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,37 @@ def test_an_answer_that_is_lost_makes_no_harm(ben: Clone, server: FakeLfs) -> No
     with pytest.raises(NetworkError):
         artifacts.upload(ben.tracker, None, items)
     assert artifacts.upload(ben.tracker, None, items).skipped == 1
+
+
+def test_an_upload_of_many_goes_on_with_the_missing_ones(ben: Clone, server: FakeLfs) -> None:
+    """What the server has is not sent again; what broke off is sent from its beginning: LFS cannot go on inside."""
+    contents = [b"object %d" % number for number in range(20)] + [LARGE]
+    items = ben.put(*contents)
+    large, stored = str(items[-1].digest), threading.Lock()
+
+    def put(request: Request) -> None:
+        with stored:
+            whole = len(server.objects) < 5 and not request.path.endswith(large)
+            if whole:
+                server.good_put(request)
+                return
+        request.rfile.read(1)
+        request.cut()
+
+    server.put = put
+    with pytest.raises(NetworkError, match=r"; \d of 21 objects were moved") as broken:
+        artifacts.upload(ben.tracker, None, items)
+    assert "goes on from there" in str(broken.value.hint)
+    kept = set(server.objects)
+    assert len(kept) == 5
+    server.put = server.good_put
+    server.seen.clear()
+    assert artifacts.upload(ben.tracker, None, items).count == 16
+    sent = [path.rpartition("/")[2] for method, path, _ in server.seen if method == "PUT"]
+    assert sorted(sent) == sorted({str(item.digest) for item in items} - kept)
+    (headers,) = [headers for method, path, headers in server.seen if method == "PUT" and path.endswith(large)]
+    assert int(headers["Content-Length"]) == len(LARGE)
+    assert not {"Range", "Content-Range"} & set(headers)
 
 
 # --- killed
