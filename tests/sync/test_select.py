@@ -75,3 +75,26 @@ def test_pushing_a_model_takes_its_runs_along(ana: Desk, bo: Desk) -> None:
     version = bo.registry.get_version("churn", 1)
     assert bo.registry.run_of(version).info.run_name == "trained"
     assert bo.registry.manifest(version).digest == version.manifest
+
+
+def test_pulling_by_date_and_author(ana: Desk, bo: Desk, hub: Sandbox) -> None:
+    """All is fetched, and only what was asked for is there: in the log, in the ledgers, in what is pushed on."""
+    old = ana.tracker.create_run(name="old", start_time=1_000, user_id="ana", capture=False)
+    new = ana.tracker.create_run(name="new", user_id="cy", capture=False)
+    for run in (old, new):
+        run.end()
+    ana.tracker.flush()
+    ana.push(files=False)
+    refs = listed(hub.path)
+    assert bo.pull(select=Selection(author="nobody")).published.runs == set()
+    assert bo.names() == {}
+    since = Selection(since=int(time.time() * 1000) - 3_600_000)
+    assert bo.pull(select=since).published.runs == {new.run_id}
+    ledgers = bo.repo.ledgers().values()
+    assert {run for ledger in ledgers for run, _ in bo.repo.git.ledger_read(ledger)} == {new.run_id}
+    assert set(bo.names()) == {new.run_id}
+    assert bo.push(files=False).ledgers == []
+    assert listed(hub.path) == refs
+    assert bo.pull(select=Selection(author="ANA")).published.runs == {old.run_id}
+    bo.pull()
+    assert bo.log() == ana.log()
