@@ -228,7 +228,11 @@ class Transport:
         if not refused:
             known = left() if not rows else f"{left()}, and it is not known what else"
             raise failure(_text(done.stderr), done.status, f"remote `{self.remote.name}`", known, writing=True)
-        said = [line for line in _text(done.stderr).splitlines() if line.startswith("remote: ")]
+        said = [
+            line.replace("error: remote unpack failed: ", "remote: ")
+            for line in _text(done.stderr).splitlines()
+            if line.startswith(("remote: ", "error: remote unpack failed: "))
+        ]
         main = [one for one in refused if "atomic" not in one.why] or refused
         kept = {one.ref for one in refused} | {move.ref for move in moves if self.atomic}
         taken = {row[3] for row in rows} - kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -179,3 +180,24 @@ def test_files_for_a_full_disk_here(ana: Desk, bo: Desk, volume: Disk) -> None:
     assert moved.count == len(wanted) - here, "what had arrived is not fetched again"
     assert not list(fsck(desk.repo, full=True))
     assert not list((desk.repo.root / "objects" / "tmp").glob("*"))
+
+
+def test_a_remote_that_cannot_be_written(ana: Desk, hub: Sandbox, volume: Disk) -> None:
+    """It can be pulled from; a push says that nothing went, with files and without."""
+    place = volume.mount / "hub.git"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(hub.path, place)
+    ana.run(files={"a.txt": b"a"})
+    ana.sandbox.git("remote", "set-url", "origin", f"file://{place}")
+    subprocess.run(["mount", "-o", "remount,ro", str(volume.mount)], check=True)
+    try:
+        assert ana.pull().wanted == []
+        with pytest.raises(GittrackError, match=r"Read-only file system.*; nothing was pushed") as caught:
+            ana.push()
+        assert "--no-artifacts" in str(caught.value.hint)
+        with pytest.raises(PushRefusedError, match=r"unable to create temporary.*; nothing was pushed") as refused:
+            ana.push(files=False)
+        assert "cannot be written" in str(refused.value.hint)
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(volume.mount)], check=True)
+    assert ana.push().runs == 1
