@@ -21,13 +21,16 @@ def command(remote: str | None, as_json: bool) -> None:
         asks = sharing.interactive()
         with output.Progress(f"pulling from {where.name}") as progress:
             pulled = pull(opened, where, progress=progress.tell, interactive=asks)
+        document = sharing.pull_json(pulled)
+        refused = pulled.refused
+        pulled.refused = {}
+        if not as_json:
+            sharing.tell_pull(pulled)  # it is done, whatever becomes of the push
         with output.Progress(f"pushing to {where.name}") as progress:
             pushed = push(opened, where, progress=progress.tell, interactive=asks)
-    pushed.refused |= pulled.refused
+    pushed.refused |= refused
     if as_json:
-        output.document({"pull": sharing.pull_json(pulled), "push": sharing.push_json(pushed)})
+        output.document({"pull": document, "push": sharing.push_json(pushed)})
         sharing.refuse(pushed.refused, pushed.remote)
     else:
-        pulled.refused.clear()
-        sharing.tell_pull(pulled)
         sharing.tell_push(pushed)

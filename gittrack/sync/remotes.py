@@ -168,7 +168,7 @@ def check_url(url: str) -> str:
         InvalidValueError: It could be an option, would start a program of its own choice, or has a password in it.
     """
     if not url or url.startswith("-") or any(ord(char) < 32 or ord(char) == 127 for char in url):
-        raise InvalidValueError(f"invalid address `{gateway.strip_credentials(url)!r:.200}`")
+        raise InvalidValueError(f"invalid address `{gateway.strip_credentials(url)!r:.200}`", hint=_KINDS)
     shown = gateway.strip_credentials(url)
     scheme = _SCHEME.match(url)
     if scheme is None:
@@ -188,7 +188,7 @@ def check_url(url: str) -> str:
                 hint="leave it out; git asks for it, and a credential helper (`git help credentials`) keeps it",
             )
         if user.startswith("-"):
-            raise InvalidValueError(f"invalid address `{shown:.200}`")
+            raise InvalidValueError(f"invalid address `{shown:.200}`", hint=_KINDS)
         _check_host(re.sub(r":[0-9]*$", "", host), shown)
     return url
 

@@ -109,6 +109,11 @@ def test_two_people(hub: Sandbox, cli: Cli, snapshot: Snapshot, monkeypatch: pyt
     ana.run("protected", model="iris", minute=4)
     at(ana, "push-refused", "push")
     at(ana, "push-refused-json", "push", "--json")
+    bo.run("newer", minute=5)
+    hook.rename(hook.with_suffix(".off"))
+    at(bo, "push-newer", "push", "--no-artifacts")
+    hook.with_suffix(".off").rename(hook)
+    at(ana, "sync-refused", "sync")
     hook.unlink()
     hub.git("config", "receive.advertiseAtomic", "false")
     at(ana, "push-not-atomic", "push")
@@ -153,6 +158,21 @@ def test_remotes_that_are_none(hub: Sandbox, cli: Cli, snapshot: Snapshot, monke
     snapshot("error-share-no-host", cli("push"))
     run_git(ana.path, "remote", "remove", "origin")
     snapshot("error-share-no-remote", cli("push"))
+
+
+def test_remotes(hub: Sandbox, cli: Cli, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    ana = Desk(hub.path, "ana")
+    monkeypatch.chdir(ana.path)
+    snapshot("share-remote-add", cli("remote", "add", "backup", "git@host.invalid:team/project.git"))
+    run_git(ana.path, "remote", "set-url", "origin", "https://ana:s3cret@host.invalid/team/project.git")
+    snapshot("share-remote-list", cli("remote"))
+    snapshot("share-remote-list-json", cli("remote", "list", "--json"))
+    snapshot("share-remote-remove", cli("remote", "remove", "backup"))
+    snapshot("error-share-remote-exists", cli("remote", "add", "origin", "ssh://host.invalid/x"))
+    snapshot("error-share-remote-password", cli("remote", "add", "other", "https://ana:s3cret@host.invalid/x"))
+    snapshot("error-share-remote-program", cli("remote", "add", "other", "ext::sh -c date"))
+    snapshot("error-share-remote-option", cli("remote", "add", "other", "--", "-oProxyCommand=date"))
+    snapshot("error-share-remote-unknown", cli("remote", "remove", "other"))
 
 
 def test_a_clone(hub: Sandbox, cli: Cli, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from gittrack.sync import probe
 from gittrack.sync.push import ROUNDS
 from tests.conftest import Sandbox
 from tests.sync.conftest import Desk, assert_clean, listed
-from tests.sync.test_races import renamed
+from tests.sync.test_races import renamed, together
 
 
 @pytest.fixture
@@ -91,6 +91,18 @@ def test_a_version_number_still_has_one_owner(ana: Desk, bo: Desk, hub: Sandbox)
     assert (report.runs, report.tags) == (2, ["models/iris/v2"])
     ana.pull()
     assert ana.stages() == bo.stages()
+    assert_clean(hub.path)
+
+
+def test_exactly_one_of_two_simultaneous_pushes_gets_the_version(ana: Desk, bo: Desk, hub: Sandbox) -> None:
+    for desk in (ana, bo):
+        desk.model(extra=desk.sandbox.path.name.encode())
+    reports = together(ana.push, bo.push)
+    assert [renamed(report) for report in reports].count([]) == 1
+    for desk in (ana, bo):
+        desk.pull()
+    assert ana.stages() == bo.stages()
+    assert len([ref for ref in listed(hub.path) if ref.startswith("refs/tags/")]) == 2
     assert_clean(hub.path)
 
 

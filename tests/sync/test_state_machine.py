@@ -45,10 +45,11 @@ class Sharing(RuleBasedStateMachine):
         self.versions: dict[str, int] = {}  #: manifest to how often it was registered
         self.made = 0
 
-    @initialize(count=st.integers(2, 4), models=st.integers(0, 2), shared=st.booleans())
-    def clone(self, count: int, models: int, shared: bool) -> None:
+    @initialize(count=st.integers(2, 4), models=st.integers(0, 2), shared=st.booleans(), atomic=st.booleans())
+    def clone(self, count: int, models: int, shared: bool, atomic: bool) -> None:
         """Everybody has a run to begin with, some the same version of a model, and some have heard of each other."""
         shutil.copytree(self.hub, self.folder / "hub.git")
+        run_git(self.folder / "hub.git", "config", "receive.advertiseAtomic", str(atomic).lower())
         for number in range(count):
             folder = self.folder / f"clone{number}"
             shutil.copytree(self.hub.parent / "clone", folder, symlinks=True)
