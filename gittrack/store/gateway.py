@@ -476,6 +476,18 @@ class Git:
         return _talk([*location, *_network_options(options), *args], self.work_tree or self.git_dir, input, progress,
                      interactive=interactive, silence=silence)  # fmt: skip
 
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        """Start ``git ARGS`` and leave it to the caller, with pipes at its input and output; what it says is dropped.
+
+        Raises:
+            GitError: It cannot be started, or does not trust the repository.
+            MissingDependencyError: There is no git program.
+        """
+        self.check_trust()
+        options = [part for option in FIXED_OPTIONS for part in ("-c", option)]
+        given = [f"--git-dir={self.git_dir}", *options, *args]
+        return _popen(given, self.git_dir, _environment(None), piped=True, silent=True)
+
     def check_trust(self) -> None:
         """Have git apply ``safe.directory``, which it skips where the git folder is named outright.
 
@@ -514,7 +526,9 @@ def _start(
     return Result(process.returncode, out, err)
 
 
-def _popen(args: list[str], folder: Path, env: Mapping[str, str], *, piped: bool) -> subprocess.Popen[bytes]:
+def _popen(
+    args: list[str], folder: Path, env: Mapping[str, str], *, piped: bool, silent: bool = False
+) -> subprocess.Popen[bytes]:
     import subprocess
 
     start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
@@ -534,7 +548,7 @@ def _popen(args: list[str], folder: Path, env: Mapping[str, str], *, piped: bool
             env=dict(env),
             stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if silent else subprocess.PIPE,
             shell=False,
         )
     except OSError as error:

@@ -12,13 +12,23 @@ import os
 import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from gittrack.errors import ConflictError, CorruptError, FormatError, GittrackError, LockedError, NotFoundError
+from gittrack.errors import (
+    ConflictError,
+    CorruptError,
+    FormatError,
+    GitError,
+    GittrackError,
+    LockedError,
+    NotFoundError,
+)
 from gittrack.store import files, gateway, ledger
+from gittrack.store.catfile import CatFile, Header
 from gittrack.store.gateway import RepoPaths
 from gittrack.store.pack import (
     BLOB_TYPE,
@@ -54,8 +64,10 @@ _TAG_HEAD = re.compile(
 #: Bytes of a tag object that is read; those of the registry have a few hundred.
 MAX_TAG: Final = 1 << 20
 _CACHED_OBJECTS: Final = 1024
-#: Objects that ``contents`` has in memory at once.
-_CONTENTS: Final = 1000
+#: Bytes that ``contents`` has in memory at once, if they are not those of one object.
+_CONTENTS: Final = 4 << 20
+#: Objects that dulwich reads faster than a process of git is started.
+MANY: Final = 64
 _CACHED_SIZE: Final = 64 * 1024
 _log = logging.getLogger("gittrack")
 
@@ -103,6 +115,7 @@ class GitStore:
         self._pack_dir = paths.common_dir / "objects" / "pack"
         self._store: DiskObjectStore | None = None
         self._mutex = threading.RLock()
+        self._bulk = threading.local()
         self._cache: OrderedDict[ObjectId, tuple[int, bytes]] = OrderedDict()
         self._identity: str | None = None
         files.tell_after_fork(self)
@@ -110,6 +123,7 @@ class GitStore:
     def after_fork_in_child(self) -> None:
         """Forget what another thread of the parent may have been in the middle of."""
         self._mutex = threading.RLock()
+        self._bulk = threading.local()  # its processes answer the parent
         self._store = None
 
     @classmethod
@@ -201,16 +215,7 @@ class GitStore:
 
     def list_tree(self, oid: ObjectId) -> list[tuple[str, int, ObjectId]]:
         """The (name, mode, id) of a folder's entries, in git's order.  Raises NotFoundError, CorruptError."""
-        from dulwich.objects import parse_tree
-
-        data = self._raw(oid, TREE_TYPE)
-        try:
-            return [
-                (decode_name(name), mode, ObjectId(sha.decode("ascii")))
-                for name, mode, sha in parse_tree(data, sha_len=len(oid) // 2)
-            ]
-        except Exception as error:  # as above
-            raise CorruptError(f"git object `{oid}` is no readable tree: {error}") from error
+        return _parse_tree(oid, self._raw(oid, TREE_TYPE))
 
     def lookup(self, tree: ObjectId, path: str) -> tuple[int, ObjectId] | None:
         """(mode, id) of ``path`` below a tree; None if there is no such entry.  Raises NotFoundError, CorruptError."""
@@ -226,44 +231,80 @@ class GitStore:
                 return None
         return mode, oid
 
-    def _here(self, oids: Iterable[ObjectId]) -> list[ObjectId]:
-        """These objects, each once; in a partial clone without the missing ones, which git would try to fetch."""
+    # -- reading many objects ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[CatFile]:
+        """Inside, whatever reads many objects asks one process of git, and not one for each call.  For one thread."""
+        known: CatFile | None = getattr(self._bulk, "process", None)
+        if known is not None:
+            yield known
+            return
+        self._bulk.process = process = CatFile(self.program)
+        try:
+            yield process
+        finally:
+            del self._bulk.process
+            process.close()
+
+    @property
+    def is_partial(self) -> bool:
+        """True for a partial clone: it may lack any object, and git would try to fetch what it is asked about."""
+        return any(self._pack_dir.glob("*.promisor"))
+
+    def headers(self, oids: Iterable[ObjectId]) -> dict[ObjectId, Header]:
+        """What objects are, without reading them; missing ones not."""
         asked = list(dict.fromkeys(oids))
-        partial = any(self._pack_dir.glob("*.promisor"))
-        return [oid for oid in asked if self.exists(oid)] if partial else asked
-
-    def headers(self, oids: Iterable[ObjectId]) -> dict[ObjectId, tuple[str, int]]:
-        """Kind (``commit``, ``tree``, ``blob``, ``tag``) and size of objects, without reading them; missing ones not.
-
-        A single process, so that thousands of objects cost little.
-        """
-        asked = self._here(oids)
+        if asked and self.is_partial:
+            asked = [oid for oid in asked if self.exists(oid)]
         if not asked:
             return {}
-        text = "".join(f"{oid}\n" for oid in asked).encode()
-        found: dict[ObjectId, tuple[str, int]] = {}
-        for line in self.program.run("cat-file", "--batch-check", "--buffer", input=text).decode().splitlines():
-            oid, _, rest = line.partition(" ")
-            kind, _, size = rest.partition(" ")
-            if size:
-                found[ObjectId(oid)] = (kind, int(size))
-        return found
+        with self.reading() as git:
+            return {header.oid: header for header in git.headers(asked) if header is not None}
 
-    def contents(self, oids: Iterable[ObjectId]) -> Iterator[tuple[ObjectId, str, bytes]]:
-        """Id, kind and bytes of many objects, for callers that have looked at their sizes; missing ones not."""
-        asked = self._here(oids)
-        for start in range(0, len(asked), _CONTENTS):
-            text = "".join(f"{oid}\n" for oid in asked[start : start + _CONTENTS]).encode()
-            data = self.program.run("cat-file", "--batch", "--buffer", input=text)
-            at = 0
-            while at < len(data):
-                end = data.index(b"\n", at)
-                oid, kind, *size = data[at:end].decode().split(" ")
-                at = end + 1
-                if kind != "missing":
-                    stop = at + int(size[0])
-                    yield ObjectId(oid), kind, data[at:stop]
-                    at = stop + 1
+    def headers_at(self, commits: Iterable[ObjectId], path: str) -> dict[ObjectId, Header]:
+        """What many commits have at ``path``, by commit; those without are left out."""
+        asked = list(dict.fromkeys(commits))
+        if self.is_partial:
+            return self._headers_at(asked, path)
+        if not asked:
+            return {}
+        with self.reading() as git:
+            found = git.headers([f"{oid}:{path}" for oid in asked])
+        return {oid: header for oid, header in zip(asked, found, strict=True) if header is not None}
+
+    def _headers_at(self, commits: Iterable[ObjectId], path: str) -> dict[ObjectId, Header]:
+        entries: dict[ObjectId, ObjectId] = {}
+        for oid in commits:
+            with suppress(NotFoundError):
+                if entry := self.lookup(self.read_commit(oid).tree, path):
+                    entries[oid] = entry[1]
+        headers = self.headers(entries.values())
+        return {oid: headers[entry] for oid, entry in entries.items() if entry in headers}
+
+    def contents(self, headers: Iterable[Header]) -> Iterator[tuple[Header, bytes]]:
+        """The bytes of many objects, of which a few megabytes, or one object, are in memory at a time."""
+        group: list[ObjectId] = []
+        size = 0
+        rest = deque(headers)
+        while rest:
+            header = rest.popleft()
+            group.append(header.oid)
+            size += header.size
+            if size >= _CONTENTS or not rest:
+                with self.reading() as git:
+                    found = git.contents(group)
+                yield from (one for one in found if one is not None)
+                group, size = [], 0
+
+    def list_trees(self, oids: Collection[ObjectId]) -> dict[ObjectId, list[tuple[str, int, ObjectId]]]:
+        """``list_tree`` of many folders.  Raises NotFoundError, CorruptError."""
+        found: dict[ObjectId, list[tuple[str, int, ObjectId]]] = {}
+        if len(oids) >= MANY:
+            with suppress(GitError):  # which one is damaged, and how, is said below
+                headers = [header for header in self.headers(oids).values() if header.kind == "tree"]
+                found = {header.oid: _parse_tree(header.oid, data) for header, data in self.contents(headers)}
+        return found | {oid: self.list_tree(oid) for oid in oids if oid not in found}
 
     def _raw(self, oid: ObjectId, kind: int) -> bytes:
         with self._mutex:
@@ -317,6 +358,9 @@ class GitStore:
 
     def close(self) -> None:
         """Close the packs; the next use opens them again."""
+        process: CatFile | None = getattr(self._bulk, "process", None)
+        if process is not None:
+            process.close()
         with self._mutex:
             if self._store is not None:
                 self._store.close()
@@ -475,9 +519,11 @@ class GitStore:
         """The run commit of one run in a ledger; None if it is not in it."""
         return ledger.find(self, commit, run_id)
 
-    def ledger_lookup_many(self, commit: ObjectId, run_ids: Iterable[str]) -> Iterator[tuple[RunId, ObjectId]]:
-        """(run id, run commit) of those of these runs that are in a ledger."""
-        return ledger.find_many(self, commit, run_ids)
+    def ledger_lookup_many(
+        self, commit: ObjectId, wanted: Mapping[str, Collection[str]]
+    ) -> Iterator[tuple[RunId, ObjectId]]:
+        """(run id, run commit) of those of these runs (``ledger.by_folder``) that are in a ledger."""
+        return ledger.find_many(self, commit, wanted)
 
     def ledger_diff(
         self, old: ObjectId | None, new: ObjectId | None
@@ -525,6 +571,7 @@ class GitStore:
         packs = [name for name in names if name.endswith(".pack")]
         if len(packs) <= MAX_PACKS or any(name.endswith(".promisor") for name in names):
             return  # git before 2.44 forgets which objects a partial clone may fetch later when it merges their packs
+        self.close()  # where files in use cannot be removed
         try:
             self.program.run("repack", "--geometric=2", "-d", "-q", "--no-write-bitmap-index")
             files.sync_dir(self._pack_dir)
@@ -539,6 +586,18 @@ class GitStore:
         return problems or ([f"git fsck ended with status {found.status}"] if found.status else [])
 
 
+def _parse_tree(oid: ObjectId, data: bytes) -> list[tuple[str, int, ObjectId]]:
+    from dulwich.objects import parse_tree
+
+    try:
+        return [
+            (decode_name(name), mode, ObjectId(sha.decode("ascii")))
+            for name, mode, sha in parse_tree(data, sha_len=len(oid) // 2)
+        ]
+    except Exception as error:  # dulwich's parser fails in many ways on damaged bytes, all of which mean the same
+        raise CorruptError(f"git object `{oid}` is no readable tree: {error}") from error
+
+
 def _fallback_identity() -> str:
     import getpass
     import socket
@@ -550,4 +609,4 @@ def _fallback_identity() -> str:
     return f"{user} <{user}@{socket.gethostname() or 'localhost'}>"
 
 
-__all__ = ["Batch", "CommitInfo", "GitStore", "RefUpdate", "TagInfo"]
+__all__ = ["Batch", "CommitInfo", "GitStore", "Header", "RefUpdate", "TagInfo"]

@@ -10,7 +10,7 @@ These are functions over a GitStore; ``GitStore.ledger_…`` are the same under 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import CorruptError
@@ -51,8 +51,10 @@ def join(folder: str, name: str) -> RunId:
 
 def read(store: GitStore, commit: ObjectId) -> Iterator[tuple[RunId, ObjectId]]:
     """Every (run id, run commit), ordered by folder and name."""
-    for folder, (_, tree) in _folders(store, commit).items():
-        for name, oid in _links(store, tree).items():
+    folders = _folders(store, commit)
+    links = _links_of(store, folders.values())
+    for folder, (_, tree) in folders.items():
+        for name, oid in links[tree].items():
             yield join(folder, name), oid
 
 
@@ -63,18 +65,24 @@ def find(store: GitStore, commit: ObjectId, run_id: str) -> ObjectId | None:
     return found[1] if found is not None and found[0] == GITLINK else None
 
 
-def find_many(store: GitStore, commit: ObjectId, run_ids: Iterable[str]) -> Iterator[tuple[RunId, ObjectId]]:
-    """Those of these runs that the ledger has, and their commits: each of its folders is read once."""
-    wanted: dict[str, set[str]] = {}
+def by_folder(run_ids: Iterable[str]) -> dict[str, set[str]]:
+    """The names of runs' entries by their folders, for ``find_many``.  Raises InvalidValueError."""
+    found: dict[str, set[str]] = {}
     for run_id in run_ids:
         folder, name = split(run_id)
-        wanted.setdefault(folder, set()).add(name)
-    for folder, (_, tree) in _folders(store, commit).items():
-        names = wanted.get(folder)
-        if names:
-            links = _links(store, tree)
-            for name in names & links.keys():
-                yield join(folder, name), links[name]
+        found.setdefault(folder, set()).add(name)
+    return found
+
+
+def find_many(
+    store: GitStore, commit: ObjectId, wanted: Mapping[str, Collection[str]]
+) -> Iterator[tuple[RunId, ObjectId]]:
+    """Those of the runs in ``by_folder`` that the ledger has, and their commits: each of its folders is read once."""
+    folders = {folder: entry for folder, entry in _folders(store, commit).items() if folder in wanted}
+    links = _links_of(store, folders.values())
+    for folder, (_, tree) in folders.items():
+        for name in links[tree].keys() & wanted[folder]:
+            yield join(folder, name), links[tree][name]
 
 
 def diff(
@@ -86,12 +94,11 @@ def diff(
     """
     before = _folders(store, old) if old is not None else {}
     after = _folders(store, new) if new is not None else {}
-    for folder in sorted({*before, *after}):
-        was, now = before.get(folder), after.get(folder)
-        if was == now:
-            continue
-        olds = _links(store, was[1]) if was else {}
-        news = _links(store, now[1]) if now else {}
+    changed = sorted(folder for folder in {*before, *after} if before.get(folder) != after.get(folder))
+    links = _links_of(store, [side[folder] for folder in changed for side in (before, after) if folder in side])
+    for folder in changed:
+        olds = links[before[folder][1]] if folder in before else {}
+        news = links[after[folder][1]] if folder in after else {}
         for name in sorted({*olds, *news}):
             if olds.get(name) != news.get(name):
                 yield join(folder, name), olds.get(name), news.get(name)
@@ -135,7 +142,7 @@ def build(
         folder, name = split(run_id)
         by_folder.setdefault(folder, {})[name] = commit
     for folder, entries in by_folder.items():
-        links = _links(store, root[folder][1]) if folder in root else {}
+        links = _links(store.list_tree(root[folder][1])) if folder in root else {}
         for name, commit in entries.items():
             if commit is None:
                 links.pop(name, None)
@@ -168,6 +175,11 @@ def _folders(store: GitStore, commit: ObjectId) -> Table:
     }
 
 
-def _links(store: GitStore, tree: ObjectId) -> dict[str, ObjectId]:
+def _links_of(store: GitStore, folders: Iterable[tuple[int, ObjectId]]) -> dict[ObjectId, dict[str, ObjectId]]:
+    """The gitlinks of many folders, by folder."""
+    return {tree: _links(entries) for tree, entries in store.list_trees({tree for _, tree in folders}).items()}
+
+
+def _links(entries: Iterable[tuple[str, int, ObjectId]]) -> dict[str, ObjectId]:
     """The gitlinks of one folder; anything else in it is not ours to judge here and is passed over."""
-    return {name: oid for name, mode, oid in store.list_tree(tree) if mode == GITLINK}
+    return {name: oid for name, mode, oid in entries if mode == GITLINK}

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gittrack.errors import (
     CorruptError,
     FormatError,
+    GitError,
     InvalidValueError,
     NotARepositoryError,
     NotFoundError,
@@ -32,7 +33,8 @@ from gittrack.errors import (
 )
 from gittrack.store import codec, files, gateway, journal, layout
 from gittrack.store.experiments import ExperimentState
-from gittrack.store.git import GitStore
+from gittrack.store.git import MANY, GitStore
+from gittrack.store.ledger import by_folder
 from gittrack.store.objects import ObjectStore
 from gittrack.store.record import CLOSE, OPEN, RunState, merge_histories
 from gittrack.store.refs import RefUpdate
@@ -207,14 +209,27 @@ class Repo:
         return self._newest(found)
 
     def revisions_of(
-        self, run_ids: Collection[str], ledgers: Mapping[str, ObjectId] | None = None
+        self,
+        run_ids: Collection[str],
+        ledgers: Mapping[str, ObjectId] | None = None,
+        *,
+        listed: Mapping[str, Mapping[str, ObjectId]] | None = None,
     ) -> dict[str, list[ObjectId]]:
-        """``revisions`` of many runs, reading each ledger once; one that cannot be read has none."""
+        """``revisions`` of many runs, reading each ledger once; one that cannot be read has none.
+
+        Args:
+            run_ids: The runs.
+            ledgers: Saves listing them again.
+            listed: Everything that some of these ledgers list, by ref, which saves reading them.
+        """
         ledgers = self.ledgers() if ledgers is None else ledgers
+        known = listed or {}
+        wanted = by_folder(run_ids)
         found: dict[str, set[ObjectId]] = {}
         for ref, oid in ledgers.items():
             try:
-                for run_id, commit in self.git.ledger_lookup_many(oid, run_ids):
+                entries = known[ref].items() if ref in known else self.git.ledger_lookup_many(oid, wanted)
+                for run_id, commit in entries:
                     found.setdefault(run_id, set()).add(commit)
             except (CorruptError, NotFoundError) as error:
                 _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
@@ -270,15 +285,32 @@ class Repo:
         found = self.git.lookup(self.git.read_commit(commit).tree, f"{layout.FOLDER}/{layout.RECORD}")
         return None if found is None else self.git.read_blob(found[1])
 
-    def stored_state(self, run_id: str, revisions: Iterable[ObjectId]) -> RunState | None:
+    def _records(self, commits: Collection[ObjectId]) -> dict[ObjectId, bytes]:
+        """The records of many run commits, as far as they can be read at once; none of few."""
+        found: dict[ObjectId, bytes] = {}
+        if len(commits) >= MANY:
+            with suppress(GitError):  # one is damaged: which one, and how, shows where they are read one by one
+                places = self.git.headers_at(commits, f"{layout.FOLDER}/{layout.RECORD}")
+                blobs = {header.oid: data for header, data in self.git.contents(set(places.values()))}
+                found = {oid: blobs[header.oid] for oid, header in places.items() if header.oid in blobs}
+        return found
+
+    def stored_state(
+        self, run_id: str, revisions: Iterable[ObjectId], records: Mapping[ObjectId, bytes] | None = None
+    ) -> RunState | None:
         """The run as its revisions tell it, journals apart; None without revisions.
+
+        Args:
+            run_id: Its id.
+            revisions: Its newest commits.
+            records: Records of commits that were read before.
 
         Raises:
             CorruptError: A revision is no run commit, or is one of another run.
         """
         state: RunState | None = None
         for oid in revisions:
-            data = self._record_bytes(oid)
+            data = (records or {}).get(oid) or self._record_bytes(oid)
             if data is None:
                 raise CorruptError(f"commit `{oid}` is no run commit", hint="run `gittrack fsck`")
             one = RunState.decode(data, base=oid)
@@ -365,6 +397,25 @@ class Repo:
         for oid in revisions:
             layout.overlay(found, self.artifacts_of(oid, folder))
         return found
+
+    def artifacts_in(self, commits: Collection[ObjectId]) -> set[Artifact]:
+        """The artifacts of many revisions together, under the last parts of their paths.  Raises FormatError."""
+        if len(commits) < MANY:
+            return {file for oid in commits for file in self.artifacts_of(oid).values()}
+        with self.git.reading():
+            tops = self.git.headers_at(commits, f"{layout.FOLDER}/{layout.ARTIFACTS}").values()
+            level = {header.oid for header in tops if header.kind == "tree"}
+            seen: set[ObjectId] = set()
+            pointers: dict[ObjectId, str] = {}
+            while level := level - seen:
+                seen |= level
+                entries = [entry for tree in self.git.list_trees(level).values() for entry in tree]
+                level = {oid for _, mode, oid in entries if mode == 0o040000}
+                pointers |= {oid: name for name, mode, oid in entries if mode != 0o040000}
+            headers = self.git.headers(pointers).values()
+            if large := next((header for header in headers if header.size > layout.MAX_POINTER), None):
+                raise FormatError(f"artifact `{pointers[large.oid]}` is not a git-lfs pointer")
+            return {layout.parse_pointer(pointers[header.oid], data) for header, data in self.git.contents(headers)}
 
     def artifacts(self, run_id: str, folder: str = "") -> dict[str, Artifact]:
         """The artifacts of a run by path, sorted: all, or those below a folder.  Raises NotFoundError, FormatError."""
@@ -484,7 +535,8 @@ class Repo:
             seen = index.meta_get("live") or {}
             settled: set[str] = set()
             if index.meta_get("fingerprint") != fingerprint:
-                settled = self._refresh_ledgers(progress)
+                with self.git.reading():
+                    settled = self._refresh_ledgers(progress)
                 index.meta_set("fingerprint", fingerprint)
             for run_id in {*live, *seen}:
                 if run_id in settled or live.get(run_id) != seen.get(run_id):
@@ -526,36 +578,42 @@ class Repo:
         seen: dict[str, ObjectId] = index.meta_get("ledgers") or {}
         now = self.ledgers()
         changed: set[str] = set()
-        for ref in {*seen, *now}:
-            if seen.get(ref) != now.get(ref):
-                try:
-                    changed.update(run_id for run_id, _, _ in self.git.ledger_diff(seen.get(ref), now.get(ref)))
-                except (CorruptError, NotFoundError) as error:  # it may come from anywhere: it hides only its own runs
-                    _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
-                    now.pop(ref, None)
+        listed: dict[str, dict[str, ObjectId]] = {}  # by ledgers that are new here
+        for ref in [ref for ref in {*seen, *now} if seen.get(ref) != now.get(ref)]:
+            try:
+                news = {run_id: new for run_id, _, new in self.git.ledger_diff(seen.get(ref), now.get(ref))}
+            except (CorruptError, NotFoundError) as error:  # it may come from anywhere: it hides only its own runs
+                _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
+                now.pop(ref, None)
+                continue
+            changed.update(news)
+            if ref not in seen:
+                listed[ref] = {run_id: oid for run_id, oid in news.items() if oid is not None}
         stones = self.tombstones(now) - frozenset(index.meta_get("tombstones") or ())
         if stones:
             changed.update(run_id for run_id in self._listed(now) if layout.tombstone(run_id) in stones)
             index.meta_set("tombstones", sorted(self.tombstones(now)))
-        found: list[RunState] = []
         gone: list[str] = []
-        revisions = self.revisions_of(changed, now)
-        for done, run_id in enumerate(sorted(changed), 1):
-            try:
-                state = self.stored_state(run_id, revisions[run_id])
-            except (CorruptError, NotFoundError) as error:  # nor does one run hide the others
-                _log.warning(_UNREADABLE, run_id, error.message)
-                state = None
-            if state is None:
-                gone.append(run_id)
-            else:
-                found.append(state)
-            if len(found) >= 1000:
-                self.index_states(found)
-                found = []
+        revisions = self.revisions_of(changed, now, listed=listed)
+        rest = iter(sorted(changed))
+        done = 0
+        while some := list(islice(rest, 1000)):
+            records = self._records({oid for run_id in some for oid in revisions[run_id]})
+            found: list[RunState] = []
+            for run_id in some:
+                try:
+                    state = self.stored_state(run_id, revisions[run_id], records)
+                except (CorruptError, NotFoundError) as error:  # nor does one run hide the others
+                    _log.warning(_UNREADABLE, run_id, error.message)
+                    state = None
+                if state is None:
+                    gone.append(run_id)
+                else:
+                    found.append(state)
+            self.index_states(found)
+            done += len(some)
             if progress is not None:
                 progress(done, len(changed))
-        self.index_states(found)
         index.drop_runs(gone)
         index.put_experiments([s.to_experiment() for s in self.experiment_states().values()])
         index.meta_set("ledgers", now)

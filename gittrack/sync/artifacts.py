@@ -6,7 +6,7 @@ Interrupted at any byte, the next call goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -125,7 +125,7 @@ class Sent:
 def send(
     tracker: Tracker,
     remote: str,
-    commits: Iterable[ObjectId],
+    commits: Collection[ObjectId],
     *,
     progress: Progress | None = None,
     dry_run: bool = False,
@@ -145,7 +145,7 @@ def send(
         GittrackError: As ``upload``.
     """
     repo = tracker.repo
-    wanted = list(dict.fromkeys(item for oid in commits for item in Item.of(repo.artifacts_of(oid).values())))
+    wanted = list(dict.fromkeys(Item.of(repo.artifacts_in(commits))))
     if not wanted:
         return Sent(Moved(0, 0, 0), 0)
     target = depot(repo, remote, interactive=interactive)

@@ -108,7 +108,7 @@ def pull(
     repo.require_writable()
     if not dry_run:
         seal.seal(repo)
-    with lock(repo):
+    with lock(repo), repo.git.reading():
         repo.git.heal_locks()
         transport = Transport(repo, remote, progress=progress, interactive=interactive)
         found = ask(repo, transport, select)

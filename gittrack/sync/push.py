@@ -23,12 +23,12 @@ from gittrack.sync.pull import Fetched, ask, bring, lock
 from gittrack.sync.remotes import is_shared
 from gittrack.sync.select import EVERYTHING, Selection, is_meant, some_of
 from gittrack.sync.transport import MAX_PUSH, Move, Progress, Transport, chunks, silent
+from gittrack.types import ObjectId
 
 if TYPE_CHECKING:
     from gittrack.registry.registry import Registry
     from gittrack.store.repo import Repo
     from gittrack.sync.remotes import Remote
-    from gittrack.types import ObjectId
 
 #: How often a push gives way to others before it gives up.
 ROUNDS: Final = 8
@@ -111,7 +111,7 @@ def push(
     seal.seal(repo)
     report = PushReport(remote.name, dry_run)
     tally = _Tally(report)
-    with lock(repo):
+    with lock(repo), repo.git.reading():
         repo.git.heal_locks()
         transport = Transport(repo, remote, progress=progress, interactive=interactive)
         for _ in range(ROUNDS):
@@ -435,7 +435,9 @@ def _code(repo: Repo, plan: _Plan, found: Fetched) -> int:
     """How many commits of code the remote gets along with the runs: those that none of its refs has."""
     if not plan.fresh:
         return 0
-    parents = {parent for oid in plan.fresh for parent in repo.git.read_commit(oid).parents}
+    spec = "".join(f"{oid}\n" for oid in plan.fresh)
+    said = repo.git.program.run("rev-list", "--no-walk=unsorted", "--parents", "--stdin", input=spec.encode())
+    parents = {ObjectId(parent) for line in said.decode().splitlines() for parent in line.split()[1:]}
     code = {oid for oid in parents if not repo.is_run_commit(oid)}
     known = {oid for oid in found.refs.values() if repo.git.exists(oid)}
     if not code - known:

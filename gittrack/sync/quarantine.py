@@ -9,7 +9,7 @@ no object of a hostile pack is ever unpacked that could not be one of ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,7 +24,7 @@ from gittrack.types import ObjectId, check_run_id
 
 if TYPE_CHECKING:
     from gittrack.registry.catalog import Catalog
-    from gittrack.store.git import GitStore
+    from gittrack.store.git import GitStore, Header
     from gittrack.store.repo import Repo
 
 #: Greatest sizes of what is read, in bytes.
@@ -106,6 +106,10 @@ class Quarantine:
             fetched: What a remote has for refs of these names.
             known: What was looked at before for the same names, if anything.
         """
+        with self._git.reading():
+            return self._judge(fetched, known)
+
+    def _judge(self, fetched: Mapping[str, ObjectId], known: Mapping[str, ObjectId]) -> Verdict:
         verdict = Verdict({}, {})
         wanted: dict[str, list[Wanted]] = {}
         for ref, oid in fetched.items():
@@ -140,9 +144,15 @@ class Quarantine:
         """The runs that a ledger has got since ``known``."""
         self._check_table(oid, known)
         self._check_files(experiment_id, oid)
-        self._prefetch(oid, known)
         at: ObjectId | None = oid
+        steps, ahead = 0, 4
         while at is not None and at != known:
+            if steps == ahead:  # most ledgers end before: they are made of few, large commits
+                self._read_ahead(at, known, 4 * steps)
+                ahead += 4 * steps
+            if steps > MAX_CHAIN:
+                raise FormatError(f"a history of more than {MAX_CHAIN:,} commits")
+            steps += 1
             parents = self._reader.commit(at).parents
             before = parents[0] if parents and self._is_ledger(parents[0]) else None
             added = dict(self._added(before, at))
@@ -156,29 +166,19 @@ class Quarantine:
                 yield Wanted(commit, run_id, experiment_id)
             at = before
 
-    def _prefetch(self, oid: ObjectId, known: ObjectId | None) -> None:
-        """Read a ledger's new commits and their tables, many at a time."""
+    def _read_ahead(self, oid: ObjectId, known: ObjectId | None, count: int) -> None:
+        """Read a ledger's next commits and their tables, many at a time; behind its first one comes code."""
         spec = f"{oid}\n" + ("" if known is None else f"^{known}\n")
-        listed = self._git.program.run("rev-list", "--first-parent", "--stdin", input=spec.encode()).decode().split()
-        if len(listed) > MAX_CHAIN:
-            raise FormatError(f"a history of {len(listed):,} commits")
-        at, size = 0, 16
-        while at < len(listed):  # behind the first ledger commit comes the history of code, which need not be read
-            some = self._reader.commits(map(ObjectId, listed[at : at + size]))
-            roots = self._reader.trees(info.tree for info in some.values())
-            if any(name == layout.FOLDER for tree in roots.values() for name, _, _ in tree):
-                size = 0  # the last ledger commit is among these
-            ledgers = [tree for tree in roots.values() if all(name != layout.FOLDER for name, _, _ in tree)]
-            self._reader.trees(
-                entry
-                for tree in ledgers
-                if len(tree) < 2000
-                for name, mode, entry in tree
-                if mode == _FOLDER and len(name) <= 2
-            )
-            if not size:
-                return
-            at, size = at + size, min(size * 4, 4096)
+        said = self._git.program.run("rev-list", "--first-parent", f"-n{count}", "--stdin", input=spec.encode())
+        commits = self._reader.commits(map(ObjectId, said.decode().split()))
+        roots = self._reader.trees(info.tree for info in commits.values())
+        self._reader.trees(
+            entry
+            for tree in roots.values()
+            if len(tree) < 2000 and all(name != layout.FOLDER for name, _, _ in tree)
+            for name, mode, entry in tree
+            if mode == _FOLDER and len(name) <= 2
+        )
 
     def _added(self, before: ObjectId | None, at: ObjectId) -> Iterator[tuple[str, ObjectId]]:
         """(run id, commit) of what one ledger commit lists otherwise than the one before it."""
@@ -303,7 +303,7 @@ class Quarantine:
         oid: ObjectId,
         inside: Mapping[str, ObjectId],
         metrics: Iterable[Entry],
-        segments: Mapping[ObjectId, tuple[str, int]],
+        segments: Mapping[ObjectId, Header],
     ) -> str:
         """The run and the experiment that a commit says it is."""
         state = RunState.decode(self._reader.blob(inside[layout.RECORD]), base=oid)
@@ -311,7 +311,7 @@ class Quarantine:
         _check_counters(field.counter for field in state.fields.values())
         there: set[str] = set()
         for name, mode, entry in metrics:
-            kind, size = segments.get(entry, ("", 0))
+            _, kind, size = segments.get(entry, (entry, "", 0))
             if mode != _FILE or not _SEGMENT.fullmatch(name) or kind != "blob" or size > MAX_SEGMENT:
                 raise FormatError(f"it has metrics `{name!r:.40}` of mode {mode:o} and {size} bytes")
             there.add(name)
@@ -464,22 +464,24 @@ class _Reader:
 
     def load(self, oids: Iterable[ObjectId], kind: str, limit: int) -> None:
         """Read objects that must be there, of this kind and size.  Raises FormatError, NotFoundError."""
-        asked = [oid for oid in dict.fromkeys(oids) if oid not in self._trees and oid not in self._commits]
+        asked = self._unread(oids, kind)
         headers = self._git.headers(asked)
         for oid in asked:
             if oid not in headers:
                 raise NotFoundError(f"git object `{oid[:10]}` is missing")
-            found, size = headers[oid]
+            _, found, size = headers[oid]
             if found != kind:
                 raise FormatError(f"git object `{oid[:10]}` is a {found}, not a {kind}")
             if size > limit:
                 raise FormatError(f"git object `{oid[:10]}` has {size:,} bytes, more than {limit:,}")
-        self._keep(asked, {kind})
+        self._keep(headers.values())
 
-    def _keep(self, oids: Collection[ObjectId], kinds: Collection[str]) -> None:
-        for oid, kind, data in self._git.contents(oids):
-            if kind not in kinds:
-                continue
+    def _unread(self, oids: Iterable[ObjectId], kind: str) -> list[ObjectId]:
+        read: Container[ObjectId] = self._trees if kind == "tree" else self._commits if kind == "commit" else ()
+        return [oid for oid in dict.fromkeys(oids) if oid not in read]
+
+    def _keep(self, headers: Iterable[Header]) -> None:
+        for (oid, kind, _), data in self._git.contents(headers):
             if kind == "blob":
                 self._blobs[oid] = data
             elif kind == "tree":
@@ -493,9 +495,8 @@ class _Reader:
 
     def _small(self, oids: Iterable[ObjectId], kind: str, limit: int) -> None:
         """Read those that are there, of this kind, and small enough."""
-        asked = [oid for oid in dict.fromkeys(oids) if oid not in self._trees and oid not in self._commits]
-        headers = self._git.headers(asked)
-        self._keep([oid for oid, (found, size) in headers.items() if found == kind and size <= limit], {kind})
+        headers = self._git.headers(self._unread(oids, kind))
+        self._keep(header for header in headers.values() if header.kind == kind and header.size <= limit)
 
     def commits(self, oids: Iterable[ObjectId]) -> dict[ObjectId, _Commit]:
         """Those of these objects that are commits."""

@@ -308,6 +308,38 @@ def test_a_ledger_ref_at_something_else(bo: Desk, forge: Forge) -> None:
     assert_clean(bo.sandbox.path)
 
 
+def test_a_ledger_ref_at_the_folder_of_a_good_ledger(bo: Desk, forge: Forge) -> None:
+    """What was read as one kind of object is no other one when it is asked for again."""
+    good = forge.ledger({"f" * 32: forge.run()})
+    forge.publish({"refs/runs/0/eve-1": good})
+    tree = forge.store.read_commit(good).tree
+    forge.publish({"refs/runs/0/eve-2": tree, "refs/runs/0/eve-0": tree})
+    report = bo.pull()
+    assert set(report.refused) == {"refs/runs/0/eve-2", "refs/runs/0/eve-0"}
+    assert all("is a tree, not a commit" in why for why in report.refused.values())
+    assert set(bo.names()) == {forge.run_id, "f" * 32}
+
+
+def test_a_ledger_of_many_commits(bo: Desk, forge: Forge) -> None:
+    """Its history is read ahead of the looking; what is wrong in the middle of it is found."""
+    at: tuple[ObjectId, ...] = ()
+    runs: dict[str, ObjectId] = {}
+    for number in range(60):
+        run_id = f"{number:032x}"
+        runs[run_id] = forge.run(record=forge.record(run_id=run_id))
+        at = (forge.ledger(runs, parents=[*at, runs[run_id]]),)
+        if number == 29:
+            stray = forge.ledger(runs, parents=[*at, forge.run(record=forge.record(run_id="e" * 32))])
+    forge.publish({"refs/runs/0/eve-1": at[0], "refs/runs/0/eve-2": stray})
+    for _ in range(30):
+        stray = forge.ledger(runs, parents=[stray, *runs.values()])
+    forge.publish({"refs/runs/0/eve-3": stray})
+    report = bo.pull()
+    assert {ref: "none of its runs" in why for ref, why in report.refused.items()} == {
+        "refs/runs/0/eve-2": True, "refs/runs/0/eve-3": True}  # fmt: skip
+    assert set(bo.names()) == {forge.run_id, *runs}
+
+
 Make = Callable[[Forge], ObjectId]
 CASES: dict[str, tuple[Make, str]] = {
     "commit without our tree": (lambda forge: forge.commit_of(forge.tree([("x", FILE, forge.blob(b"x"))])), ""),
