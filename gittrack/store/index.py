@@ -146,6 +146,11 @@ CREATE INDEX logged_model_metrics_run ON logged_model_metrics (run_id);
 CREATE TABLE parsed (oid TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 """
 
+#: The indexes of a run's tables, but those that adding a run needs.
+_ORDERS: Final = [
+    (match[1], match[0])
+    for match in re.finditer(r"CREATE INDEX (\w+) ON (?:runs|metrics|params|tags|inputs) [^;]+", _SCHEMA)
+]
 _ENTITIES: Final = ("runs", "experiments", "models", "model_versions", "logged_models")  # tables with one row per thing
 
 _CHUNK: Final = 500  # rows or ids of one statement: below the parameter limit of every SQLite
@@ -397,6 +402,16 @@ class Index:
                 for run_id in ids:
                     if run_id in about or run_id in had:
                         self._put_models(run_id, about.get(run_id, RunModels()))
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """For putting very many runs into an index that has none: what finds them by value is made at the end."""
+        with self.transaction():
+            for name, _ in _ORDERS:
+                self._execute(f"DROP INDEX {name}")
+            yield
+            for _, statement in _ORDERS:
+                self._execute(statement)
 
     def drop_runs(self, run_ids: Iterable[str]) -> None:
         """Forget runs; unknown ids are ignored."""

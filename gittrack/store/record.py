@@ -93,6 +93,7 @@ class EncodedRun(NamedTuple):
 _EXPERIMENT_ID: Final = re.compile(r"[0-9]{1,19}")
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _INT64: Final = range(-(2**63), 2**63)
+_STATUSES: Final = frozenset(map(RunStatus.to_string, RunStatus.all_status()))
 _DATASET: Final = frozenset(Dataset.__slots__)
 _MODEL_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
 #: Editable facts of a logged model are fields of this name, then its id, a dot and ``status``, ``tags.<key>`` …
@@ -125,7 +126,7 @@ def _optional(value: Any, what: str) -> str | None:
 
 
 def _checked_status(status: Any, end_time: Any) -> tuple[str, int | None]:
-    if status not in map(RunStatus.to_string, RunStatus.all_status()):
+    if status not in _STATUSES:
         raise FormatError(f"`{status!s:.80}` is no status of a run")
     return status, None if end_time is None else int64(end_time, "the end time")
 

@@ -17,7 +17,7 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +49,8 @@ _UNREADABLE: Final = "gittrack: run `%s` cannot be read: %s; run `gittrack fsck`
 
 #: How long a command waits for another process that is sealing.
 LOCK_TIMEOUT: Final = 60.0
+#: From so many runs on, an empty index is filled first and ordered afterwards.
+_VERY_MANY: Final = 2000
 
 
 class Repo:
@@ -593,9 +595,19 @@ class Repo:
         if stones:
             changed.update(run_id for run_id in self._listed(now) if layout.tombstone(run_id) in stones)
             index.meta_set("tombstones", sorted(self.tombstones(now)))
-        gone: list[str] = []
         revisions = self.revisions_of(changed, now, listed=listed)
-        rest = iter(sorted(changed))
+        with index.filling() if not seen and len(changed) >= _VERY_MANY else nullcontext():
+            self._index_runs(revisions, progress)
+        index.put_experiments([s.to_experiment() for s in self.experiment_states().values()])
+        index.meta_set("ledgers", now)
+        return changed
+
+    def _index_runs(
+        self, revisions: Mapping[str, Iterable[ObjectId]], progress: Callable[[int, int | None], None] | None
+    ) -> None:
+        """Index runs as their revisions tell them; forget those without."""
+        gone: list[str] = []
+        rest = iter(sorted(revisions))
         done = 0
         while some := list(islice(rest, 1000)):
             records = self._records({oid for run_id in some for oid in revisions[run_id]})
@@ -603,7 +615,7 @@ class Repo:
             for run_id in some:
                 try:
                     state = self.stored_state(run_id, revisions[run_id], records)
-                except (CorruptError, NotFoundError) as error:  # nor does one run hide the others
+                except (CorruptError, NotFoundError) as error:  # one run does not hide the others
                     _log.warning(_UNREADABLE, run_id, error.message)
                     state = None
                 if state is None:
@@ -613,11 +625,8 @@ class Repo:
             self.index_states(found)
             done += len(some)
             if progress is not None:
-                progress(done, len(changed))
-        index.drop_runs(gone)
-        index.put_experiments([s.to_experiment() for s in self.experiment_states().values()])
-        index.meta_set("ledgers", now)
-        return changed
+                progress(done, len(revisions))
+        self.index.drop_runs(gone)
 
     def index_states(self, states: Iterable[RunState]) -> None:
         """Put runs into the index as these states tell them, with what they have to do with logged models."""
