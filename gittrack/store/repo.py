@@ -508,11 +508,12 @@ class Repo:
             experiment_id: Which ledger.
             changes: Run ids and their new revisions; None takes a run out.
             message: The commit's message.
-            time: Seconds since the epoch.
+            time: Seconds since the epoch; the ledger's last time if that is later, for git expects parents to be older.
             files: Files at the ledger's root to write, or to remove if None.
         """
         ref = layout.ledger_ref(experiment_id, self.writer)
         old = self.git.ref(ref)
+        time = time if old is None else max(time, self.git.read_commit(old).time)
         new = self.git.ledger_build(batch, old, changes, files or {}, message, author=self.git.identity(), time_s=time)
         return RefUpdate(ref, old, new)
 

@@ -188,6 +188,23 @@ def _create(run_id: str) -> list[object]:
     return [CREATE, {"run_id": run_id, "experiment_id": "0", "name": "n", "user_id": "u", "start_time": 1000}]
 
 
+def test_a_ledger_is_as_old_as_the_newest_run_that_it_has_got(git_repo: Sandbox) -> None:
+    """git walks by date: runs that are all older than their ledger would be a list that it goes up and down in."""
+    repo = Repo.find(git_repo.path, create=True)
+
+    def sealed(*ends: int) -> int:
+        for end in ends:
+            _dead_journal(repo, f"{end:032x}", [_create(f"{end:032x}"), [STATUS, "FINISHED", end * 1000]])
+        assert len(seal.heal(repo)) == len(ends)
+        (ledger,) = repo.ledgers().values()
+        return repo.git.read_commit(ledger).time
+
+    assert sealed(500, 7000, 600) == 7000
+    assert sealed(800) == 7000, "no commit is older than its parent"
+    assert sealed(9000) == 9000
+    assert sealed(4_000_000_000) < 4_000_000_000, "nor is any of the future"
+
+
 def test_a_run_whose_process_died_is_killed_and_loses_nothing(git_repo: Sandbox) -> None:
     repo = Repo.find(git_repo.path, create=True)
     _dead_journal(repo, "a" * 32, [_create("a" * 32), [METRIC, "loss", 0.5, 1000, 0]])
