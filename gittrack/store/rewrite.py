@@ -125,7 +125,8 @@ def fold(repo: Repo, *, older_than_s: float, dry_run: bool = False) -> FoldRepor
 
     Args:
         repo: The store.
-        older_than_s: Take a writer whose last ledger commit is older than this many seconds.
+        older_than_s: Take a writer whose ledgers, which are as old as their newest runs, are older than this many
+            seconds.
         dry_run: Only say what would be taken.
 
     Raises:
