@@ -10,12 +10,28 @@ import sys
 
 
 def start() -> None:
-    """Entry point of both programs: a hook that has nothing to do ends here, before click is loaded."""
+    """Entry point of both programs: what has nothing to do, a hook or a push or a pull, ends before click is loaded."""
     if sys.argv[1:2] == ["hook"]:
         from gittrack.hooks.quick import idle
 
         if idle(sys.argv[2:]):
             sys.exit(0)
+    elif not {"push", "pull", "fetch"}.isdisjoint(sys.argv[1:4:2]):
+        _share()
     from gittrack.cli.main import main
 
     main()
+
+
+def _share() -> None:
+    from gittrack.sync import idle
+
+    try:
+        said = idle.idle(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if said is not None:
+        from gittrack.cli import output
+
+        output.message(said)
+        sys.exit(0)

@@ -211,6 +211,8 @@ def tell_fetch(report: PullReport) -> None:
 
 def tell_push(report: PushReport) -> None:
     """Say what a push has done."""
+    from gittrack.sync.idle import SAID
+
     for done in report.pulled:
         tell_published(done)
     parts = []
@@ -231,9 +233,7 @@ def tell_push(report: PushReport) -> None:
     if report.ledgers and not parts:
         parts.append(text.count(len(report.ledgers), "ledger"))
     verb = "would push" if report.dry_run else "pushed"
-    output.message(
-        f"{verb} to `{report.remote}`: {', '.join(parts)}" if parts else f"nothing to push to `{report.remote}`"
-    )
+    output.message(f"{verb} to `{report.remote}`: {', '.join(parts)}" if parts else SAID["push"].format(report.remote))
     for tag in report.tags[:_LISTED]:
         output.message(f"    {tag}")
     if not report.atomic:
@@ -305,7 +305,9 @@ def _amounts(report: PullReport) -> str:
 
 
 def _nothing(remote: str) -> str:
-    return f"`{remote}` has nothing new"
+    from gittrack.sync.idle import SAID
+
+    return SAID["pull"].format(remote)
 
 
 def _say(line: str) -> None:

@@ -8,12 +8,11 @@ nowhere else; what is not exactly a ref that gittrack writes does not exist for 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import AlreadyExistsError, FormatError, InvalidValueError, NotFoundError, UsageError
-from gittrack.registry import names
 from gittrack.store import gateway, layout
 
 if TYPE_CHECKING:
@@ -73,11 +72,15 @@ class Remote:
 
     def seen_refs(self, repo: Repo) -> dict[str, ObjectId]:
         """What was last seen on the remote, by the names that the refs have here."""
-        return _below(repo, f"{layout.REMOTE_PREFIX}{self.name}/")
+        return self.seen_by(repo.git.refs)
+
+    def seen_by(self, refs: Callable[[str], Mapping[str, ObjectId]]) -> dict[str, ObjectId]:
+        """``seen_refs`` of a clone of which only the refs below a prefix can be asked for."""
+        return _below(refs, f"{layout.REMOTE_PREFIX}{self.name}/")
 
     def incoming_refs(self, repo: Repo) -> dict[str, ObjectId]:
         """What was fetched and not looked at yet, likewise."""
-        return _below(repo, f"{layout.INCOMING_PREFIX}{self.name}/")
+        return _below(repo.git.refs, f"{layout.INCOMING_PREFIX}{self.name}/")
 
 
 def _short(ref: str) -> str:
@@ -85,9 +88,9 @@ def _short(ref: str) -> str:
     return ref.removeprefix("refs/gittrack/").removeprefix("refs/")
 
 
-def _below(repo: Repo, prefix: str) -> dict[str, ObjectId]:
+def _below(refs: Callable[[str], Mapping[str, ObjectId]], prefix: str) -> dict[str, ObjectId]:
     found = {}
-    for ref, oid in repo.git.refs(prefix).items():
+    for ref, oid in refs(prefix).items():
         short = ref[len(prefix) :]
         local = f"refs/gittrack/{short}" if short.startswith("registry/") else f"refs/{short}"
         if is_shared(local):
@@ -103,6 +106,8 @@ def is_shared(ref: str) -> bool:
         return layout.is_writer(ref[len(_DOCUMENTS) :])
     if not ref.startswith(layout.TAG_PREFIX):
         return False
+    from gittrack.registry import names  # a tenth of what a push takes that finds no tags and nothing to do
+
     try:
         names.parse_tag(ref[len(_TAGS) :])
     except FormatError:

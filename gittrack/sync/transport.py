@@ -23,7 +23,9 @@ from gittrack.store import gateway
 from gittrack.types import ObjectId
 
 if TYPE_CHECKING:
-    from gittrack.store.gateway import Result
+    from pathlib import Path
+
+    from gittrack.store.gateway import Git, Result
     from gittrack.store.repo import Repo
     from gittrack.sync.remotes import Remote
 
@@ -47,6 +49,35 @@ _STEP = re.compile(
 #: How git, and servers that are not git, say that they cannot move several refs at once or none.
 _NOT_ATOMIC = re.compile(r"(?i)does not support --atomic|atomic push(?:es)? (?:(?:is|are) )?not supported")
 _PORCELAIN = re.compile(r"([ +\-*!=])\t([^\t]*):([^\t]+)\t(.*)")
+
+
+#: What remotes answered to ``early``, by the clone's git folder and the remote's name.
+_answers: dict[tuple[Path, str], Result] = {}
+_LIST: Final = ("ls-remote", "--refs", "--quiet", "--")
+
+
+def early(program: Git, remote: str, *, interactive: bool) -> dict[str, ObjectId]:
+    """Every ref that a remote shows; its answer is kept for the first ``Transport.refs``.  Empty if it cannot be asked.
+
+    Args:
+        program: git, on the clone.
+        remote: The remote's name.
+        interactive: git may ask for a password on the terminal.
+
+    Raises:
+        GitError, MissingDependencyError: git cannot be run, or was left.
+    """
+    done = _answers[program.git_dir, remote] = program.over_network(*_LIST, remote, interactive=interactive)
+    return _parsed(done.stdout) if done.status == 0 else {}
+
+
+def _parsed(listed: bytes) -> dict[str, ObjectId]:
+    found: dict[str, ObjectId] = {}
+    for line in listed.split(b"\n"):
+        match = _REF.fullmatch(line)
+        if match is not None:
+            found[match[2].decode("utf-8", "surrogateescape")] = ObjectId(match[1].decode())
+    return found
 
 
 class Move(NamedTuple):
@@ -113,15 +144,10 @@ class Transport:
             RemoteDataError: It shows more than a million refs.
         """
         where = self.remote.push_url if pushing and self.remote.push_url else self.remote.name
-        done = self._call("ls-remote", "--refs", "--quiet", "--", where)
+        done = _answers.pop((self.repo.paths.git_dir, where), None) or self._call(*_LIST, where)
         if done.status != 0:
             raise self._failure(done, "nothing was transferred")
-        found: dict[str, ObjectId] = {}
-        for line in done.stdout.split(b"\n"):
-            match = _REF.fullmatch(line)
-            if match is not None:
-                found[match[2].decode("utf-8", "surrogateescape")] = ObjectId(match[1].decode())
-        return found
+        return _parsed(done.stdout)
 
     def shared(self, refs: Mapping[str, ObjectId]) -> dict[str, ObjectId]:
         """Those of the remote's refs that are gittrack's, by the names that they have here.  Raises RemoteDataError."""
