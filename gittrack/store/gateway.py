@@ -1,8 +1,8 @@
 """Finding a repository, and running the git program: the only module that starts it.
 
 ``discover`` and the reading of ``RepoPaths`` are plain file reads (no process, no import of GitPython), because every
-command does them.  ``Git`` runs the program through GitPython's process starter with an environment and options that
-nothing in the repository, its hooks or the user's environment can change.
+command does them.  ``Git`` runs the program (on Windows through GitPython's process starter) with an environment and
+options that nothing in the repository, its hooks or the user's environment can change.
 
 How far a repository is trusted: as far as git trusts it.  A repository of another user is refused exactly when git
 refuses it (``safe.directory``).  In a repository of one's own the user's filters (``filter.*.clean``, such as

@@ -29,6 +29,7 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "transfer": transfer_rows.transfer,
     "log_model": model_rows.log_model,
     "share": sharing_rows.share,
+    "share-many": sharing_rows.share_many,
     "share-nothing": sharing_rows.nothing_to_share,
     "points": logging_rows.points,
     "crowd": logging_rows.crowd,

@@ -28,25 +28,41 @@ def share(settings: Settings) -> list[Row]:
     """The runs of one writer to an empty remote, and from there into an empty clone."""
     count = settings.size(1000, 50)
     folder = repository(settings, "sharing")
-    repo = Repo.find(folder)
-    for number in range(count):
-        write_journal(repo, number)
-    seal(repo)
-    repo.refresh()
-    repo.close()
+    _fill(folder, count, count)
+    return _both_ways(settings, folder, f"{count:,} small runs", settings.rounds)
 
+
+def share_many(settings: Settings) -> list[Row]:
+    """The runs of many writers, likewise; and the first `gittrack log` after it, which fills the index."""
+    count = settings.size(10_000, 500)
+    folder = repository(settings, "many")
+    _fill(folder, count, _OF_ONE_WRITER)
+    return _both_ways(settings, folder, f"{count:,} runs in {count // _OF_ONE_WRITER} ledgers", min(settings.rounds, 3))
+
+
+def _fill(folder: Path, count: int, each: int) -> None:
+    """Put runs into ledgers of ``each`` runs."""
+    for writer in range(count // each):
+        (folder / ".gittrack" / "writer").write_text(f"writer-{writer}\n")
+        repo = Repo.find(folder)
+        for number in range(each):
+            write_journal(repo, writer * each + number)
+        seal(repo)
+        repo.close()
+
+
+def _both_ways(settings: Settings, folder: Path, what: str, rounds: int) -> list[Row]:
     def remote() -> Path:
         path = settings.folder("remote")
         run_git(settings, path, "clone", "-q", "--bare", "--branch=main", str(folder), ".")
         return path
 
-    def prepared(*, full: bool) -> tuple[Path, Path]:
+    def cloned() -> Path:
         path = remote()
-        if full:
-            run_git(settings, folder, "push", "-q", str(path), "refs/runs/*:refs/runs/*")
+        run_git(settings, folder, "push", "-q", str(path), "refs/runs/*:refs/runs/*")
         clone = settings.folder("clone")
         run_git(settings, clone, "clone", "-q", f"file://{path}", ".")
-        return path, clone
+        return clone
 
     def push() -> float:
         run_git(settings, folder, "remote", "add", "here", f"file://{remote()}")
@@ -58,22 +74,28 @@ def share(settings: Settings) -> list[Row]:
     def git_push() -> float:
         return _git(settings, folder, "push", "-q", f"file://{remote()}", "refs/runs/*:refs/runs/*")
 
+    logs: list[float] = []
+
     def pull() -> float:
-        _, clone = prepared(full=True)
-        return _gittrack(settings, clone, "pull")
+        clone = cloned()
+        took = _gittrack(settings, clone, "pull")
+        logs.append(_gittrack(settings, clone, "log", "-n", "1"))
+        return took
 
     def git_fetch() -> float:
-        _, clone = prepared(full=True)
-        return _git(settings, clone, "-c", "fetch.fsckObjects=true", "fetch", "-q", "origin", "refs/runs/*:refs/runs/*")
+        checked = ("-c", "fetch.fsckObjects=true", "fetch", "-q", "origin", "refs/runs/*:refs/runs/*")
+        return _git(settings, cloned(), *checked)
 
-    took = turn_about(settings.rounds, push=push, git_push=git_push, pull=pull, git_fetch=git_fetch)
+    took = turn_about(rounds, push=push, git_push=git_push, pull=pull, git_fetch=git_fetch)
     return [
-        Row(f"`gittrack push` of {count:,} small runs", Figures(tuple(took["push"]), "ms"),
+        Row(f"`gittrack push` of {what}", Figures(tuple(took["push"]), "ms"),
             Figures(tuple(took["git_push"]), "ms"), "`git push` of the same objects", "near `git push`", None,
             "the whole program, which also asks the remote first"),
-        Row(f"`gittrack pull` of {count:,} small runs", Figures(tuple(took["pull"]), "ms"),
+        Row(f"`gittrack pull` of {what}", Figures(tuple(took["pull"]), "ms"),
             Figures(tuple(took["git_fetch"]), "ms"), "`git fetch` of the same objects", "near `git fetch`", None,
             "ours looks at every run before it counts"),
+        Row("the first `gittrack log` after that pull", Figures(tuple(logs[1:]), "ms"), None, "", "–", None,
+            "fills the index"),
     ]  # fmt: skip
 
 
@@ -82,13 +104,7 @@ def nothing_to_share(settings: Settings) -> list[Row]:
     count = settings.size(50_000, 500)
     folder = repository(settings, "many")
     begun = time.perf_counter()
-    for writer in range(count // _OF_ONE_WRITER):
-        (folder / ".gittrack" / "writer").write_text(f"writer-{writer}\n")
-        repo = Repo.find(folder)
-        for number in range(_OF_ONE_WRITER):
-            write_journal(repo, writer * _OF_ONE_WRITER + number)
-        seal(repo)
-        repo.close()
+    _fill(folder, count, _OF_ONE_WRITER)
     settings.say(f"made {count:,} runs in {count // _OF_ONE_WRITER} ledgers in {time.perf_counter() - begun:.1f} s")
     path = settings.folder("many-remote")
     run_git(settings, path, "clone", "-q", "--bare", "--branch=main", str(folder), ".")
