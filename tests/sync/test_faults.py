@@ -93,7 +93,7 @@ def test_connections_that_break(join: Join, bo: Desk, hub: Sandbox, tmp_path: Pa
         ana.sandbox.git("remote", "set-url", "origin", url)
         before, refs = state_of(ana.sandbox.path), listed(hub.path)
         broken = 0
-        for room in range(100, 40_000, 500 if FULL else 4_000):
+        for room in range(100, 40_000, 500 if FULL else 9_000):
             line.room = room
             try:
                 ana.push(files=False)
@@ -109,7 +109,7 @@ def test_connections_that_break(join: Join, bo: Desk, hub: Sandbox, tmp_path: Pa
         assert state_of(ana.sandbox.path) == before
         bo.sandbox.git("remote", "set-url", "origin", url)
         broken = 0
-        for room in range(100, 40_000, 500 if FULL else 4_000):
+        for room in range(100, 40_000, 500 if FULL else 9_000):
             line.room = room
             try:
                 bo.pull()

@@ -524,7 +524,7 @@ def test_endless_text_is_cut_off(bo: Desk, tmp_path: Path, monkeypatch: pytest.M
     fake_git(tmp_path, monkeypatch, f"while :; do for i in 1 2 3 4 5 6 7 8; do printf '{line[:-1]}\\n'; done; done")
     bo.sandbox.git("remote", "set-url", "origin", "ssh://example.org/x")
     with pytest.raises(GittrackError):
-        bo.repo.git.program.over_network("ls-remote", "--", "origin", silence=5.0)
+        bo.repo.git.program.over_network("ls-remote", "--", "origin", silence=1.0)
 
 
 def test_escape_sequences_of_a_remote_do_not_reach_the_terminal(
