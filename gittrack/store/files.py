@@ -26,6 +26,7 @@ from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, Protocol
 
 from gittrack.errors import (
+    AlreadyExistsError,
     FormatError,
     GittrackError,
     InvalidValueError,
@@ -304,6 +305,34 @@ def discard(path: str | Path, *, dir_fd: int | None = None) -> None:
         os.unlink(path, dir_fd=dir_fd)
 
 
+def name_new(temp: Path, path: Path, *, replace: bool = False) -> None:
+    """Gives a temporary file of the same folder, which is on disk, its name.
+
+    Args:
+        temp: As ``create_temp`` gave it.
+        path: The name.
+        replace: It may be another file's, which goes.
+
+    Raises:
+        AlreadyExistsError: The name is taken; the temporary file stays.
+        ReadOnlyError, StorageError: It cannot be named.
+    """
+    with reporting(path):
+        if replace:
+            temp.replace(path)
+        else:
+            try:
+                os.link(temp, path)  # unlike a rename, it takes no name that somebody else has got meanwhile
+                temp.unlink()
+            except FileExistsError as error:
+                raise AlreadyExistsError(f"`{path}` exists") from error
+            except OSError:  # a file system without hard links
+                if os.path.lexists(path):
+                    raise AlreadyExistsError(f"`{path}` exists") from None
+                temp.rename(path)
+    sync_dir(path.parent)
+
+
 def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o644) -> None:
     """Gives ``path`` the content ``data``: readers and a power cut see the old content or the new, never a mixture.
 
@@ -485,7 +514,12 @@ class Copied(NamedTuple):
 
 
 def copy_hashing(
-    source: int, target: int | None, *, digest: Any = None, told: Callable[[int], None] | None = None
+    source: int,
+    target: int | None,
+    *,
+    digest: Any = None,
+    told: Callable[[int], None] | None = None,
+    length: int | None = None,
 ) -> Copied:
     """Reads ``source`` to its end once, hashing and writing the same bytes to ``target``; not synced.
 
@@ -497,6 +531,7 @@ def copy_hashing(
         target: Written to from where it stands.
         digest: A sha256 of ``hashlib`` that has the bytes before these; the sizes count only what is read now.
         told: Called with the bytes of every piece.
+        length: Not to the end, but only that many bytes, or fewer if there are no more.
 
     Raises:
         OSError: ``source`` cannot be read.
@@ -504,8 +539,9 @@ def copy_hashing(
     digest = hashlib.sha256() if digest is None else digest
     failed: OSError | None = None
     size = started = 0
-    if target is None or os.fstat(source).st_size <= _CHUNK:
-        while chunk := os.read(source, _CHUNK):
+    left = sys.maxsize if length is None else length
+    if target is None or min(os.fstat(source).st_size, left) <= _CHUNK:
+        while chunk := os.read(source, min(_CHUNK, left - size)):
             digest.update(chunk)
             size += len(chunk)
             if told is not None:
@@ -514,6 +550,7 @@ def copy_hashing(
                 failed = _try_write(target, chunk)
         return Copied(digest.hexdigest(), size, failed)
 
+    begin = _position(target)
     free: SimpleQueue[memoryview] = SimpleQueue()
     full: SimpleQueue[tuple[memoryview, int] | None] = SimpleQueue()
     for _ in range(4):
@@ -530,7 +567,7 @@ def copy_hashing(
     try:
         while True:
             buffer = free.get()
-            count = read_into(source, buffer)
+            count = read_into(source, buffer[: left - size])
             if not count:
                 break
             full.put((buffer, count))  # the hasher only reads it, and only this thread takes from `free`
@@ -539,13 +576,21 @@ def copy_hashing(
                 told(count)
             if failed is None:
                 failed = _try_write(target, buffer[:count])
-                if size - started >= WRITE_BACK:
-                    start_writing(target, started, size - started)
+                if begin is not None and size - started >= WRITE_BACK:
+                    start_writing(target, begin + started, size - started)
                     started = size
     finally:
         full.put(None)
         hasher.join()
     return Copied(digest.hexdigest(), size, failed)
+
+
+def _position(fd: int) -> int | None:
+    """Where an open file stands; None for a pipe."""
+    try:
+        return os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError:
+        return None
 
 
 def read_into(fd: int, buffer: memoryview) -> int:

@@ -437,14 +437,26 @@ class Git:
         input: bytes | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        source: int | None = None,
+        target: int | None = None,
     ) -> Result:
-        """Like ``run``, for callers that tell failures apart themselves: never raises for git's exit status."""
+        """Like ``run``, for callers that tell failures apart themselves: never raises for git's exit status.
+
+        Args:
+            args: As for ``run``, like the next three.
+            input: Bytes for standard input.
+            env: Variables.
+            timeout: Seconds.
+            source: An open file to be standard input instead, from where it stands.
+            target: An open file that standard output goes to, instead of into the result.
+        """
         self.check_trust()
         location = [f"--git-dir={self.git_dir}"]
         if self.work_tree is not None:
             location.append(f"--work-tree={self.work_tree}")
         options = [part for option in FIXED_OPTIONS for part in ("-c", option)]
-        return _start([*location, *options, *args], self.work_tree or self.git_dir, input, env, timeout)
+        return _start([*location, *options, *args], self.work_tree or self.git_dir, input, env, timeout,
+                      source=source, target=target)  # fmt: skip
 
     def over_network(
         self,
@@ -509,11 +521,18 @@ class Git:
 
 
 def _start(
-    args: list[str], folder: Path, input: bytes | None, env: Mapping[str, str] | None, timeout: float | None
+    args: list[str],
+    folder: Path,
+    input: bytes | None,
+    env: Mapping[str, str] | None,
+    timeout: float | None,
+    *,
+    source: int | None = None,
+    target: int | None = None,
 ) -> Result:
     import subprocess
 
-    process = _popen(args, folder, _environment(env), piped=input is not None)
+    process = _popen(args, folder, _environment(env), piped=input is not None, source=source, target=target)
     with process:
         try:
             out, err = process.communicate(input, timeout)
@@ -523,11 +542,18 @@ def _start(
         except BaseException:  # Ctrl-C must not leave it running
             process.kill()
             raise
-    return Result(process.returncode, out, err)
+    return Result(process.returncode, out or b"", err)
 
 
 def _popen(
-    args: list[str], folder: Path, env: Mapping[str, str], *, piped: bool, silent: bool = False
+    args: list[str],
+    folder: Path,
+    env: Mapping[str, str],
+    *,
+    piped: bool,
+    silent: bool = False,
+    source: int | None = None,
+    target: int | None = None,
 ) -> subprocess.Popen[bytes]:
     import subprocess
 
@@ -546,8 +572,8 @@ def _popen(
             [_program(), *args],
             cwd=str(folder),
             env=dict(env),
-            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL if source is None else source,
+            stdout=subprocess.PIPE if target is None else target,
             stderr=subprocess.DEVNULL if silent else subprocess.PIPE,
             shell=False,
         )

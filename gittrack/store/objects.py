@@ -597,6 +597,19 @@ class Part:
         self.have += copied.size
         self.finish()
 
+    def take(self, source: int, told: Callable[[int], None]) -> None:
+        """Fills it from where an open file or a pipe stands, however much follows, and finishes it.
+
+        What had come of it before is not counted on.  Raises as ``finish``.
+        """
+        self.restart()
+        with files.reporting(self._digest, "read"):
+            copied = files.copy_hashing(source, self._fd, digest=self._hash, told=told, length=self._size)
+        if copied.failed:
+            raise files.failure(copied.failed, self._path) from copied.failed
+        self.have = copied.size
+        self.finish()
+
     def restart(self) -> None:
         """Forgets what is here.  Raises StorageError."""
         with files.reporting(self._path):

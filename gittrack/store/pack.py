@@ -170,12 +170,10 @@ class PackOnDisk:
 
         On disk with what it says: after a power cut an empty one would never be recognised as ours and never go.
         """
-        import json
-
         fd = files.create_append(self.path(".keep"))
         with files.reporting(self.path(".keep")):
             try:
-                files.write_all(fd, (_KEEP + json.dumps(files.process_identity().to_list())).encode())
+                files.write_all(fd, keep_text().encode())
                 files.sync_file(fd)
             finally:
                 os.close(fd)
@@ -209,6 +207,13 @@ def _write(path: Path, chunks: list[bytes]) -> None:
     except BaseException:
         files.discard(temp)
         raise
+
+
+def keep_text() -> str:
+    """What stands in a ``.keep`` file of this process; ``stale_keeps`` finds it when the process is gone."""
+    import json
+
+    return _KEEP + json.dumps(files.process_identity().to_list())
 
 
 def stale_keeps(pack_dir: Path) -> Iterator[Path]:
