@@ -60,13 +60,15 @@ class Published:
     unfolded: list[str] = field(default_factory=list)
 
 
-def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING) -> Published:
+def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING, *, partial: bool = False) -> Published:
     """Take over what was seen on a remote.
 
     Args:
         registry: Runs and models of the clone.
         remote: What was seen on it and looked at counts.
         select: Only these runs and models.
+        partial: Whoever sent it says that its ledgers list only some of their runs: what a ledger lacks was not
+            taken out of it.
 
     Raises:
         ConflictError: Other processes move the same refs all the time.
@@ -82,7 +84,7 @@ def publish(registry: Registry, remote: Remote, select: Selection = EVERYTHING) 
     if all(here.get(ref) == oid for ref, oid in seen.items()):
         return done  # as after any pull that was not cut off
     _own(repo, others, done)
-    _follow(repo, others, select, done)
+    _follow(repo, _Follow(repo, others, select, done, partial=partial))
     taken = _create_tags(registry, tags, done)
     for key, names_taken in taken.items():
         _give_way(registry, remote, key, names_taken, done)
@@ -179,11 +181,14 @@ def _stand(repo: Repo, ref: str, mine: ObjectId | None, theirs: ObjectId) -> str
 class _Follow(_Plan):
     """Other writers' refs move forward; ledgers that were folded into another one go."""
 
-    def __init__(self, repo: Repo, seen: Mapping[str, ObjectId], select: Selection, done: Published) -> None:
+    def __init__(
+        self, repo: Repo, seen: Mapping[str, ObjectId], select: Selection, done: Published, *, partial: bool
+    ) -> None:
         self._repo = repo
         self._seen = {ref: oid for ref, oid in seen.items() if _writer_of(ref) != repo.writer}
         self._select = select
         self._done = done
+        self._partial = partial
         self._apart: dict[str, str] = {}
 
     def updates(self) -> list[RefUpdate]:
@@ -200,13 +205,14 @@ class _Follow(_Plan):
             except (CorruptError, NotFoundError) as error:
                 self._apart[ref] = f"`{ref}` cannot be compared: {error.message}"
                 continue
-            if how == order.APART:
+            ledger = layout.parse_ledger_ref(ref) is not None
+            if how == order.APART and not (ledger and self._partial):
                 self._apart[ref] = (
                     f"`{ref}` was rewritten on the remote without what this clone has of it; kept as it is here"
                 )
-            elif how in (order.BEHIND, order.SAME):
+            elif how != order.AHEAD:
                 target: ObjectId | None = oid
-                if self._select.picks and layout.parse_ledger_ref(ref):
+                if ledger and (self._select.picks or how == order.APART):
                     target, _ = some_of(repo, self.batch, self._select, mine, oid)
                 if target != mine:
                     moves[ref] = RefUpdate(ref, mine, target)
@@ -237,8 +243,7 @@ class _Follow(_Plan):
         self._done.conflicts += self._apart.values()
 
 
-def _follow(repo: Repo, seen: Mapping[str, ObjectId], select: Selection, done: Published) -> None:
-    plan = _Follow(repo, seen, select, done)
+def _follow(repo: Repo, plan: _Follow) -> None:
     _retried(repo, plan)
     plan.finish()
 

@@ -128,10 +128,16 @@ def ask(repo: Repo, transport: Transport, select: Selection = EVERYTHING, *, pus
     return found
 
 
-def bring(registry: Registry, transport: Transport, found: Fetched) -> None:
+def bring(registry: Registry, transport: Transport, found: Fetched, *, whole: bool = True) -> None:
     """Fetch what is wanted, look at it, and let what is good count as seen.
 
     What an earlier call has fetched and not looked at is looked at now.
+
+    Args:
+        registry: Runs and models of the clone.
+        transport: The way to the remote.
+        found: What it has; gets what was refused.
+        whole: What it does not show it does not have any more.
 
     Raises:
         NetworkError: The connection broke.
@@ -158,7 +164,8 @@ def bring(registry: Registry, transport: Transport, found: Fetched) -> None:
         verdict = Quarantine(repo, registry.catalog).judge(incoming, known)
         found.refused |= verdict.bad
         _move(repo, remote, seen, verdict.good, incoming)
-    _forget(repo, remote, found.shared)
+    if whole:
+        _forget(repo, remote, found.shared)
 
 
 def _move(

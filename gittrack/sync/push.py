@@ -116,7 +116,7 @@ def push(
         transport = Transport(repo, remote, progress=progress, interactive=interactive)
         for _ in range(ROUNDS):
             found = ask(repo, transport, select, pushing=True)
-            plan = _Plan(repo, remote, found.shared, select, report.refused, given_way=bool(report.pulled))
+            plan = Plan(repo, remote, found.shared, select, report.refused, given_way=bool(report.pulled))
             plan.look()
             report.skipped = plan.skipped
             if plan.unknown and not dry_run:
@@ -138,7 +138,7 @@ def push(
                 tally.add(plan, (ref for ref, _ in plan.ordered()))
                 return report
             if _send(repo, transport, plan, found, tally):
-                _unpin(repo)
+                unpin(repo)
                 return report
             _give_way(registry, transport, ask(repo, transport, select, pushing=True), report)
     raise ConflictError(f"others push to `{remote.name}` all the time; not everything was pushed", hint="try again")
@@ -151,14 +151,25 @@ def _give_way(registry: Registry, transport: Transport, found: Fetched, report: 
     report.pulled.append(publishing.publish(registry, transport.remote))
 
 
-class _Plan:
+class Plan:
     """What is to be moved on the remote.
+
+    Args:
+        repo: The clone.
+        remote: The remote.
+        shared: What it has of gittrack's refs, by the names that they have here.
+        select: Only these runs and models.
+        bad: Refs of the remote's that do not count.
+        given_way: What the remote has has been taken over already.
 
     Attributes:
         ledgers, others: Moves of ledgers; of documents and tags.
         unknown: Refs of which the remote has something that this clone has not seen.
         skipped: Refs that stay as they are there, and why.
         runs, revised: Runs that are new, or newer, to the remote, by the ledger that lists them.
+        fresh: Run commits that are new to it.
+        earlier: Of the runs of which it has an earlier revision, those.
+        batch: Ledger commits with less than everything, made for this.
     """
 
     def __init__(
@@ -169,7 +180,7 @@ class _Plan:
         select: Selection,
         bad: Mapping[str, str],
         *,
-        given_way: bool,
+        given_way: bool = False,
     ) -> None:
         self._given_way = given_way
         self._repo = repo
@@ -183,8 +194,9 @@ class _Plan:
         self.skipped: dict[str, str] = {}
         self.runs: dict[str, set[str]] = {}
         self.revised: dict[str, set[str]] = {}
-        self.fresh: set[ObjectId] = set()  #: run commits that are new to the remote
-        self.batch = repo.git.batch()  #: ledger commits with less than everything, made for this push
+        self.fresh: set[ObjectId] = set()
+        self.earlier: set[ObjectId] = set()
+        self.batch = repo.git.batch()
 
     def look(self) -> None:
         """Compare what is here with what the remote has."""
@@ -271,6 +283,8 @@ class _Plan:
             if new is not None and is_meant(self._repo, self._select, run_id, new):
                 (self.runs if old is None else self.revised).setdefault(ref, set()).add(run_id)
                 self.fresh.add(new)
+                if old is not None:
+                    self.earlier.add(old)
 
     def commits(self) -> set[ObjectId]:
         """Run commits that are new to the remote: those of ledgers, and those that its new tags are about."""
@@ -303,7 +317,7 @@ class _Tally:
         self._runs: set[str] = set()
         self._revised: set[str] = set()
 
-    def add(self, plan: _Plan, refs: Iterable[str]) -> None:
+    def add(self, plan: Plan, refs: Iterable[str]) -> None:
         """These refs of the plan's have been moved."""
         report = self.report
         for ref in refs:
@@ -326,12 +340,12 @@ class _Tally:
         return f"{' and '.join(parts)} were pushed" if parts else "nothing was pushed"
 
 
-def _send(repo: Repo, transport: Transport, plan: _Plan, found: Fetched, tally: _Tally) -> bool:
+def _send(repo: Repo, transport: Transport, plan: Plan, found: Fetched, tally: _Tally) -> bool:
     """Push what the plan says; False if something was in the way and has to be pulled first."""
     report = tally.report
-    report.code = max(report.code, _code(repo, plan, found))
+    report.code = max(report.code, code_commits(repo, plan, found.refs))
     if len(plan.batch):  # kept alive by what was seen on the remote, once it is there
-        _pin(repo, plan)
+        pin(repo, plan)
     ordered = plan.ordered()
     names = {move.ref: ref for ref, move in ordered}
 
@@ -368,8 +382,8 @@ def _rank(item: tuple[str, Move]) -> int:
     return 1 if move.new is not None else 2
 
 
-def _pin(repo: Repo, plan: _Plan) -> None:
-    """Put ledger commits that were made for this push on disk, where the next push or pull forgets them."""
+def pin(repo: Repo, plan: Plan) -> None:
+    """Put ledger commits that were made for this on disk, where the next push forgets them."""
     moves = []
     for ref, move in plan.ledgers.items():
         if move.new is not None and move.new in plan.batch:
@@ -378,7 +392,8 @@ def _pin(repo: Repo, plan: _Plan) -> None:
     repo.git.publish(plan.batch, moves)
 
 
-def _unpin(repo: Repo) -> None:
+def unpin(repo: Repo) -> None:
+    """Forget them: the remote keeps them alive now, as what was seen there."""
     pins = repo.git.refs(f"{layout.INCOMING_PREFIX}outgoing/")
     repo.git.publish(repo.git.batch(), [RefUpdate(ref, oid, None) for ref, oid in pins.items()])
 
@@ -431,15 +446,15 @@ def _size(repo: Repo, move: Move) -> int:
     return int(said.strip() or 0)
 
 
-def _code(repo: Repo, plan: _Plan, found: Fetched) -> int:
-    """How many commits of code the remote gets along with the runs: those that none of its refs has."""
+def code_commits(repo: Repo, plan: Plan, there: Mapping[str, ObjectId]) -> int:
+    """How many commits of code come along with the runs: those that none of the refs has that are ``there``."""
     if not plan.fresh:
         return 0
     spec = "".join(f"{oid}\n" for oid in plan.fresh)
     said = repo.git.program.run("rev-list", "--no-walk=unsorted", "--parents", "--stdin", input=spec.encode())
     parents = {ObjectId(parent) for line in said.decode().splitlines() for parent in line.split()[1:]}
     code = {oid for oid in parents if not repo.is_run_commit(oid)}
-    known = {oid for oid in found.refs.values() if repo.git.exists(oid)}
+    known = {oid for oid in there.values() if repo.git.exists(oid)}
     if not code - known:
         return 0
     spec = "".join(f"{oid}\n" for oid in code) + "".join(f"^{oid}\n" for oid in known)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gittrack.store import codec, layout
+from gittrack.store.experiments import ExperimentState
 
 if TYPE_CHECKING:
     from gittrack.store.pack import Batch
@@ -98,10 +99,22 @@ def some_of(
         name: repo.git.ledger_blob(full, name) for name in (layout.EXPERIMENT_FILE, layout.TOMBSTONES, layout.FOLDED)
     }
     if base is not None:
+        kept[layout.EXPERIMENT_FILE] = _experiment(repo, kept[layout.EXPERIMENT_FILE], base)
         kept[layout.TOMBSTONES] = codec.pack(sorted(repo.tombstones({"": base}) | repo.tombstones({"": full})))
+        kept[layout.FOLDED] = kept[layout.FOLDED] or repo.git.ledger_blob(base, layout.FOLDED)
     author, now = repo.git.identity(), repo.git.read_commit(full).time
     text = f"{len(added)} run(s) of {full[:10]}\n"
     return repo.git.ledger_build(batch, base, added, kept, text, author=author, time_s=now), set(added)
+
+
+def _experiment(repo: Repo, data: bytes | None, base: ObjectId) -> bytes | None:
+    """What one ledger says about its experiment, with what another one knows better."""
+    other = repo.git.ledger_blob(base, layout.EXPERIMENT_FILE)
+    if data is None or other is None or data == other:
+        return data or other
+    state = ExperimentState.decode("", data)
+    state.merge(ExperimentState.decode("", other))
+    return state.encode()
 
 
 def is_meant(repo: Repo, select: Selection, run_id: str, commit: ObjectId) -> bool:

@@ -121,14 +121,25 @@ class Transport:
         remote: The other end.
         progress: Told what git says it is doing.
         interactive: git may ask for a password on the terminal.
+        bundle: A file of `git bundle` that takes the remote's place.
 
     Attributes:
         atomic: The remote moves several refs at once or none, as far as is known: False once it says that it cannot.
     """
 
-    def __init__(self, repo: Repo, remote: Remote, *, progress: Progress = silent, interactive: bool = False) -> None:
+    def __init__(
+        self,
+        repo: Repo,
+        remote: Remote,
+        *,
+        progress: Progress = silent,
+        interactive: bool = False,
+        bundle: Path | None = None,
+    ) -> None:
         self.repo = repo
         self.remote = remote
+        self._from = remote.name if bundle is None else str(bundle)
+        self._who = f"remote `{remote.name}`" if bundle is None else "the bundle"
         self.atomic = True
         self._progress = progress
         self._interactive = interactive
@@ -195,7 +206,7 @@ class Transport:
         return self._call(
             "fetch", "--progress", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head",
             "--no-filter", "--no-auto-maintenance", "--no-show-forced-updates", "--atomic", "--stdin",
-            "--", self.remote.name, input=specs.encode(),
+            "--", self._from, input=specs.encode(),
         )  # fmt: skip
 
     def push(
@@ -283,7 +294,7 @@ class Transport:
 
     def _failure(self, done: Result, left: str) -> GittrackError:
         """The error that a failed call means, with what the remote said; ``left`` says what was transferred."""
-        return failure(_text(done.stderr), done.status, f"remote `{self.remote.name}`", left)
+        return failure(_text(done.stderr), done.status, self._who, left)
 
 
 def failure(said: str, status: int, who: str, left: str, *, writing: bool = False) -> GittrackError:
