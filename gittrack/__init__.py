@@ -131,8 +131,10 @@ if TYPE_CHECKING:
         set_model_version_tag as set_model_version_tag,
     )
     from gittrack.sharing import (
+        bundle as bundle,
         pull as pull,
         push as push,
+        unbundle as unbundle,
     )
     from gittrack.stores import (
         get_registry_uri as get_registry_uri,
@@ -165,7 +167,7 @@ _HOMES = {
     ),
     "gittrack.media": "Image",
     "gittrack.registry_fluent": "register_model search_model_versions search_registered_models set_model_version_tag",
-    "gittrack.sharing": "pull push",
+    "gittrack.sharing": "bundle pull push unbundle",
     "gittrack.stores": "get_registry_uri get_tracking_uri is_tracking_uri_set set_registry_uri set_tracking_uri",
 }
 _MODULES = (

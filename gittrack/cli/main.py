@@ -26,7 +26,7 @@ VERBS: Final = {
     "look": ("log", "show", "diff", "status", "experiments", "search", "metrics", "artifacts"),
     "change": ("tag", "note", "rm", "restore"),
     "reproduce": ("reproduce",),
-    "share": ("push", "pull", "fetch", "clone", "sync", "remote"),
+    "share": ("push", "pull", "fetch", "clone", "sync", "remote", "bundle", "unbundle"),
     "models by name": ("models",),
     "commits and branches": ("which", "report", "gate", "bisect", "hooks"),
     "move in and out": ("import", "export"),

@@ -56,8 +56,13 @@ def dry_run_option(function: F) -> F:
 
 def selecting(function: F) -> F:
     """``--experiment --run --model --author --since``: less than everything."""
+    told = "Only runs that began then or later: `2026-11-03`, `2w`, `3d`."
+    return picking(click.option("--since", metavar="DATE", help=told)(function))
+
+
+def picking(function: F) -> F:
+    """``--experiment --run --model --author``: the same without a date."""
     for option in (
-        click.option("--since", metavar="DATE", help="Only runs that began then or later: `2026-11-03`, `2w`, `3d`."),
         click.option("--author", metavar="NAME", default="", help="Only runs of this person (part of the name)."),
         click.option(
             "-m", "--model", "models", multiple=True, metavar="NAME", help="Only this registered model; repeatable."
@@ -193,7 +198,7 @@ def tell_pull(report: PullReport) -> None:
         _say(f"would fetch {_amounts(report)} from `{report.remote}`" if report.wanted else _nothing(report.remote))
         return
     done = report.published
-    parts = _parts(done)
+    parts = brought(done)
     output.message(f"from `{report.remote}`: {', '.join(parts)}" if parts else _nothing(report.remote))
     tell_published(done)
     refuse(report.refused, report.remote)
@@ -279,7 +284,8 @@ def _called(model: str, tag: str) -> str:
     return f"`{model}` {last}" if last.startswith("v") else f"event `{tag}`"
 
 
-def _parts(done: Published) -> list[str]:
+def brought(done: Published) -> list[str]:
+    """What is new here, in words."""
     parts = []
     if done.runs:
         parts.append(f"{text.count(len(done.runs), 'new run')}")

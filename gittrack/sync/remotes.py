@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import AlreadyExistsError, FormatError, InvalidValueError, NotFoundError, UsageError
@@ -137,7 +138,7 @@ def choose(repo: Repo, name: str | None = None, prefix: str = "") -> Remote:
 
     Raises:
         NotFoundError: There is no such remote, or none at all, or several and none is meant.
-        UsageError: A URL in the place of a name.
+        UsageError: A URL, or a file, in the place of a name.
     """
     known = remotes(repo, prefix)
     if name is None:
@@ -148,6 +149,9 @@ def choose(repo: Repo, name: str | None = None, prefix: str = "") -> Remote:
             raise NotFoundError("this clone has no remote" if not known else "no remote is the default", hint=hint)
     if name in known:
         return known[name]
+    if Path(name).is_file():
+        raise UsageError(f"`{name:.200}` is a file, and no remote of this clone",
+                         hint=f"`gittrack unbundle {name:.200}` takes over what a bundle has")  # fmt: skip
     if "/" in name or ":" in name:
         raise UsageError(f"`{gateway.strip_credentials(name):.200}` is no remote of this clone",
                          hint="`gittrack remote add NAME URL` gives it a name")  # fmt: skip

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, seed, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from gittrack.errors import ConflictError
+from gittrack.errors import ConflictError, NotFoundError
 from gittrack.store import layout
 from gittrack.store.rewrite import fold, purge
+from gittrack.sync.bundle import bundle, unbundle
 from gittrack.sync.select import Selection
 from gittrack.types import ViewType
 from tests.conftest import Sandbox, run_git
@@ -43,6 +44,7 @@ class Sharing(RuleBasedStateMachine):
         self.runs: dict[str, dict[str, str]] = {}  #: run id to the tags that were set
         self.purged: set[str] = set()
         self.versions: dict[str, int] = {}  #: manifest to how often it was registered
+        self.carried: list[Path] = []
         self.made = 0
 
     @initialize(count=st.integers(2, 4), models=st.integers(0, 2), shared=st.booleans(), atomic=st.booleans())
@@ -156,6 +158,34 @@ class Sharing(RuleBasedStateMachine):
         with dying(last), suppress(Killed):
             desk.push(files=False) if push else desk.pull()
         desk.close()
+
+    @rule(at=CLONES, to=CLONES, pick=PICK, since=st.booleans(), some=st.booleans(), last=st.integers(0, 6))
+    def carry(self, at: int, to: int, pick: int, since: bool, some: bool, last: int) -> None:
+        """Runs in a file from clone to clone; versions have their numbers from the remote."""
+        run_id = sorted(self.runs)[pick % len(self.runs)]
+        known = frozenset([layout.DEFAULT_EXPERIMENT_ID, layout.experiment_id_of("churn")])
+        select = Selection(runs=frozenset([run_id])) if some else Selection(experiments=known)
+        file = self.folder / f"{len(self.carried)}.bundle"
+        try:
+            bundle(self.desk(at).registry, file, select=select,
+                   since=[self.carried[pick % len(self.carried)]] if since and self.carried else [])  # fmt: skip
+        except NotFoundError as error:
+            assert "nothing" in error.message  # noqa: PT017 - it may be raised, and then says why
+            return
+        self.carried.append(file)
+        desk = self.desk(to)
+        desk.registry  # noqa: B018 - makes the store
+        if last < 5:
+            with dying(last), suppress(Killed, NotFoundError):
+                unbundle(desk.registry, file)
+            desk.close()
+        try:
+            assert unbundle(desk.registry, file).refused == {}
+        except NotFoundError as error:
+            assert since
+            assert "builds on" in error.message  # noqa: PT017
+        else:
+            assert unbundle(desk.registry, file).published.runs == set()
 
     @rule(at=CLONES, pick=PICK, alias=st.sampled_from(["champion", "challenger"]))
     def name(self, at: int, pick: int, alias: str) -> None:
