@@ -20,7 +20,7 @@ _STDOUT = "-"
 
 
 @common.verb()
-@click.argument("file")
+@click.argument("file", type=click.Path(allow_dash=True))
 @sharing.picking
 @click.option(
     "--since",

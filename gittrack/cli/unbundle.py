@@ -18,7 +18,7 @@ _STDIN = "-"
 
 
 @common.verb()
-@click.argument("file")
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option("-n", "--dry-run", is_flag=True, help="Read and check the whole file, say what is in it, change nothing.")
 @common.json_option
 def command(file: str, dry_run: bool, as_json: bool) -> None:

@@ -503,15 +503,21 @@ def test_partial_clones(join: Join, hub: Sandbox, meet: Meet, option: str, tmp_p
         commit = desk.tracker.get_run(run).commit
         assert "print('mine')" in desk.sandbox.git("show", f"{commit}:train.py")
         assert_clean(desk.sandbox.path)
-    hub.path.rename(tmp_path / "gone")
-    cy = join("dy", option, url=f"file://{tmp_path / 'gone'}")
-    (tmp_path / "gone").rename(tmp_path / "away")
-    run = cy.run("without its code")
-    try:
-        pack(cy, tmp_path / "y.bundle")
-    except GitError as error:  # it is missing and nobody has it
-        assert "partial clone" in str(error.hint)  # noqa: PT017
-        assert not (tmp_path / "y.bundle").exists()
+
+
+def test_a_partial_clone_that_cannot_reach_its_remote(join: Join, hub: Sandbox, tmp_path: Path) -> None:
+    """What it lacks of the code it cannot put in; without what the remote has, it can."""
+    hub.git("config", "uploadpack.allowFilter", "true")
+    ana, bo = join("ana", "--filter=tree:0"), join("bo")
+    run = with_code(ana, "mine")
+    hub.path.rename(tmp_path / "away")
+    with pytest.raises(GitError, match="cannot be packed") as refused:
+        pack(ana, tmp_path / "x.bundle")
+    assert "partial clone" in str(refused.value.hint)
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+    assert pack(ana, tmp_path / "x.bundle", since=[ana.remote()]).runs == 1
+    assert take(bo, tmp_path / "x.bundle").published.runs == {run}
+    whole(bo)
 
 
 def test_partial_clones_take_increments(join: Join, hub: Sandbox, tmp_path: Path) -> None:

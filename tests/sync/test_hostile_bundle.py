@@ -313,7 +313,13 @@ HEADS: dict[str, Callable[[bytes], bytes]] = {
 def test_git_bundles_that_are_none(bo: Desk, good: Path, tmp_path: Path) -> None:
     """Changed by somebody who put the sums right."""
     names = bo.names()
-    for name, change in HEADS.items():
+    git = Crafted.read(good).git
+    head = git.index(b"\n\n") + 2
+    flips = {
+        str(at): lambda git, at=at: git[:at] + bytes([git[at] ^ 1]) + git[at + 1 :]
+        for at in range(head, len(git), 1 if FULL else len(git) // 12)
+    }
+    for name, change in {**HEADS, **flips}.items():
         crafted = Crafted.read(good)
         crafted.git = change(crafted.git)
         report = None
@@ -434,6 +440,11 @@ def test_a_rewritten_ledger_takes_nothing_away(bo: Desk, forge: Forge, tmp_path:
     take(bo, new.write(tmp_path / "partial.bundle"))
     assert bo.names() == {**names, "f" * 32: "good"}, "what says that it is not everything only adds"
     assert_clean(bo.sandbox.path)
+
+
+def test_sizes_beyond_what_tar_first_had_room_for() -> None:
+    for size in (0, 511, 512, (8 << 30) - 1, 8 << 30, 1 << 52):
+        assert bundle_file._parse(bundle_file.header(OBJECTS + DIGEST, size)) == (OBJECTS + DIGEST, size)
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
