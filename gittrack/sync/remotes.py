@@ -150,8 +150,11 @@ def choose(repo: Repo, name: str | None = None, prefix: str = "") -> Remote:
     if name in known:
         return known[name]
     if Path(name).is_file():
+        import shlex
+
+        command = f"gittrack unbundle {shlex.quote(name)}"
         raise UsageError(f"`{name:.200}` is a file, and no remote of this clone",
-                         hint=f"`gittrack unbundle {name:.200}` takes over what a bundle has")  # fmt: skip
+                         hint=f"`{command:.200}` takes over what a bundle has")  # fmt: skip
     if "/" in name or ":" in name:
         raise UsageError(f"`{gateway.strip_credentials(name):.200}` is no remote of this clone",
                          hint="`gittrack remote add NAME URL` gives it a name")  # fmt: skip
