@@ -608,7 +608,9 @@ class _Taking:
         if done.status != 0:
             raise _not_indexed(done)
         kind, _, oid = done.stdout.decode("ascii", "replace").strip().partition("\t")
-        pack = PackOnDisk((objects or self._repo.paths.common_dir / "objects") / "pack" / f"pack-{oid}")
+        folder = (objects or self._repo.paths.common_dir / "objects") / "pack"
+        files.sync_dir(folder)
+        pack = PackOnDisk(folder / f"pack-{oid}")
         os.lseek(git, -(len(oid) // 2), os.SEEK_END)
         if os.read(git, 1 << 10).hex() != oid:  # its sum, which is the last of it
             pack.release()

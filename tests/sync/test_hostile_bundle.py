@@ -427,6 +427,19 @@ def test_objects_are_missing(bo: Desk, forge: Forge, tmp_path: Path) -> None:
     assert_clean(bo.sandbox.path)
 
 
+def test_what_it_says_it_builds_on_is_something_else(bo: Desk, forge: Forge, tmp_path: Path) -> None:
+    """A commit of code, or a ledger that lists other runs, in the place of the ledger that was there before."""
+    at, names = listed(forge.hub.path), bo.names()
+    own = next(oid for ref, oid in bo.refs().items() if ref.startswith("refs/runs/"))
+    for oid in (bo.sandbox.git("rev-parse", "HEAD"), own):
+        crafted = Crafted.of(forge.hub.path, {forge.ref: at[forge.ref]}, [b"a"])
+        crafted.git = crafted.git.replace(b"\n", f"\n-{oid} needed\n".encode(), 1)
+        crafted.manifest["before"] = {forge.ref: oid}
+        take(bo, crafted.write(tmp_path / "odd.bundle"))
+        assert bo.names() == {**names, forge.run_id: "good"}
+        assert fsck(bo.repo, full=True) == []
+
+
 def test_a_rewritten_ledger_takes_nothing_away(bo: Desk, forge: Forge, tmp_path: Path) -> None:
     old = Crafted.of(forge.hub.path, {forge.ref: listed(forge.hub.path)[forge.ref]}, [b"a"])
     take(bo, old.write(tmp_path / "old.bundle"))
