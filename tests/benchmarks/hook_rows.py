@@ -18,11 +18,10 @@ from tests.benchmarks.populations import populated, run_git
 #: As pip writes it.
 _PROGRAM = """\
 #!{python}
-import re
 import sys
 from gittrack.cli import start
 if __name__ == '__main__':
-    sys.argv[0] = re.sub(r'(-script\\.pyw|\\.exe)?$', '', sys.argv[0])
+    sys.argv[0] = sys.argv[0].removesuffix('.exe')
     sys.exit(start())
 """
 
