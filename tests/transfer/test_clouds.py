@@ -1,7 +1,6 @@
 """Artifacts in Google Cloud Storage and in Azure, against servers of others that speak their protocols."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
