@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gittrack.cli import common, output, text
-from gittrack.errors import GitError, InvalidValueError, ReproductionError, UsageError
+from gittrack.errors import InvalidValueError, ReproductionError, UsageError
 
 if TYPE_CHECKING:
     from gittrack.track.bisect import Search
@@ -56,15 +55,17 @@ def command(
     Recorded runs are used first. Missing runs are made with the command CMD, or with the recorded one after a question
     (`--rerun` answers it): each in a work tree of its own of that very commit, recorded like any other run, so that
     nothing is ever run twice. What git ignores, such as a data folder, is not there: name it by an absolute path.
-    Follows first parents: a merge counts as one commit. Exit status 1 means that commits without a run are left between
-    good and bad.
+    Follows first parents: a merge counts as one commit, and if it is the bad one, `--bad MERGE^2` looks into it. Exit
+    status 1 means that commits without a run are left between good and bad.
     """
-    from gittrack.track import bisect, commits, gate, links
+    from gittrack.track import bisect, commits, gate, links, worktrees
 
     if words and rerun:
         raise UsageError("a command and `--rerun` exclude each other", hint="leave one of them out")
     amount, rule = gate.amount(drop), gate.Rule(metric, gate.direction(direction, metric))
     with common.tracker(write=True) as opened:
+        if left := worktrees.tidy(opened.repo):
+            output.message(f"took away {text.count(left, 'work tree')} of a bisection that was interrupted")
         ends = [commits.resolve(opened.repo, bad), None if good is None else commits.resolve(opened.repo, good)]
         line = commits.history(opened.repo, str(ends[0]))[::-1]
         if ends[1] is not None:
@@ -155,11 +156,11 @@ class _Trial:
 
     def __call__(self, commit: ObjectId) -> float | None:
         """The metric of a new run; None if the program failed, or did not log it."""
-        from gittrack.track import commits
+        from gittrack.track import commits, worktrees
 
         about = commits.subject(self._opened.repo, commit)
         output.message(f"running `{shlex.join(self._words)}` on {about.short} {about.subject}")
-        with _work_tree(self._opened, commit) as target:
+        with worktrees.Temporary(self._opened.repo, commit) as target:
             value = self._run(target, commit) if (target / self._folder).is_dir() else None
         output.message(f"{about.short}: {'no value' if value is None else f'{self._metric} = {value:.6g}'}")
         return value
@@ -209,30 +210,6 @@ class _Trial:
         return median(values) if values else None
 
 
-class _work_tree:  # noqa: N801 - used like a function
-    """A detached work tree of a commit, in a temporary folder, for as long as the block runs."""
-
-    def __init__(self, opened: Tracker, commit: ObjectId) -> None:
-        from gittrack.store import gateway
-
-        paths = opened.repo.paths
-        self._git = gateway.Git(paths.git_dir, paths.work_tree)
-        self._commit = commit
-
-    def __enter__(self) -> Path:
-        self._folder = tempfile.TemporaryDirectory(prefix="gittrack-bisect-", ignore_cleanup_errors=True)
-        self._target = Path(self._folder.name).resolve() / "code"
-        self._git.run("worktree", "add", "--detach", "--end-of-options", str(self._target), self._commit)
-        return self._target
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._git.run("worktree", "remove", "--force", "--force", "--end-of-options", str(self._target))
-        except GitError as error:
-            output.warning(f"{error.message}; `git worktree prune` tidies up")
-        self._folder.cleanup()
-
-
 def _document(search: Search, found: bool) -> dict[str, Any]:
     return {
         "first_bad": search.line[search.bad].commit if found else None,
@@ -269,3 +246,5 @@ def _lines(opened: Tracker, search: Search, metric: str, found: bool) -> Iterato
         yield ""
         yield output.style(f"first bad commit: {point.commit}", "bold")
         yield f"    {about.author}, {about.date}: {about.subject}"
+        if commits.is_merge(opened.repo, point.commit):
+            yield f"    a merge; `--bad {about.short}^2` with the same options looks at the commits that it brought"

@@ -31,6 +31,11 @@ def resolve(repo: Repo, rev: str) -> ObjectId:
     return ObjectId(oid[-1])
 
 
+def is_merge(repo: Repo, commit: ObjectId) -> bool:
+    """True if a commit has several parents."""
+    return len(repo.git.read_commit(commit).parents) > 1
+
+
 def default_base(repo: Repo) -> str | None:
     """The branch that others are compared with: the remote's default, else main or master; None without any."""
     git = _git(repo)

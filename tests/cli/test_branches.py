@@ -1,10 +1,15 @@
 """`which`, `log --branch`, `report`, `gate` and `bisect` on a project with a branch, under the real git."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import gittrack
 from gittrack.cli import output
 from gittrack.cli.report import md
 from tests.cli.conftest import Cli, open_tracker
@@ -215,3 +220,54 @@ def test_bisect_goes_around_commits_that_cannot_be_run(
     assert (answer.status, "exclude each other" in answer.err) == (2, True)
     answer = cli("bisect", "-m", "acc", "--drop", "1%", "--good", "main", "--bad", "main")
     assert (answer.status, "is not before" in answer.err) == (2, True)
+
+
+def test_bisect_tells_how_to_look_into_a_merge(make_repo: MakeRepo, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = make_repo("ordinary")
+    monkeypatch.chdir(sandbox.path)
+    record(sandbox, "start", acc=0.9)
+    sandbox.git("checkout", "--quiet", "-b", "topic")
+    for value in (0.9, 0.7, 0.7):
+        sandbox.commit(f"topic {value}", acc_txt=f"{value}\n", step_txt=f"{value}")
+        record(sandbox, f"topic {value}", acc=value)
+    sandbox.git("checkout", "--quiet", "main")
+    sandbox.commit("meanwhile", other_txt="x\n")
+    record(sandbox, "meanwhile", acc=0.9)
+    sandbox.git("merge", "--quiet", "--no-ff", "-m", "merge topic", "topic")
+    record(sandbox, "merged", acc=0.7)
+    question = ("bisect", "-m", "acc", "--drop", "1%")
+    answer = cli(*question)
+    merge = sandbox.git("rev-parse", "--short", "main")
+    assert "merge topic" in answer.out
+    assert f"`--bad {merge}^2` with the same options" in answer.out
+    answer = cli(*question, "--bad", f"{merge}^2")
+    assert f"first bad commit: {sandbox.git('rev-parse', 'topic~1')}" in answer.out
+    assert "a merge" not in answer.out
+
+
+def test_a_bisection_that_was_killed_leaves_nothing_for_long(
+    make_repo: MakeRepo, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    sandbox = make_repo("ordinary")
+    monkeypatch.chdir(sandbox.path)
+    record(sandbox, "first", acc=0.9)
+    sandbox.commit("middle", acc_txt="0.8\n")
+    sandbox.commit("last", acc_txt="0.7\n")
+    record(sandbox, "last", acc=0.7)
+    worktrees = sandbox.git("worktree", "list")
+    kill = "import os; os.kill(os.getppid(), 9)"
+    words = ["bisect", "-m", "acc", "--drop", "1%", "--", sys.executable, "-c", kill]
+    done = subprocess.run(
+        [sys.executable, "-m", "gittrack", *words],
+        env={**os.environ, "PYTHONPATH": str(Path(gittrack.__file__).parents[1])}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("gittrack-*/code"))) == 1
+    assert sandbox.git("worktree", "list") != worktrees
+    answer = cli("bisect", "-m", "acc", "--drop", "1%")
+    assert "took away 1 work tree of a bisection that was interrupted" in answer.err
+    assert sandbox.git("worktree", "list") == worktrees
+    assert not list(tmp_path.glob("gittrack-*"))
+    assert cli("bisect", "-m", "acc", "--drop", "1%").err.count("took away") == 0
