@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gittrack.cli import common, output, text
-from gittrack.errors import InvalidValueError, ReproductionError, UsageError
+from gittrack.errors import InvalidValueError, NotFoundError, ReproductionError, UsageError
 
 if TYPE_CHECKING:
     from gittrack.track.bisect import Search
@@ -83,7 +83,13 @@ def command(
             how = (list(words), _here(opened)) if words else _recorded(opened, line[-1][0])
             make = _Trial(opened, *how, metric, where, experiment)
         search = bisect.Search(list(points.values()), rule, amount, repeat=repeat, trial=make)
-        search.begin(ends[1])
+        try:
+            search.begin(ends[1])
+        except NotFoundError as error:
+            logged = {key for one in links.runs_of(opened, line[-1][0]) for key in one.run.data.metrics}
+            if metric in logged or (close := text.suggest(metric, logged)) is None:
+                raise
+            raise NotFoundError(error.message, hint=close) from error
         output.message(
             f"{text.count(len(line) - search.good, 'commit')} from good to bad; `{metric}` is bad"
             f" {'above' if rule.direction == gate.MIN else 'below'} {search.limit:.6g}"

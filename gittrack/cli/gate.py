@@ -65,7 +65,8 @@ def command(
     if bad:
         hint = "`gittrack report` shows what changed"
         if bad[0].run is None:
-            hint = "`gittrack run -- python train.py` on this commit makes a run, `gittrack which` lists them"
+            close = text.suggest(bad[0].rule.metric, {key for run in runs for key in run.data.metrics})
+            hint = close or "`gittrack run -- python train.py` on this commit makes a run, `gittrack which` lists them"
         raise PolicyError(f"{text.count(len(bad), 'gate')} of {len(found)} not passed", hint=hint)
     return 0
 

@@ -263,7 +263,9 @@ def _usage(error: click.ClickException, path: str) -> tuple[str, str | None]:
         close = text.suggest(error.option_name, error.possibilities or [])
         return f"no option `{error.option_name}`", f"{close} {hint}" if close else hint
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"`{path}` needs {error.param.metavar or (error.param.name or '').upper()}", hint
+        word = error.param.metavar or (error.param.name or "").upper()
+        option = f"`{error.param.opts[-1]} {word}`" if isinstance(error.param, click.Option) else word
+        return f"`{path}` needs {option}", hint
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Argument):
         said = error.message.strip().rstrip(".").replace("'", "`")
         return said[:1].lower() + said[1:], hint

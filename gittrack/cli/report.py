@@ -85,6 +85,10 @@ def command(
     if as_json:
         output.document(_document(sides, found, verdicts))
         return
+    if parting == head:
+        output.message(
+            f"all of `{label}` is in `{name}`: `--base {label}~1`, for instance, compares with something else"
+        )
     words = [gates.sentence(one) for one in verdicts]
     output.lines(_markdown(sides, found, verdicts, words, stat))
 

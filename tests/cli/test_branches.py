@@ -271,3 +271,12 @@ def test_a_bisection_that_was_killed_leaves_nothing_for_long(
     assert sandbox.git("worktree", "list") == worktrees
     assert not list(tmp_path.glob("gittrack-*"))
     assert cli("bisect", "-m", "acc", "--drop", "1%").err.count("took away") == 0
+
+
+def test_words_for_those_who_mistype_or_forget(branched: Sandbox, cli: Cli) -> None:
+    branched.git("checkout", "--quiet", "topic~1")
+    assert "did you mean `acc`?" in cli("gate", "-m", "ac").err
+    assert "did you mean `acc`?" in cli("bisect", "-m", "ac", "--drop", "1%").err
+    assert "needs `--drop AMOUNT`" in cli("bisect", "-m", "acc").err
+    branched.git("checkout", "--quiet", "main")
+    assert "all of `main` is in `main`: `--base main~1`" in cli("report").err
