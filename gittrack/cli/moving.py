@@ -50,5 +50,8 @@ def _say(report: Report, verb: str, *, dry_run: bool) -> None:
     are = f"{text.count(report.here, 'run')} {'is' if report.here == 1 else 'are'} {place} already"
     did = f"would {verb}" if dry_run else f"{verb}ed"
     output.message(f"{did} {shown}" + (f"; {are}" if report.here else ""))
+    if report.passed:
+        passed = ", ".join(f"{amount:,} {kind}" for kind, amount in report.passed.items())
+        output.message(f"not taken, for want of a place: {passed}")
     if report.problems:
         output.message(f"left out: {text.count(len(report.problems), 'thing')}, named above (`gittrack help moving`)")

@@ -99,8 +99,8 @@ class Hub(Protocol):
     def create_registered(self, name: str, description: str | None, tags: Mapping[str, str]) -> None:
         """Make a registered model."""
 
-    def versions(self, name: str) -> Iterable[There]:
-        """Its versions."""
+    def versions(self, name: str, *, prompt: bool) -> Iterable[There]:
+        """The versions of a registered model, or of a prompt."""
 
     def create_version(
         self,

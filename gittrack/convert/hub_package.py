@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gittrack.convert.hub import There
+from gittrack.convert.mlflow import versions_of
 from gittrack.errors import AlreadyExistsError, InvalidValueError, MissingDependencyError, NetworkError
 from gittrack.types import Dataset, DatasetInput, LifecycleStage, Metric, ModelOutput
 
@@ -238,15 +239,15 @@ class PackageHub:
         """Make a registered model."""
         self._client.create_registered_model(name, dict(tags), description)
 
-    def versions(self, name: str) -> Iterator[There]:
-        """Its versions."""
-        for one in self._pages(lambda token: self._search_versions(name, token)):
+    def versions(self, name: str, *, prompt: bool) -> Iterator[There]:
+        """The versions of a registered model, or of a prompt."""
+        only = versions_of(name, prompt=prompt)
+        for one in self._pages(lambda token: self._search_versions(only, token)):
             yield There(str(one.version), one.tags, created=int(one.creation_timestamp or 0))
 
     @_told
-    def _search_versions(self, name: str, token: str | None) -> Any:
-        quote = '"' if "'" in name else "'"
-        return self._client.search_model_versions(f"name={quote}{name}{quote}", max_results=_PAGE, page_token=token)
+    def _search_versions(self, only: str, token: str | None) -> Any:
+        return self._client.search_model_versions(only, max_results=_PAGE, page_token=token)
 
     @_told
     def create_version(

@@ -182,11 +182,11 @@ class RestHub:
         body = {"name": name, "tags": _listed(tags), **({} if description is None else {"description": description})}
         self._server.post("registered-models/create", body)
 
-    def versions(self, name: str) -> Iterator[There]:
-        """Its versions."""
-        quote = '"' if "'" in name else "'"
+    def versions(self, name: str, *, prompt: bool) -> Iterator[There]:
+        """The versions of a registered model, or of a prompt."""
+        only = mlflow.versions_of(name, prompt=prompt)
         for item in self._server.pages(
-            "model-versions/search", "model_versions", None, filter=f"name={quote}{name}{quote}", max_results=10_000
+            "model-versions/search", "model_versions", None, filter=only, max_results=10_000
         ):
             yield There(item["version"], _pairs(item), created=mlflow.number(item.get("creation_timestamp")))
 

@@ -161,6 +161,7 @@ class Importer:
             self._delete(deleted)
             self._tracker.flush()
         self.report.problems += self._source.problems
+        self.report.passed = dict(sorted((+self._source.passed).items()))
         return self.report
 
     def _selected(self) -> list[SourceExperiment]:

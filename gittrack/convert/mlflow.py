@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from gittrack.convert.folders import Roots, files_below, local_path
@@ -17,7 +18,12 @@ from gittrack.types import Dataset, DatasetInput, InputTag, LifecycleStage, Mode
 #: What an exported run remembers, so that it is the same run when it comes back.
 RUN_TAG: Final = "gittrack.runId"
 PARENT_TAG: Final = "mlflow.parentRunId"
+#: Of registered models and versions that are prompts: texts for a language model.  A version has its text in a tag.
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
+PROMPT_TEXT: Final = "mlflow.prompt.text"
+#: Lists the prompts, which MLflow leaves out of a search that does not ask for them.
+PROMPTS: Final = f"tags.`{PROMPT_TAG}` = 'true'"
+_PROMPT_KIND: Final = "_mlflow_prompt_type"
 #: MLflow's numbers of a logged model's states.
 MODEL_STATUS: Final = {0: "UNSPECIFIED", 1: "PENDING", 2: "READY", 3: "FAILED"}
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -69,8 +75,27 @@ def dataset(facts: Mapping[str, Any], tags: Mapping[str, str]) -> DatasetInput:
 
 
 def is_prompt(tags: Mapping[str, str]) -> bool:
-    """True for what is among MLflow's registered models, and is a text for a language model."""
+    """True for a registered model that is a prompt."""
     return tags.get(PROMPT_TAG, "").lower() == "true"
+
+
+def versions_of(name: str, *, prompt: bool) -> str:
+    """The filter that finds the versions of a registered model, or of a prompt."""
+    quote = '"' if "'" in name else "'"
+    return f"name={quote}{name}{quote}" + (f" AND {PROMPTS}" if prompt else "")
+
+
+def prompt_files(tags: Mapping[str, str]) -> Callable[[], Iterable[SourceFile]] | None:
+    """The file of a version of a prompt, which MLflow keeps in a tag; None if it is none."""
+    content = tags.get(PROMPT_TEXT)
+    if content is None:
+        return None
+
+    def write(target: Path) -> Path:
+        target.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
+        return target
+
+    return lambda: [SourceFile("prompt.json" if tags.get(_PROMPT_KIND) == "chat" else "prompt.txt", write)]
 
 
 class Names:
@@ -136,20 +161,29 @@ def logged_model(
 
 
 def version(
-    *, source: str, location: str | None, run_key: object, stage: str, roots: Roots | None, **facts: Any
+    *,
+    source: str,
+    location: str | None,
+    run_key: object,
+    stage: str,
+    roots: Roots | None,
+    tags: Mapping[str, str],
+    **facts: Any,
 ) -> SourceVersion:
     """A version of a registered model; ``location`` is where its files really are, if the store knows.
 
     ``roots`` are where files may be that no run has; None: nowhere.
     """
     match = _LOGGED.fullmatch(source)
-    folder = None if match or roots is None else roots.folder(location or source)
+    prompt = prompt_files(tags)
+    folder = None if match or prompt or roots is None else roots.folder(location or source)
     return SourceVersion(
         source=source,
         run_key=text(run_key) or None,
         model_id=match[1] if match else None,
         stage=next((one for one in ModelVersionStages.ALL if one == stage), ModelVersionStages.NONE),
-        files=None if folder is None else lambda: files_below(folder),
+        tags=tags,
+        files=prompt if folder is None else lambda: files_below(folder),
         **facts,
     )
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.convert.hub import Hub, There
 from gittrack.convert.importer import FROM_TAG, LOOSE, MODEL_FACTS, STATE_TAG
-from gittrack.convert.mlflow import PARENT_TAG, RUN_TAG
+from gittrack.convert.mlflow import PARENT_TAG, RUN_TAG, is_prompt
 from gittrack.convert.report import Report
 from gittrack.errors import FormatError, GittrackError, NetworkError, NotFoundError, StateError
 from gittrack.models.model import MLMODEL, Model
@@ -435,7 +435,7 @@ class Exporter:
             self.report.models += 1
             if not self._dry:
                 self._hub.create_registered(model.name, model.description, self._shown(model.tags))
-        there = [] if aliases is None else list(self._hub.versions(model.name))
+        there = [] if aliases is None else list(self._hub.versions(model.name, prompt=is_prompt(model.tags)))
         numbers = {one.tags[VERSION_TAG]: int(one.key) for one in there if VERSION_TAG in one.tags}
         origins = {f"mlflow:{model.name}/{one.key}/{one.created}": int(one.key) for one in there}
         given: dict[str, int] = {}

@@ -14,6 +14,7 @@ A line of a metric is ``timestamp value [step [dataset name, dataset digest]]``,
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,9 @@ from gittrack.types import DatasetInput, LifecycleStage, Metric, ModelVersionSta
 META: Final = "meta.yaml"
 _TRASH: Final = ".trash"
 _MODELS: Final = "models"
+_TRACES: Final = "traces"
+#: Folders of an experiment that are no runs.
+_NO_RUNS: Final = ("tags", "datasets", _MODELS, _TRACES)
 _VERSION: Final = re.compile(r"version-([1-9][0-9]{0,9})")
 #: Bytes of the file of one metric.
 _MAX_METRIC: Final = 2 << 30
@@ -48,6 +52,7 @@ class FileStore:
 
     def __init__(self, folder: Path, roots: Sequence[Path] = ()) -> None:
         self.problems: list[str] = []
+        self.passed: Counter[str] = Counter()
         self._top = folder
         if not any((folder / name / META).is_file() for name in (*subfolders(folder), f"{_TRASH}/.")):
             raise NotFoundError(f"`{folder}` has no experiments of MLflow", hint="name its store, such as `mlruns`")
@@ -98,18 +103,19 @@ class FileStore:
 
     def count(self, experiment: SourceExperiment) -> int:
         """How many runs it may have."""
-        return sum(name not in ("tags", "datasets", _MODELS) for name in subfolders(self._top / experiment.key))
+        return sum(name not in _NO_RUNS for name in subfolders(self._top / experiment.key))
 
     def runs(self, experiment: SourceExperiment) -> Iterator[SourceRun]:
         """Its runs, oldest first."""
         top = self._top / experiment.key
+        self.passed["traces"] += len(subfolders(top / _TRACES))
         models: dict[str, list[SourceModel]] = {}
         for model in self._logged_models(experiment):
             if model.run_key is not None:
                 models.setdefault(model.run_key, []).append(model)
         found = []
         for name in subfolders(top):
-            if name in ("tags", "datasets", _MODELS):
+            if name in _NO_RUNS:
                 continue
             meta = self._meta(top / name, f"run `{name:.80}`")
             if meta is not None:
@@ -231,7 +237,7 @@ class FileStore:
     # -- the registry ------------------------------------------------------------------------------------------------
 
     def registered(self) -> Iterable[SourceRegistered]:
-        """Every registered model that is no prompt."""
+        """Every registered model; prompts are some, too."""
         for name in subfolders(self._top / _MODELS):
             folder = self._top / _MODELS / name
             what = f"model `{name:.80}`"
@@ -239,9 +245,6 @@ class FileStore:
             if meta is None:
                 continue
             tags = self._texts(folder / "tags", what)
-            if mlflow.is_prompt(tags):
-                self.problems.append(f"`{name:.80}` is a prompt, not a model")
-                continue
             aliases = self._texts(folder / "aliases", what)
             yield SourceRegistered(
                 name=mlflow.text(meta.get("name")),

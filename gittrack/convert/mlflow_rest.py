@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -38,6 +39,7 @@ class ServerStore:
 
     def __init__(self, server: Server) -> None:
         self.problems: list[str] = []
+        self.passed: Counter[str] = Counter()
         self._server = server
         self._names = mlflow.Names()
         self._seen: set[str] = set()
@@ -212,13 +214,13 @@ class ServerStore:
     # -- the registry ------------------------------------------------------------------------------------------------
 
     def registered(self) -> Iterable[SourceRegistered]:
-        """Every registered model; a server keeps its prompts apart."""
+        """Every registered model; prompts are some, too, which a server lists apart."""
+        pages = partial(self._server.pages, "registered-models/search", "registered_models", None, max_results=100)
         try:
-            found = list(self._server.pages("registered-models/search", "registered_models", None, max_results=100))
+            found = [*pages(), *pages(filter=mlflow.PROMPTS)]
         except NotFoundError:
             return  # a server that only tracks
-        for item in found:
-            name = mlflow.text(item.get("name"))
+        for name, item in {mlflow.text(one.get("name")): one for one in found}.items():
             aliases = {
                 mlflow.text(one.get("alias")): mlflow.number(one.get("version")) for one in _items(item, "aliases")
             }
@@ -229,14 +231,12 @@ class ServerStore:
                 aliases=aliases,
                 created=mlflow.number(item.get("creation_timestamp")),
                 updated=mlflow.number(item.get("last_updated_timestamp")),
-                versions=list(self._versions(name)),
+                versions=list(self._versions(name, prompt=mlflow.is_prompt(_pairs(item)))),
             )
 
-    def _versions(self, name: str) -> Iterator[SourceVersion]:
-        quote = '"' if "'" in name else "'"
-        found = self._server.pages(
-            "model-versions/search", "model_versions", None, filter=f"name={quote}{name}{quote}", max_results=10_000
-        )
+    def _versions(self, name: str, *, prompt: bool) -> Iterator[SourceVersion]:
+        only = mlflow.versions_of(name, prompt=prompt)
+        found = self._server.pages("model-versions/search", "model_versions", None, filter=only, max_results=10_000)
         for item in sorted(found, key=lambda one: mlflow.number(one.get("version"))):
             yield mlflow.version(
                 number=mlflow.number(item.get("version")),

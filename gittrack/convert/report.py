@@ -18,6 +18,7 @@ class Report:
         models: Registered models made.
         versions: Versions made.
         problems: What was left out, and why.
+        passed: How many things there were of each kind that has no place where they were to go; no trouble, but said.
     """
 
     experiments: int = 0
@@ -29,3 +30,4 @@ class Report:
     models: int = 0
     versions: int = 0
     problems: list[str] = field(default_factory=list)
+    passed: dict[str, int] = field(default_factory=dict)

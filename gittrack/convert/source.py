@@ -7,6 +7,7 @@ there may be many, are read when they are asked for.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,10 +140,12 @@ class Source(Protocol):
     Attributes:
         kind: Names the format in the tags that remember where a run came from.
         problems: What could not be read and was left out, filled while reading.
+        passed: How many things there are of each kind that has no place here, such as ``traces``; likewise.
     """
 
     kind: str
     problems: list[str]
+    passed: Counter[str]
 
     def experiments(self) -> Iterable[SourceExperiment]:
         """Every experiment, deleted ones too."""
@@ -168,6 +171,7 @@ class RunsOnly:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.passed: Counter[str] = Counter()
 
     def loose_models(self, experiment: SourceExperiment) -> Iterable[SourceModel]:
         """None."""

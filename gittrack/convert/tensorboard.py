@@ -1,8 +1,8 @@
-"""TensorBoard's event files: scalars, hyperparameters and texts of each folder that has some, as one run each.
+"""TensorBoard's event files: scalars, hyperparameters, texts, images, audio of each folder that has some, as one run.
 
-A file is a sequence of records (length, its masked CRC-32C, the bytes, theirs), each an ``Event`` message.  Images,
-histograms, graphs and audio are passed over without being read.  A record that is cut off ends a file, as it does while
-the file is still being written.  Sources: ``tensorflow/core/lib/io/record_writer.h``,
+A file is a sequence of records (length, its masked CRC-32C, the bytes, theirs), each an ``Event`` message.  Histograms,
+graphs and what else has no place among a run's facts are counted.  A record that is cut off ends a file, as it does
+while the file is still being written.  Sources: ``tensorflow/core/lib/io/record_writer.h``,
 ``tensorflow/core/util/event.proto``, ``tensorflow/core/framework/{summary,tensor}.proto``,
 ``tensorboard/plugins/hparams/plugin_data.proto``.
 """
@@ -13,9 +13,11 @@ import json
 import math
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from gittrack.convert.folders import names_below
 from gittrack.convert.series import Series, milliseconds
@@ -24,10 +26,13 @@ from gittrack.convert.wire import Message
 from gittrack.errors import FormatError, NotFoundError
 from gittrack.store import files
 
-#: Bytes of a record that is looked at; scalars and texts are far smaller, images are not wanted.
-MAX_RECORD: Final = 1 << 20
-#: Events of a run whose texts are kept.
+#: Bytes of a record that is looked at; nearly all are far smaller.
+MAX_RECORD: Final = 64 << 20
+#: Bytes of a record whose checksum is checked, which takes a second for 8 MB: pictures and sounds have their own.
+CHECKED: Final = 1 << 20
+#: Texts, and pictures and sounds, of a run that are kept.
 MAX_TEXTS: Final = 10_000
+MAX_MEDIA: Final = 10_000
 _MARK: Final = ".tfevents."
 _SESSION: Final = "_hparams_/session_"
 _STATUS: Final = {1: "FINISHED", 2: "FAILED", 3: "RUNNING"}
@@ -35,6 +40,10 @@ _STATUS: Final = {1: "FINISHED", 2: "FAILED", 3: "RUNNING"}
 #: bytes are unpacked.
 _FORMS: Final = {1: (5, "<f"), 2: (6, "<d"), 3: (7, "<i"), 9: (10, "<q"), 10: (11, "<?"), 19: (13, "<e")}
 _STRING: Final = 7
+#: What a picture or a sound begins with, and how its name ends.
+_FORMATS: Final = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"), (b"RIFF", "wav"))
+#: Fields of a ``Summary.Value`` of old that are media: what they are, and where in them the bytes are.
+_OLD: Final = {4: ("images", 4), 6: ("audio", 4)}
 
 
 def _table() -> list[int]:
@@ -59,8 +68,8 @@ def masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def records(file: BinaryIO) -> Iterator[bytes]:
-    """The records of an event file that are small enough to be of interest.
+def records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The records of an event file that are small enough to be of interest, and where each begins.
 
     Raises:
         FormatError: A checksum does not fit.
@@ -78,9 +87,9 @@ def records(file: BinaryIO) -> Iterator[bytes]:
         data, tail = file.read(size), file.read(4)
         if len(tail) < 4:
             return
-        if masked_crc(data) != struct.unpack("<I", tail)[0]:
+        if size <= CHECKED and masked_crc(data) != struct.unpack("<I", tail)[0]:
             raise FormatError(f"the record that ends at byte {file.tell()} is damaged")
-        yield data
+        yield file.tell() - size - 4, data
 
 
 class EventFolder(RunsOnly):
@@ -126,15 +135,15 @@ class EventFolder(RunsOnly):
             yield self._run(below)
 
     def _run(self, below: str) -> SourceRun:
-        events = Events()
+        events = Events(self.passed)
         size = 0
         for name in sorted(self._runs[below]):
             path = self._top / below / name
             with os.fdopen(files.open_source(path), "rb") as file:
                 size += os.fstat(file.fileno()).st_size
                 try:
-                    for data in records(file):
-                        events.read(Message(data))
+                    for at, data in records(file):
+                        events.read(Message(data), Place(path, at, len(data)))
                 except FormatError as error:
                     self.problems.append(f"`{path}`: {error.message}; what follows is left out")
         tags = {}
@@ -160,22 +169,38 @@ class EventFolder(RunsOnly):
         )
 
 
-class Events:
-    """What the events of one run say."""
+class Place(NamedTuple):
+    """Where a record is."""
 
-    def __init__(self) -> None:
+    path: Path
+    at: int
+    size: int
+
+
+class Events:
+    """What the events of one run say.
+
+    Args:
+        passed: Counts what is not kept, by kind.
+    """
+
+    def __init__(self, passed: Counter[str]) -> None:
+        self.passed = passed
         self.series = Series()
         self.params: dict[str, str] = {}
         self.status = "FINISHED"
         self.started = self.ended = 0
         self._texts: dict[str, str] = {}
+        self._media: dict[str, tuple[Place, int, int]] = {}  #: name -> record, value in it, item in that
         self._plugins: dict[str, str] = {}  #: tag -> plugin: only a tag's first value says it
 
-    def read(self, event: Message) -> None:
+    def read(self, event: Message, place: Place) -> None:
         """Take one event in.  Raises FormatError."""
+        if 4 in event or 9 in event:
+            self.passed["graphs"] += 1
         when = milliseconds(event.double(1))
         self.series.seen(when)
-        for value in event.message(5).messages(1):
+        for number, value in enumerate(event.message(5).messages(1)):
             tag = value.text(1)
             plugin = value.message(9).message(1)
             self._plugins.setdefault(tag, plugin.text(1))
@@ -183,8 +208,22 @@ class Events:
                 self._hyperparameters(plugin.bytes(2))
             elif 2 in value:
                 self.series.add(tag, value.float(2), event.int64(2), when)
+            elif 5 in value or self._plugins[tag] == "histograms":
+                self.passed["histograms"] += 1
+            elif media := _media_of(value, self._plugins[tag]):
+                kind, found = media
+                self._pictures(kind, tag, event.int64(2), found, (place, number))
             elif 8 in value:
                 self._tensor(tag, Message(value.bytes(8)), event.int64(2), when)
+
+    def _pictures(self, kind: str, tag: str, step: int, found: list[bytes], where: tuple[Place, int]) -> None:
+        for item, data in enumerate(found):
+            ending = next((ending for magic, ending in _FORMATS if data.startswith(magic)), None)
+            if ending is None or len(self._media) >= MAX_MEDIA:
+                self.passed[kind] += 1
+                continue
+            which = f"-{item}" if len(found) > 1 else ""
+            self._media[f"{kind}/{tag}/{step}{which}.{ending}"] = (*where, item)
 
     def _tensor(self, tag: str, tensor: Message, step: int, when: int) -> None:
         plugin = self._plugins[tag]
@@ -196,6 +235,8 @@ class Events:
             value = _scalar(tensor, kind)
             if value is not None:
                 self.series.add(tag, value, step, when)
+        else:
+            self.passed["texts" if plugin == "text" else f"values of the plug-in `{plugin:.40}`"] += 1
 
     def _hyperparameters(self, content: bytes) -> None:
         data = Message(content)
@@ -210,7 +251,7 @@ class Events:
             self.ended = milliseconds(end.double(2))
 
     def files(self) -> Iterator[SourceFile]:
-        """The texts, as ``text/<tag>/<step>.md``."""
+        """The texts, as ``text/<tag>/<step>.md``; pictures and sounds, as ``images/…png`` and ``audio/…wav``."""
         for path, text in self._texts.items():
 
             def write(target: Path, text: str = text) -> Path:
@@ -218,6 +259,30 @@ class Events:
                 return target
 
             yield SourceFile(path, write)
+        for path, (place, number, item) in self._media.items():
+            yield SourceFile(path, partial(self._extract, place, number, item))
+
+    def _extract(self, place: Place, number: int, item: int, target: Path) -> Path:
+        with os.fdopen(files.open_source(place.path), "rb") as file:
+            file.seek(place.at)
+            value = Message(file.read(place.size)).message(5).messages(1)[number]
+        media = _media_of(value, self._plugins[value.text(1)])
+        if media is None:
+            raise FormatError(f"`{place.path}` changed while it was read")
+        target.write_bytes(media[1][item])
+        return target
+
+
+def _media_of(value: Message, plugin: str) -> tuple[str, list[bytes]] | None:
+    """What the pictures or sounds of a value are, and their bytes; None if it has none.  Raises FormatError."""
+    for field, (kind, within) in _OLD.items():
+        if field in value:
+            return kind, [value.message(field).bytes(within)]
+    if plugin == "images":  # width, height, pictures
+        return plugin, value.message(8).all_bytes(8)[2:]
+    if plugin == "audio":  # sounds, each with a label behind it
+        return plugin, value.message(8).all_bytes(8)[::2]
+    return None
 
 
 def _sizes(tensor: Message) -> list[Message]:

@@ -13,7 +13,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -31,6 +32,8 @@ MAX_RECORD: Final = 64 << 20
 MAX_DEPTH: Final = 8
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _SPELLED: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+#: Ends the key that tells the type of what is no plain value.
+_TYPE: Final = "._type"
 _FOLDER: Final = re.compile(r"(?:offline-)?run-\d{8}_\d{6}-.+")
 
 
@@ -127,6 +130,9 @@ class OfflineRuns(RunsOnly):
             if project == experiment.name:
                 for key in sorted(log.strange):
                     self.problems.append(f"run `{run_id}`: `{key:.80}` has values that are no numbers")
+                for path in sorted(log.lost()):
+                    self.problems.append(f"run `{run_id}`: its file `{path:.200}` is not there")
+                self.passed += log.passed
                 yield log.to_run(derived_id(self.kind, entity, log.project, run_id))
 
 
@@ -140,6 +146,8 @@ class Log:
         self.started = 0
         self.folders: list[Path] = []
         self.strange: set[str] = set()
+        self.passed: Counter[str] = Counter()
+        self._media: set[str] = set()  #: files that pictures, tables and the like of the history are in
         self._name = ""
         self._user = ""
         self._tags: dict[str, str] = {}
@@ -155,6 +163,8 @@ class Log:
         self.size += later.size
         self.folders += later.folders
         self.strange |= later.strange
+        self.passed += later.passed
+        self._media |= later._media
         self._tags |= later._tags
         self._config |= later._config
         self._summary |= later._summary
@@ -226,7 +236,10 @@ class Log:
         when = milliseconds(seconds) if isinstance(seconds, (int, float)) else self._series.last
         self._last_step = max(self._last_step, step)
         self._series.seen(when)
-        for key, value in row.items():
+        plain, media = _apart(row)
+        for one in media:
+            self._medium(one)
+        for key, value in plain.items():
             if key not in ("_step", "_timestamp", "_runtime", "_wandb"):
                 self._point(key, value, step, when)
 
@@ -235,8 +248,23 @@ class Log:
             spelled = _SPELLED.get(number) if isinstance(number, str) else number
             if isinstance(spelled, (int, float)):
                 self._series.add(name, _float(spelled), step, when)
+            elif _is_medium(spelled):
+                self._medium(spelled)
             else:
                 self.strange.add(name)
+
+    def _medium(self, value: dict[str, Any]) -> None:
+        """A picture, a table, a sound: the history names its file; a histogram is there as a whole."""
+        several = value.get("filenames")
+        names = [value.get("path"), *(several if isinstance(several, list) else ())]
+        found = [name for name in names if isinstance(name, str)]
+        self._media.update(found)
+        if not found:
+            self.passed[f"values of type `{value['_type']!s:.40}`"] += 1
+
+    def lost(self) -> set[str]:
+        """Files that the history names and that are in none of the folders."""
+        return {name for name in self._media if not any((folder / name).is_file() for folder in self.folders)}
 
     def _system(self, statistics: Message) -> None:
         stamp = statistics.message(2)
@@ -250,7 +278,7 @@ class Log:
     def to_run(self, run_id: str) -> SourceRun:
         """The run."""
         end = self._series.last or self.started
-        for key, value in self._summary.items():  # what was only said in the end
+        for key, value in _apart(self._summary)[0].items():  # what was only said in the end
             for name, number in _flat(key, value):
                 if isinstance(number, (int, float)) and name not in self._series and not name.startswith("_"):
                     self._series.add(name, _float(number), self._last_step, end)
@@ -295,6 +323,31 @@ def _value(item: Message) -> Any:
         return json.loads(item.bytes(16))
     except (ValueError, RecursionError):
         return None
+
+
+def _is_medium(value: Any) -> bool:
+    return isinstance(value, dict) and "_type" in value
+
+
+def _apart(facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Facts that stand for themselves, and pictures, tables and the like, of which each fact has a key of its own."""
+    media: dict[str, dict[str, Any]] = {key[: -len(_TYPE)]: {} for key in facts if key.endswith(_TYPE)}
+    plain = {}
+    for key, value in facts.items():
+        name = next((name for name in _heads(key) if name in media), None)
+        if name is None:
+            plain[key] = value
+        else:
+            media[name][key[len(name) + 1 :]] = value
+    return plain, list(media.values())
+
+
+def _heads(key: str) -> Iterator[str]:
+    """``a`` and ``a.b`` of ``a.b.c``."""
+    at = key.find(".")
+    while at >= 0:
+        yield key[:at]
+        at = key.find(".", at + 1)
 
 
 def _float(number: float) -> float:

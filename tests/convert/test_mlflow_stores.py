@@ -517,6 +517,52 @@ def test_a_file_store_with_links_and_endless_files(tmp_path: Path, take: Take, t
     assert any("has more than" in problem for problem in report.problems)
 
 
+def test_prompts_are_registered_models_that_hold_a_text(tmp_path: Path, take: Take, tracker: Tracker) -> None:
+    db = Database(tmp_path / "mlflow.db").experiment()
+    db.add("registered_models", name="greet", creation_time=T0, last_updated_time=T0)
+    db.add("registered_model_tags", name="greet", key="mlflow.prompt.is_prompt", value="true")
+    chat = '[{"role": "user", "content": "{{question}}"}]'
+    for number, kind, text in ((1, "text", "Hello {{name}}\r\nbye"), (2, "chat", chat)):
+        db.add(
+            "model_versions", name="greet", version=number, creation_time=T0 + number, last_updated_time=T0 + number,
+            current_stage="None", source="prompt-template", status="READY", description=f"number {number}",
+        )  # fmt: skip
+        for key, value in (("mlflow.prompt.text", text), ("_mlflow_prompt_type", kind)):
+            db.add("model_version_tags", name="greet", version=number, key=key, value=value)
+    db.add("registered_model_aliases", alias="best", version=2, name="greet")
+    path = db.done()
+    report = take(SqliteStore(path))
+    assert (report.models, report.versions, report.files) == (1, 2, 2)
+    registry = Registry(tracker)
+    assert registry.get_model("greet").tags["mlflow.prompt.is_prompt"] == "true"
+    second = registry.resolve("greet@best")
+    assert (second.version, second.description, second.tags["mlflow.prompt.text"]) == ("2", "number 2", chat)
+    assert files_of(tracker, str(second.run_id)) == {"model/prompt.json": chat.encode()}
+    first = registry.get_version("greet", "1")
+    assert files_of(tracker, str(first.run_id)) == {"model/prompt.txt": b"Hello {{name}}\r\nbye"}
+    assert take(SqliteStore(path)).versions == 0
+
+
+def test_what_has_no_place_here_is_counted_and_is_no_trouble(tmp_path: Path, cli: Cli, take: Take) -> None:
+    db = Database(tmp_path / "mlflow.db").experiment().run()
+    db.execute("CREATE TABLE trace_info (request_id TEXT, experiment_id INTEGER)")
+    db.execute("CREATE TABLE evaluation_datasets (dataset_id TEXT)")
+    for number in range(1200):
+        db.add("trace_info", request_id=f"tr-{number}", experiment_id=1)
+    db.add("evaluation_datasets", dataset_id="d")
+    path = db.done()
+    told = cli("import", "mlflow", path)
+    assert (told.status, told.err.splitlines()) == (
+        0, ["imported 1 experiment, 1 run", "not taken, for want of a place: 1 evaluation datasets, 1,200 traces"],
+    )  # fmt: skip
+    assert cli("import", "mlflow", "--json", path).json["passed"] == {"evaluation datasets": 1, "traces": 1200}
+    store = _file_store(tmp_path / "mlruns")
+    (store / "1" / "traces" / "tr-1").mkdir(parents=True)
+    source = FileStore(store)
+    assert [source.count(one) for one in source.experiments() if one.key == "1"] == [1]
+    assert take(source, dry_run=True, problems=True).passed == {"traces": 1}
+
+
 # -- the command line --------------------------------------------------------------------------------------------------
 
 

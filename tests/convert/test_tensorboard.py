@@ -64,7 +64,12 @@ def test_scalars_texts_and_hyperparameters(tmp_path: Path, take: Take, tracker: 
     double = message((1, 2), (2, b""), (4, struct.pack("<d", 0.25)))
     packed = message((1, 1), (5, struct.pack("<f", 0.75)))
     whole = message((1, 9), (10, varint(-3)))
-    image = message((1, 7), (2, message((2, message((1, 3))))), (8, b"png"))
+    png = b"\x89PNG\r\n\x1a\n"
+    image = message((1, 7), (2, message((2, message((1, 4))))), (8, b"1"), (8, b"2"), (8, png + b"a"), (8, png + b"b"))
+    strange = message((1, 7), (8, b"1"), (8, b"2"), (8, b"<svg>"))
+    sound = message((1, 7), (8, b"RIFF..."), (8, b"a label"))
+    old = message((1, "old"), (4, message((1, 1), (4, b"\xff\xd8\xff..."))))
+    histogram = message((1, "weights"), (5, message((1, 0.5))))
     write(
         tmp_path / "logs" / "train",
         scalar("loss", 0.5, 1, SECONDS + 1),
@@ -75,10 +80,18 @@ def test_scalars_texts_and_hyperparameters(tmp_path: Path, take: Take, tracker: 
         tensor("count", "scalars", whole, 9, SECONDS + 2),
         tensor("note/text_summary", "text", text, 4, SECONDS + 2),
         tensor("picture", "images", image, 1, SECONDS + 2),
+        tensor("svg", "images", strange, 1, SECONDS + 2),
+        tensor("sound", "audio", sound, 1, SECONDS + 2),
+        tensor("curve", "pr_curves", message((1, 1), (5, 0.5)), 1, SECONDS + 2),
+        tf_record(message((1, SECONDS), (2, 3), (5, message((1, old)) + message((1, histogram))))),
+        tf_record(message((1, SECONDS), (4, b"a graph"))),
         session(lr=0.1, depth=3.0, name="x", flag=True),
     )
     report = take(EventFolder(tmp_path / "logs", "logs"))
-    assert (report.experiments, report.runs, report.points, report.files) == (1, 1, 6, 1)
+    assert (report.experiments, report.runs, report.points, report.files) == (1, 1, 6, 5)
+    assert report.passed == {
+        "graphs": 1, "histograms": 1, "images": 1, "values of the plug-in `pr_curves`": 1
+    }  # fmt: skip
     run = runs(tracker)["train"]
     start = int(SECONDS * 1000)
     assert history(tracker, run.info.run_id, "loss") == [
@@ -87,7 +100,11 @@ def test_scalars_texts_and_hyperparameters(tmp_path: Path, take: Take, tracker: 
     assert [value for _, _, value in history(tracker, run.info.run_id, "acc")] == ["0.25", "0.75"]
     assert run.data.metrics["count"] == -3.0
     assert run.data.params == {"lr": "0.1", "depth": "3", "name": "x", "flag": "True"}
-    assert files_of(tracker, run.info.run_id) == {"text/note/4.md": b"hello **world**"}
+    assert files_of(tracker, run.info.run_id) == {
+        "text/note/4.md": b"hello **world**",
+        "images/picture/1-0.png": png + b"a", "images/picture/1-1.png": png + b"b",
+        "images/old/3.jpg": b"\xff\xd8\xff...", "audio/sound/1.wav": b"RIFF...",
+    }  # fmt: skip
     assert (run.info.start_time, run.info.end_time, run.info.status) == (start, start + 3000, "FINISHED")
 
 
@@ -175,14 +192,17 @@ def test_the_verb(tmp_path: Path, cli: Cli) -> None:
 @pytest.mark.peer
 def test_what_tensorboardx_writes(tmp_path: Path, take: Take, tracker: Tracker) -> None:
     tensorboardx = pytest.importorskip("tensorboardX", reason="reads what tensorboardX writes")
+    numpy = pytest.importorskip("numpy", reason="pictures are arrays")
     with tensorboardx.SummaryWriter(str(tmp_path / "logs" / "a")) as writer:
         for step in range(500):
             writer.add_scalar("loss", 1 / (step + 1), step, walltime=SECONDS + step)
         writer.add_text("note", "hello", 2)
         writer.add_hparams({"lr": 0.1, "depth": 3, "name": "x", "flag": True}, {"hp/acc": 0.5}, name="session")
         writer.add_histogram("weights", [1.0, 2.0, 3.0], 0)
+        writer.add_image("picture", numpy.zeros((3, 4, 4), numpy.uint8), 1)
     report = take(EventFolder(tmp_path / "logs", "e"))
-    assert (report.runs, report.points, report.files) == (2, 501, 1)
+    assert (report.runs, report.points, report.files) == (2, 501, 2)
+    assert report.passed == {"histograms": 1}
     found = runs(tracker)
     loss = list(tracker.metric_history(found["a"].info.run_id, "loss"))
     assert [one.step for one in loss] == list(range(500))
@@ -190,7 +210,11 @@ def test_what_tensorboardx_writes(tmp_path: Path, take: Take, tracker: Tracker) 
     assert loss[7].timestamp == int(SECONDS * 1000) + 7000
     assert found["a/session"].data.params == {"lr": "0.1", "depth": "3", "name": "x", "flag": "True"}
     assert found["a/session"].data.metrics == {"hp/acc": 0.5}
-    assert files_of(tracker, found["a"].info.run_id) == {"text/note/2.md": b"hello"}
+    files = files_of(tracker, found["a"].info.run_id)
+    assert files.pop("text/note/2.md") == b"hello"
+    (png,) = files.items()
+    assert png[0] == "images/picture/1.png"
+    assert png[1].startswith(b"\x89PNG")
 
 
 @pytest.mark.peer

@@ -61,7 +61,11 @@ def test_everything_is_kept(tmp_path: Path, take: Take, tracker: Tracker) -> Non
         about(**config),
         git,
         row(0, loss=1.0, deep={"a": 1, "b": {"c": 2}}),
-        row(1, loss="NaN", text="hello", picture={"_type": "image-file"}),
+        row(1, loss="NaN", text="hello", picture={"_type": "image-file", "path": "media/a.png"}),
+        row(
+            2, **{"t._type": "table-file", "t.path": "media/t.json", "t.nrows": 7, "lost._type": "x", "lost.path": "y"}
+        ),
+        row(3, **{"h._type": "histogram", "h.bins": [1, 2], "deep.i._type": "image-file", "deep.i.width": 3}),
         row(5, loss="Infinity"),
         statistics,
         message((3, items({"best": 0.9, "loss": 7, "_runtime": 3}))),
@@ -69,13 +73,16 @@ def test_everything_is_kept(tmp_path: Path, take: Take, tracker: Tracker) -> Non
         end(0),
     )
     files = tmp_path / "wandb" / "offline-run-20231114_221320-abc" / "files"
-    (files / "output.log").write_text("hi")
+    (files / "media").mkdir()
+    for name in ("output.log", "media/a.png", "media/t.json"):
+        (files / name).write_text("hi")
     (files / "link").symlink_to("/etc/passwd")
     (tmp_path / "wandb" / "latest-run").symlink_to("offline-run-20231114_221320-abc")
     report = take(OfflineRuns(tmp_path), problems=True)
     assert report.problems == [
-        "run `abc`: `picture` has values that are no numbers", "run `abc`: `text` has values that are no numbers",
+        "run `abc`: `text` has values that are no numbers", "run `abc`: its file `y` is not there",
     ]  # fmt: skip
+    assert report.passed == {"values of type `histogram`": 1, "values of type `image-file`": 1}
     run = only(tracker)
     experiment = tracker.get_experiment_by_name("proj")
     assert experiment is not None
@@ -91,7 +98,7 @@ def test_everything_is_kept(tmp_path: Path, take: Take, tracker: Tracker) -> Non
         "wandb.group": "group", "wandb.tags": "x,y", "mlflow.note.content": "a note", "mlflow.source.name": "train.py",
         "mlflow.source.git.commit": "f" * 40,
     }.items()  # fmt: skip
-    assert files_of(tracker, run.info.run_id) == {"output.log": b"hi"}
+    assert files_of(tracker, run.info.run_id) == dict.fromkeys(("output.log", "media/a.png", "media/t.json"), b"hi")
     assert take(OfflineRuns(tmp_path), problems=True).runs == 0
 
 
@@ -165,6 +172,8 @@ config = {"lr": 0.1, "n": {"x": 1}}
 run = wandb.init(project="proj", name="first", group="g", tags=["a", "b"], notes="a note", config=config)
 for step in range(300):
     run.log({"loss": 1 / (step + 1), "nan": float("nan"), "inf": float("inf"), "deep": {"a": step}})
+table = wandb.Table(columns=["a"], data=[[1]])
+run.log({"deep": {"t": table}, "h": wandb.Histogram([1, 2]), "w": wandb.Html("<b>x</b>")})
 run.summary["best"] = 0.9
 run.finish()
 wandb.init(project="proj", name="second").finish(exit_code=3)
@@ -175,7 +184,7 @@ wandb.init(project="proj", name="second").finish(exit_code=3)
     )
     assert done.returncode == 0, done.stderr
     report = take(OfflineRuns(tmp_path))
-    assert report.runs == 2
+    assert (report.runs, report.passed) == (2, {"values of type `histogram`": 1})
     runs = {run.info.run_name: run for run in tracker.search_runs()}
     first = runs["first"]
     assert (first.info.status, runs["second"].info.status) == ("FINISHED", "FAILED")
@@ -186,5 +195,9 @@ wandb.init(project="proj", name="second").finish(exit_code=3)
     assert first.data.metrics["inf"] == float("inf")
     assert (first.data.metrics["deep.a"], first.data.metrics["best"]) == (299.0, 0.9)
     assert (first.data.tags["wandb.tags"], first.data.tags["mlflow.note.content"]) == ("a,b", "a note")
-    assert "requirements.txt" in files_of(tracker, first.info.run_id)
+    logged = {key for key in first.data.metrics if not key.startswith("system/")}
+    assert logged == {"loss", "nan", "inf", "deep.a", "best"}  # nothing of tables and pictures
+    files = files_of(tracker, first.info.run_id)
+    assert "requirements.txt" in files
+    assert {name.split("/")[1] for name in files if name.startswith("media/")} == {"table", "html"}
     assert json.loads(json.dumps(take(OfflineRuns(tmp_path)).here)) == 2

@@ -3,17 +3,20 @@
 import contextlib
 import io
 import struct
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
-from gittrack.convert.tensorboard import Events, masked_crc
+from gittrack.convert.tensorboard import Events, Place, masked_crc
 from gittrack.convert.wandb import Log
 from gittrack.convert.wire import Message, fields
 from gittrack.errors import FormatError
 from tests.convert.stores import message, varint
 
+PLACE = Place(Path("events"), 0, 0)
 _numbers = st.integers(1, 30)
 _values = st.one_of(st.integers(-(2**63), 2**63 - 1), st.binary(max_size=20), st.floats(allow_nan=False))
 #: Messages in messages, such as no writer would write.
@@ -38,7 +41,7 @@ def test_what_is_written_comes_back(given: list[tuple[int, object]]) -> None:
 
 @given(st.one_of(st.binary(max_size=60), _nested))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    for reader in (Events().read, Log().read):
+    for reader in (partial(Events(Counter()).read, place=PLACE), Log().read):
         with contextlib.suppress(FormatError):
             reader(Message(data))
 
@@ -46,11 +49,13 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 @given(_nested, _nested)
 def test_events_of_any_shape(value: bytes, tensor: bytes) -> None:
     """As deep as the reader goes: an event, its summary, a value, its tensor and its plug-in's data."""
-    events = Events()
+    events = Events(Counter())
     inner = message((1, "tag"), (8, tensor), (9, message((1, message((1, "hparams"), (2, value))))))
     for name in ("tag", "_hparams_/session_start_info"):
         with contextlib.suppress(FormatError):
-            events.read(Message(message((1, 1.7e9), (2, 3), (5, message((1, message((1, name)) + inner + value))))))
+            events.read(
+                Message(message((1, 1.7e9), (2, 3), (5, message((1, message((1, name)) + inner + value))))), PLACE
+            )
     list(events.series)
     assert all(isinstance(text, str) for text in events.params.values())
 
@@ -98,7 +103,7 @@ def test_event_files_of_any_bytes(data: bytes, tmp_path_factory: pytest.TempPath
     ],
 )
 def test_every_way_to_write_a_scalar(kind: int, field: int, value: bytes) -> None:
-    events = Events()
+    events = Events(Counter())
     tensor = message((1, kind)) + value
-    events.read(Message(message((1, 1.7e9), (5, message((1, message((1, "t"), (8, tensor))))))))
+    events.read(Message(message((1, 1.7e9), (5, message((1, message((1, "t"), (8, tensor))))))), PLACE)
     assert [one.value for one in events.series] == [0.5]
