@@ -155,11 +155,29 @@ class PermissionDeniedError(GittrackError):
 
 
 class TooManyRequestsError(GittrackError):
-    """Somebody asked too often, or gave wrong credentials too often; later it works again."""
+    """Somebody asked too often, or gave wrong credentials too often; later it works again.
+
+    Args:
+        message: As ``GittrackError``.
+        hint: As ``GittrackError``.
+        again: Seconds after which it works again.
+    """
 
     code = "REQUEST_LIMIT_EXCEEDED"
     exit_status = 1
     http_status = 429
+
+    def __init__(self, message: str, *, hint: str | None = None, again: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.again = again
+
+
+class MisdirectedError(GittrackError):
+    """A request names another server than the one that got it: the header `Host` is not one of its names."""
+
+    code = "BAD_REQUEST"
+    exit_status = 1
+    http_status = 421
 
 
 class AlreadyExistsError(GittrackError):

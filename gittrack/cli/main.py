@@ -28,6 +28,7 @@ VERBS: Final = {
     "reproduce": ("reproduce",),
     "share": ("push", "pull", "fetch", "clone", "sync", "remote", "bundle", "unbundle"),
     "models by name": ("models",),
+    "serve a team": ("server",),
     "commits and branches": ("which", "report", "gate", "bisect", "hooks"),
     "move in and out": ("import", "export"),
     "take care of the store": ("gc", "fsck", "reindex"),

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from gittrack.server.connection import Limits
+from gittrack.server.hub import accounts
 from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.roles import LOCAL, Caller
@@ -100,6 +101,14 @@ def running(folder: Path, options: Options | None = None) -> Iterator[Running]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def quick_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords that cost nearly nothing."""
+    from argon2 import PasswordHasher
+
+    monkeypatch.setattr(accounts, "_hasher", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 @pytest.fixture

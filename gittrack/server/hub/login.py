@@ -1,0 +1,113 @@
+"""Logging in and out on the web page: a name and a password, or a token, for a session.
+
+The page has nothing inline, as its Content-Security-Policy wants, and sends JSON, which no form of another site can.
+The token that a server prints when it starts comes behind the ``#`` of the address, which stays in the browser.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio.to_thread
+import orjson
+from starlette.responses import Response
+
+from gittrack.errors import GittrackError, InvalidValueError, MediaTypeError, UnauthenticatedError
+from gittrack.server.hub import credentials
+from gittrack.server.hub.audit import Event
+from gittrack.server.hub.credentials import Password, Token
+from gittrack.server.hub.roles import Role
+from gittrack.server.hub.routes import Call, Permission, Route
+
+if TYPE_CHECKING:
+    from gittrack.server.hub.guard import Guard
+
+#: The paths that need no credentials.
+PUBLIC: Final = frozenset(("/login", "/login.js", "/login.css"))
+_PAGE: Final = Path(__file__).parent / "page"
+
+
+@lru_cache(maxsize=8)
+def _file(name: str) -> bytes:
+    return (_PAGE / name).read_bytes()
+
+
+async def _login_page(call: Call) -> Response:
+    return Response(_file("login.html"), media_type="text/html")
+
+
+async def _script(call: Call) -> Response:
+    return Response(_file("login.js"), media_type="text/javascript")
+
+
+async def _style(call: Call) -> Response:
+    return Response(_file("login.css"), media_type="text/css")
+
+
+async def _log_in(call: Call) -> Response:
+    guard: Guard = call.request.scope["gittrack.guard"]
+    client: str = call.request.scope["gittrack.address"]
+    shown = _shown(call.request.headers.get("content-type", ""), await call.request.body())
+    name = shown.user if isinstance(shown, Password) else f"token {shown.id}"
+    try:
+        await guard.auth.refresh()
+        caller = await guard.identify(shown, client)
+        secret = await guard.auth.open_session(caller, guard.options.session)
+    except GittrackError as error:
+        await _noted(guard, Event(name, "anonymous", "login", "", client, f"refused: {error.message}"))
+        raise
+    await _noted(guard, Event(caller.name, caller.kind, "login", "", client))
+    answer = Response(orjson.dumps({"name": caller.name}), media_type="application/json")
+    answer.headers["set-cookie"] = guard.set_cookie(call.request.scope, secret, guard.options.session)
+    return answer
+
+
+def _shown(content_type: str, body: bytes) -> Token | Password:
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise MediaTypeError("a login is sent as JSON")
+    try:
+        found: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InvalidValueError("a login has a `user` and a `password`, or a `token`")
+    if set(found) == {"token"}:
+        token = credentials.parse_token(found["token"])
+        if token is None:
+            raise UnauthenticatedError("that is no token of gittrack's")
+        return token
+    if set(found) == {"user", "password"} and found["password"]:
+        return Password(found["user"], found["password"])
+    raise InvalidValueError("a login has a `user` and a `password`, or a `token`")
+
+
+async def _log_out(call: Call) -> Response:
+    guard: Guard = call.request.scope["gittrack.guard"]
+    secret = guard.cookie_of(call.request.scope)
+    if secret is not None:
+        await guard.auth.close_session(secret)
+        client: str = call.request.scope["gittrack.address"]
+        await _noted(guard, Event(call.caller.name, call.caller.kind, "logout", "", client))
+    answer = Response(b"{}", media_type="application/json")
+    answer.headers["set-cookie"] = guard.set_cookie(call.request.scope, "", 0)
+    return answer
+
+
+async def _session(call: Call) -> Any:
+    return {"name": call.caller.name, "kind": call.caller.kind}
+
+
+async def _noted(guard: Guard, event: Event) -> None:
+    await anyio.to_thread.run_sync(guard.audit.record, event)
+
+
+ROUTES: Final = (
+    Route("GET", "/login", Permission(None), _login_page),
+    Route("GET", "/login.js", Permission(None), _script),
+    Route("GET", "/login.css", Permission(None), _style),
+    Route("POST", "/login", Permission(None), _log_in),
+    Route("POST", "/logout", Permission(Role.READER), _log_out),
+    Route("GET", "/session", Permission(Role.READER), _session),
+)
