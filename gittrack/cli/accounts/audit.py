@@ -46,7 +46,7 @@ def show(max_count: int, as_json: bool) -> None:
 @click.option("--noted", metavar="LINE:HASH", help="A line that this verb printed at an earlier time.")
 @common.json_option
 def verify(since: int, noted: str | None, as_json: bool) -> None:
-    """Check that no line was changed, removed or put elsewhere; print the newest line and its hash.
+    """Check that no line was changed, removed or moved; print the newest one's hash.
 
     Whoever can write the log's files can make them anew: note what this prints in another place, and give it back as
     `--noted`.

@@ -1,0 +1,266 @@
+"""The guard over a socket, before the real application: logging in, what everybody may ask, what cannot be asked."""
+
+import gzip
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gittrack.server.hub import login
+from gittrack.server.hub.all_routes import PUBLIC, ROUTES
+from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.roles import Grant, Role
+from gittrack.store.repo import Repo
+from gittrack.track.runs import Tracker
+from tests.conftest import Sandbox
+from tests.server.conftest import Answer
+from tests.server.guarded import PASSWORD, Guarded, basic, bearer, listening, options, raw
+
+BROWSER = {"user-agent": "Mozilla/5.0", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+ALL = tuple({(route.method, route.path): route for route in (*ROUTES, *login.ROUTES)}.values())
+OPEN = PUBLIC | login.PUBLIC
+
+
+@dataclass
+class Wired(Guarded):
+    """A guard before the application, over a socket."""
+
+    port: int = 0
+
+    def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"content-type": "application/json"} if data is not None else {}
+        try:
+            connection.request(method, path, data, {**sent, **(headers or {})})
+            reply = connection.getresponse()
+            return Answer(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
+        finally:
+            connection.close()
+
+    def log_in(self, **credentials: str) -> Answer:
+        return self.send("POST", "/login", credentials, BROWSER)
+
+    def raw(self, text: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+        return raw(self.port, text.replace("\n", "\r\n").encode("latin-1") + body)
+
+
+@pytest.fixture
+def wired(git_repo: Sandbox, quick_argon2: None) -> Iterator[Wired]:
+    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    app = App(Hub(tracker, Options()), ALL)
+    found = Wired(tracker.repo.root, options(public=OPEN), app, start=True)
+    with listening(found.guard) as port:
+        found.port = port
+        yield found
+
+
+def cookie(answer: Answer) -> dict[str, str]:
+    return {"cookie": answer.headers["set-cookie"].partition(";")[0]}
+
+
+def paths_of(route: Any) -> list[str]:
+    return [re.sub(r"\{\w+(:path)?\}", "x", path) for path in route.paths()]
+
+
+# --- N1, B1
+
+
+def test_every_route_asks_for_credentials(wired: Wired) -> None:
+    wired.token()
+    asked = 0
+    others = ["/", "/docs", "/openapi.json", "/metrics", "/static/x.js", "/git/p/info/refs", "/nothing", "/api/2.0/x"]
+    for method, path in [(one.method, path) for one in ALL for path in paths_of(one)] + [
+        ("GET", one) for one in others
+    ]:
+        if path in OPEN:
+            continue
+        for verb in {method, "GET", "HEAD", "OPTIONS", "POST", "DELETE"}:
+            answer = wired.ask(verb, path, body=b"{}" if verb == "POST" else b"")
+            assert answer.status == 401, (verb, path, answer)
+            asked += 1
+    assert asked > 400
+    assert {path for one in ALL if one.permission.role is None for path in one.paths()} == OPEN
+
+
+def test_every_route_looks_at_the_host(wired: Wired) -> None:
+    for one in ALL:
+        for path in paths_of(one):
+            assert wired.ask(one.method, path, host="evil.example").status == 421
+    assert wired.raw("GET /health HTTP/1.1\nHost: evil.example\n\n")[0] == 421
+    assert wired.raw("GET /health HTTP/1.0\n\n")[0] == 400
+
+
+def test_every_route_refuses_other_sites(wired: Wired) -> None:
+    for one in ALL:
+        for path in paths_of(one):
+            answer = wired.ask(one.method, path, headers={"origin": "https://evil.example"})
+            assert answer.status == 403
+            assert "access-control-allow-origin" not in answer.headers
+
+
+# --- logging in
+
+
+def test_the_page(wired: Wired) -> None:
+    page = wired.send("GET", "/login", headers={"user-agent": "Mozilla/5.0"})
+    assert page.status == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert not re.search(rb"<script(?! src=)|<style|\son\w+=|style=", page.body)  # nothing that the policy forbids
+    for name, kind in (("login.js", "text/javascript"), ("login.css", "text/css")):
+        assert f"/{name}".encode() in page.body
+        assert wired.send("GET", f"/{name}").headers["content-type"].startswith(kind)
+    script = wired.send("GET", "/login.js").body
+    assert b"innerHTML" not in script
+    assert b"eval" not in script
+
+
+def test_a_browser_is_shown_where_to_log_in(wired: Wired) -> None:
+    headers = {"user-agent": "Mozilla/5.0", "accept": "text/html,*/*", "sec-fetch-mode": "navigate",
+               "sec-fetch-site": "none"}  # fmt: skip
+    for path, wanted in (
+        ("/", "/login?next=/"),
+        ("/a/b%20c", "/login?next=/a/b%20c"),
+        ("/a?x=//evil", "/login?next=/a"),
+    ):
+        answer = wired.send("GET", path, headers=headers)
+        assert (answer.status, answer.headers["location"]) == (303, wanted)
+    answer = wired.send("GET", "/api/2.0/mlflow/experiments/search", headers=headers)
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"] == 'Bearer realm="gittrack"'  # no window that asks for a password
+
+
+def test_a_user_logs_in_and_out(wired: Wired) -> None:
+    wired.accounts.add_user("ana", PASSWORD, (Grant(Role.WRITER, "*", "*"),), by="root")
+    wired.clock.now += 2
+    answer = wired.log_in(user="ana", password=PASSWORD)
+    assert answer.ok == {"name": "ana"}
+    flags = answer.headers["set-cookie"].split("; ")[1:]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(flags)
+    session = {**BROWSER, **cookie(answer)}
+    assert wired.send("GET", "/session", headers=session).ok == {"name": "ana", "kind": "user"}
+    made = wired.send("POST", "/ajax-api/2.0/mlflow/experiments/create", {"name": "from a page"}, session)
+    assert made.status == 200
+    out = wired.send("POST", "/logout", {}, session)
+    assert out.status == 200
+    assert "Max-Age=0" in out.headers["set-cookie"]
+    assert wired.send("GET", "/session", headers=session).status == 401
+    assert wired.log_in(user="ana", password="wrong").status == 401
+    assert [(one["who"], one["what"], one["outcome"].partition(":")[0]) for one in wired.audit.lines()] == [
+        ("ana", "login", "done"), ("ana", "logout", "done"), ("ana", "login", "refused"),
+    ]  # fmt: skip
+    assert PASSWORD not in (wired.folder / "server" / "audit.jsonl").read_text()
+
+
+def test_the_token_of_the_start_logs_in(wired: Wired) -> None:
+    assert wired.send("GET", "/session", headers=BROWSER).status == 401
+    answer = wired.log_in(token=str(wired.auth.start_token))
+    session = {**BROWSER, **cookie(answer)}
+    assert wired.send("GET", "/session", headers=session).ok["kind"] == "local"
+    assert wired.send("GET", "/version", headers=session).status == 200
+    assert wired.send("POST", "/logout", {}, session).status == 200
+    assert wired.send("GET", "/session", headers=session).status == 401
+
+
+def test_a_token_logs_in(wired: Wired) -> None:
+    answer = wired.log_in(token=wired.token("narrow", (Grant(Role.READER, "a*"),)))
+    session = {**BROWSER, **cookie(answer)}
+    assert wired.send("GET", "/session", headers=session).ok == {"name": "narrow", "kind": "token"}
+    refused = wired.send("POST", "/ajax-api/2.0/mlflow/experiments/create", {"name": "abc"}, session)
+    assert refused.status == 403
+    assert wired.send("POST", "/logout", {}, session).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400), (b"[]", 400), (b"{", 400), (b"{}", 400), (b'{"user": "ana"}', 400),
+        (b'{"user": "ana", "password": ""}', 400), (b'{"token": 7}', 400), (b'{"token": "x"}', 401),
+        (b'{"user": "ana", "password": "x", "token": "y"}', 400), (b'{"user": "\\ud800", "password": "x"}', 400),
+        (b'{"user": "nobody", "password": "x"}', 401),
+    ],
+)  # fmt: skip
+def test_what_is_no_login(wired: Wired, body: bytes, status: int) -> None:
+    answer = wired.send("POST", "/login", body, BROWSER)
+    assert answer.status == status
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_login_cannot_be_forged(wired: Wired) -> None:
+    body = json.dumps({"token": str(wired.auth.start_token)}).encode()
+    for headers in (
+        {**BROWSER, "sec-fetch-site": "cross-site"}, {**BROWSER, "origin": "https://evil.example"},
+        {**BROWSER, "content-type": "text/plain"}, {**BROWSER, "content-type": "application/octet-stream"},
+    ):  # fmt: skip
+        answer = wired.send("POST", "/login", body, headers)
+        assert answer.status in (400, 403, 415)
+        assert "set-cookie" not in answer.headers
+
+
+def test_logging_in_can_be_tried_ten_times(wired: Wired) -> None:
+    wired.accounts.add_user("ana", PASSWORD, (), by="root")
+    wired.clock.now += 2
+    found = [wired.log_in(user="ana", password=f"wrong {number}").status for number in range(12)]
+    assert found == [401] * 10 + [429] * 2
+    assert wired.log_in(user="ana", password=PASSWORD).status == 429
+    wired.clock.now += 61
+    assert wired.log_in(user="ana", password=PASSWORD).status == 200
+
+
+# --- on the wire (N2, N4, K1, L1, L3)
+
+
+def test_stock_clients_log_in(wired: Wired) -> None:
+    token = wired.token()
+    wired.accounts.add_user("ana", PASSWORD, (Grant(Role.READER, "*", "*"),), by="root")
+    for headers in (bearer(token), basic("mlflow", token), basic("ana", PASSWORD)):
+        assert wired.send("GET", "/version", headers=headers).status == 200
+    assert wired.send("GET", "/version").status == 401
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["GET //version HTTP/1.1", "GET /./version HTTP/1.1", "GET /x/../version HTTP/1.1", "GET /%2e%2e/version HTTP/1.1",
+     "GET /%2e/version HTTP/1.1", "GET /api%2fversion HTTP/1.1", "GET /api%2Fversion HTTP/1.1",
+     "GET /%2fversion HTTP/1.1", "GET /x%00 HTTP/1.1"],
+)  # fmt: skip
+def test_other_spellings_of_a_path(wired: Wired, line: str) -> None:
+    status, _, body = wired.raw(f"{line}\nHost: 127.0.0.1\n\n")
+    assert status == 400
+    assert json.loads(body)["error_code"] == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("GET /%252e%252e/version HTTP/1.1", 404), ("GET /VERSION HTTP/1.1", 404), ("GET /version/ HTTP/1.1", 404),
+     ("GET /version;x HTTP/1.1", 404), ("TRACE /version HTTP/1.1", 405),
+     ("DELETE /version HTTP/1.1", 405)],
+)  # fmt: skip
+def test_what_is_like_a_path_is_another(wired: Wired, line: str, status: int) -> None:
+    assert wired.raw(f"{line}\nHost: 127.0.0.1\n\n")[0] == status
+
+
+def test_two_hosts(wired: Wired) -> None:
+    assert wired.raw("GET /version HTTP/1.1\nHost: 127.0.0.1\nHost: evil.example\n\n")[0] == 400
+    assert wired.raw("GET /version HTTP/1.1\nHost: evil.example\nX-Forwarded-Host: 127.0.0.1\n\n")[0] == 421
+
+
+def test_large_bodies(wired: Wired) -> None:
+    head = "POST /api/2.0/mlflow/runs/create HTTP/1.1\nHost: 127.0.0.1\nContent-Type: application/json\n"
+    assert wired.raw(f"{head}Content-Length: 9999999999\n\n")[0] == 413
+    piece = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
+    assert wired.raw(f"{head}Transfer-Encoding: chunked\n\n", piece * 9 + b"0\r\n\r\n")[0] == 413
+    assert wired.raw(f"{head}Content-Length: 5\nTransfer-Encoding: chunked\n\n", b"0\r\n\r\n")[0] == 400
+    bomb = gzip.compress(b" " * (100 << 20))
+    assert wired.raw(f"{head}Content-Encoding: gzip\nContent-Length: {len(bomb)}\n\n", bomb)[0] == 415
+    assert wired.send("GET", "/version").status == 200
+
+
+def test_a_large_head(wired: Wired) -> None:
+    assert wired.raw(f"GET /version HTTP/1.1\nHost: 127.0.0.1\nX: {'x' * (600 << 10)}\n\n")[0] == 431
+    many = "".join(f"X-{number}: y\n" for number in range(100_000))
+    assert wired.raw(f"GET /version HTTP/1.1\nHost: 127.0.0.1\n{many}\n")[0] == 431
