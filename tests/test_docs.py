@@ -133,13 +133,14 @@ def _check_words(words: list[str]) -> str | None:
         return None if len(words) == 1 or words[1] in known else f"no topic {words[1]}"
     if (words[0],) not in COMMANDS and words[0] not in main.HIDDEN:
         return f"no verb {words[0]}"
-    path = tuple(words[:2]) if tuple(words[:2]) in COMMANDS else (words[0],)
-    if path not in COMMANDS:
+    path = next((tuple(words[:size]) for size in (3, 2, 1) if tuple(words[:size]) in COMMANDS), None)
+    if path is None:
         return None
     command, context = COMMANDS[path]
-    if isinstance(command, common.VerbGroup):
-        default = (*path, command.default)
-        command, context = COMMANDS[default]
+    called = path
+    while isinstance(command, common.VerbGroup):
+        called = (*called, command.default)
+        command, context = COMMANDS[called]
     options = {name for one in command.get_params(context) for name in (*one.opts, *one.secondary_opts)}
     for word in words[len(path) :]:
         if word == "--":
@@ -160,6 +161,8 @@ def test_the_checker_checks() -> None:
     assert check("gittrack log --onelin") == "no option --onelin"
     assert check("gittrack artifacts ls RUN --nothing") == "no option --nothing"
     assert check("gittrack help nothing") == "no topic nothing"
+    assert check("gittrack server token create ci --role reader") is None
+    assert check("gittrack server token create ci --rolle reader") == "no option --rolle"
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)

@@ -8,7 +8,7 @@ from gittrack.cli import common
 from gittrack.cli.accounts import audit, token, user
 
 
-@click.group(cls=common.VerbGroup, default="start")
+@click.group(cls=common.VerbGroup, default="token")
 def command() -> None:
     """Serve the runs and models of this repository to every MLflow client.
 

@@ -369,8 +369,18 @@ def test_a_server_that_knows_nobody_is_for_one_machine(tmp_path: Path) -> None:
 # --- browsers (B2, B3)
 
 
-@pytest.mark.parametrize("origin", ["null", "http://evil.example", "https://127.0.0.1", "http://127.0.0.1:6000",
-                                    "http://127.0.0.1:5000.evil.example", "file://", "http://localhost:5000"])  # fmt: skip
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "http://evil.example",
+        "https://127.0.0.1",
+        "http://127.0.0.1:6000",
+        "http://127.0.0.1:5000.evil.example",
+        "file://",
+        "http://localhost:5000",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
 def test_pages_of_others_may_not_ask(tmp_path: Path, origin: str, method: str) -> None:
     guarded = Guarded(tmp_path, options(), start=True)

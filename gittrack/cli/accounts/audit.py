@@ -25,7 +25,7 @@ def command() -> None:
 @common.json_option
 def show(max_count: int, as_json: bool) -> None:
     """Show the newest lines, the oldest of them first."""
-    with base.kept(None) as opened:
+    with base.kept() as opened:
         found = deque(opened.audit.lines(), maxlen=max_count)
     if as_json:
         output.array(found)
@@ -59,7 +59,7 @@ def verify(since: int, noted: str | None, as_json: bool) -> None:
         if match is None:
             raise UsageError(f"`{noted}` is no line", hint="a number, a colon and 64 digits, as this verb prints it")
         expected = Line(int(match[1]), match[2])
-    with base.kept(None) as opened:
+    with base.kept() as opened:
         newest = opened.audit.verify(since=since, noted=expected)
     if as_json:
         output.document({"line": newest.seq, "hash": newest.hash})

@@ -45,11 +45,12 @@ class Kept:
 
 
 @contextlib.contextmanager
-def kept(url: str | None) -> Iterator[Kept]:
+def kept(url: str | None = None, *, write: bool = False) -> Iterator[Kept]:
     """The accounts and the audit log of the store that the current folder belongs to.
 
     Args:
         url: Another database of accounts.
+        write: Make the store if it is missing, so that git ignores what is written.
 
     Raises:
         NotARepositoryError: There is no repository.
@@ -60,6 +61,8 @@ def kept(url: str | None) -> Iterator[Kept]:
 
     opened = session.open_reader()
     try:
+        if write:
+            opened.repo.create()
         root = opened.repo.root
         accounts = Accounts.in_store(root) if url is None else Accounts(url)
         try:

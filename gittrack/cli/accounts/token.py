@@ -42,7 +42,7 @@ def create(
     makes one that records into some experiments only.
     """
     asked = base.grants(role, experiments, models, no_experiments, no_models)
-    with base.kept(url) as opened:
+    with base.kept(url, write=True) as opened:
         record, token = opened.accounts.create_token(name, asked, by=opened.by, expires=base.until(expires))
         opened.note("token.create", f"{record.name} ({record.id}): {base.said(asked)}")
     if as_json:
@@ -90,7 +90,7 @@ def list_tokens(url: str | None, as_json: bool) -> None:
 @base.accounts_option
 def revoke(which: str, url: str | None) -> None:
     """End a token, by its name or its id; servers that run know within a second."""
-    with base.kept(url) as opened:
+    with base.kept(url, write=True) as opened:
         record = opened.accounts.revoke_token(which)
         opened.note("token.revoke", f"{record.name} ({record.id})")
     output.message(f"`{record.name}` ({record.id}) was revoked")

@@ -53,7 +53,7 @@ def add(
 ) -> None:
     """Add a user called NAME."""
     asked = base.grants(role, experiments, models, no_experiments, no_models)
-    with base.kept(url) as opened:
+    with base.kept(url, write=True) as opened:
         opened.accounts.add_user(name, _password(password_stdin), asked, by=opened.by)
         opened.note("user.add", f"{name}: {base.said(asked)}")
     output.message(f"`{name}` is {base.said(asked)}")
@@ -65,7 +65,7 @@ def add(
 @base.accounts_option
 def passwd(name: str, password_stdin: bool, url: str | None) -> None:
     """Give NAME another password, and end his sessions."""
-    with base.kept(url) as opened:
+    with base.kept(url, write=True) as opened:
         opened.accounts.set_password(name, _password(password_stdin))
         opened.note("user.passwd", name)
     output.message(f"`{name}` has another password")
@@ -110,7 +110,7 @@ def grant(
 ) -> None:
     """Give NAME a role, or deny him something, besides what he has."""
     asked = base.grants(role, experiments, models, no_experiments, no_models)
-    with base.kept(url) as opened:
+    with base.kept(url, write=True) as opened:
         record = opened.accounts.set_grants(
             name, lambda before: asked if replace else tuple(dict.fromkeys((*before, *asked)))
         )
@@ -123,7 +123,7 @@ def grant(
 @base.accounts_option
 def remove(name: str, url: str | None) -> None:
     """End the account of NAME and his sessions; what he recorded stays."""
-    with base.kept(url) as opened:
+    with base.kept(url, write=True) as opened:
         opened.accounts.remove_user(name)
         opened.note("user.remove", name)
     output.message(f"`{name}` was removed")

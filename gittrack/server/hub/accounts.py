@@ -39,12 +39,20 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from gittrack.errors import (
     AlreadyExistsError,
     CorruptError,
     InvalidValueError,
+    MissingDependencyError,
     NotFoundError,
     OverloadedError,
     StateError,
@@ -434,7 +442,16 @@ def _make_private(file: Path) -> None:
 
 def _open(url: str) -> Engine:
     arguments = {"timeout": _BUSY} if url.startswith("sqlite:") else {}
-    engine = create_engine(url, connect_args=arguments, pool_pre_ping=not arguments)
+    try:
+        engine = create_engine(url, connect_args=arguments, pool_pre_ping=not arguments)
+    except (ArgumentError, NoSuchModuleError):  # whose text may have a password in it
+        raise InvalidValueError(
+            "the accounts' address is no address of a database", hint="such as postgresql+psycopg://HOST/DATABASE"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the accounts' database needs `{error.name}`", hint=f"pip install {error.name}"
+        ) from error
     if arguments:
         event.listen(engine, "connect", _durable)
     try:
