@@ -248,7 +248,7 @@ class Log:
             spelled = _SPELLED.get(number) if isinstance(number, str) else number
             if isinstance(spelled, (int, float)):
                 self._series.add(name, _float(spelled), step, when)
-            elif _is_medium(spelled):
+            elif isinstance(spelled, dict) and _is_medium(spelled):
                 self._medium(spelled)
             else:
                 self.strange.add(name)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -488,17 +489,40 @@ class Git:
         return _talk([*location, *_network_options(options), *args], self.work_tree or self.git_dir, input, progress,
                      interactive=interactive, silence=silence)  # fmt: skip
 
-    def start(self, *args: str) -> subprocess.Popen[bytes]:
-        """Start ``git ARGS`` and leave it to the caller, with pipes at its input and output; what it says is dropped.
+    def start(
+        self,
+        *args: str,
+        options: Iterable[str] = (),
+        stdin: int | IO[bytes] | None = None,
+        stderr: IO[bytes] | None = None,
+        protocol: str = "",
+        leading: bool = False,
+    ) -> subprocess.Popen[bytes]:
+        """Start ``git ARGS`` for a caller that feeds and reads it while it runs.
+
+        Args:
+            args: The verb and its arguments, as for ``run``.
+            options: Further ``key=value`` settings.
+            stdin: A file; a pipe if not given.
+            stderr: A file for what it says, which is dropped if there is none.
+            protocol: The version of git's protocol that a client asks for, as in ``GIT_PROTOCOL``.
+            leading: It leads a process group of its own, so that what it starts can be ended with it.
 
         Raises:
-            GitError: It cannot be started, or does not trust the repository.
+            GitError: git does not trust the repository, or cannot be started.
             MissingDependencyError: There is no git program.
         """
+        import subprocess
+
         self.check_trust()
-        options = [part for option in FIXED_OPTIONS for part in ("-c", option)]
-        given = [f"--git-dir={self.git_dir}", *options, *args]
-        return _popen(given, self.git_dir, _environment(None), piped=True, silent=True)
+        given = [part for option in (*FIXED_OPTIONS, *options) for part in ("-c", option)]
+        environment = _environment({"GIT_PROTOCOL": protocol} if protocol else None)
+        return _popen(
+            [f"--git-dir={self.git_dir}", *given, *args], self.git_dir, environment,
+            stdin=subprocess.PIPE if stdin is None else stdin,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            start_new_session=leading and os.name == "posix",
+        )  # fmt: skip
 
     def check_trust(self) -> None:
         """Have git apply ``safe.directory``, which it skips where the git folder is named outright.
@@ -532,7 +556,8 @@ def _start(
 ) -> Result:
     import subprocess
 
-    process = _popen(args, folder, _environment(env), piped=input is not None, source=source, target=target)
+    stdin = subprocess.PIPE if input is not None else subprocess.DEVNULL if source is None else source
+    process = _popen(args, folder, _environment(env), stdin=stdin, stdout=target)
     with process:
         try:
             out, err = process.communicate(input, timeout)
@@ -550,10 +575,10 @@ def _popen(
     folder: Path,
     env: Mapping[str, str],
     *,
-    piped: bool,
-    silent: bool = False,
-    source: int | None = None,
-    target: int | None = None,
+    stdin: int | IO[bytes],
+    stdout: int | None = None,
+    stderr: int | IO[bytes] | None = None,
+    start_new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
     import subprocess
 
@@ -572,10 +597,11 @@ def _popen(
             [_program(), *args],
             cwd=str(folder),
             env=dict(env),
-            stdin=subprocess.PIPE if piped else subprocess.DEVNULL if source is None else source,
-            stdout=subprocess.PIPE if target is None else target,
-            stderr=subprocess.DEVNULL if silent else subprocess.PIPE,
+            stdin=stdin,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE if stderr is None else stderr,
             shell=False,
+            start_new_session=start_new_session,
         )
     except OSError as error:
         raise GitError(f"git cannot be started: {error.strerror}") from error
@@ -609,7 +635,12 @@ def _talk(
     """Run git with a remote at its other end, which may send anything for as long as it likes."""
     import threading
 
-    process = _popen(args, folder, _network_environment(interactive=interactive), piped=input is not None)
+    process = _popen(
+        args,
+        folder,
+        _network_environment(interactive=interactive),
+        stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+    )
     ears = _Ears(progress)
     jobs = [
         threading.Thread(target=ears.read_answer, args=(process.stdout,), daemon=True),
@@ -701,6 +732,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def end(process: subprocess.Popen[bytes]) -> int:
+    """End what ``Git.start`` started, with all that it started, at once; its exit status."""
+    if process.poll() is None:
+        if os.name == "posix":
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        else:  # pragma: no cover - there are no process groups
+            process.kill()
+    return process.wait()
+
+
 def _network_environment(*, interactive: bool) -> dict[str, str]:
     """As ``_environment``, with what says how the person reaches remotes."""
     kept = {name: value for name, value in os.environ.items() if _KEPT_FOR_NETWORK.fullmatch(name)}
@@ -760,6 +802,7 @@ __all__ = [
     "default_remote",
     "push_url",
     "discover",
+    "end",
     "remotes",
     "rev",
     "strip_credentials",

@@ -446,9 +446,11 @@ class Incoming:
             files.start_writing(self._fd, self._written, self.size - self._written)
             self._written = self.size
 
-    def finish(self) -> tuple[Digest, int]:
-        """There is no more; sha256 and size of all that came."""
+    def finish(self, expected: Digest | None = None) -> tuple[Digest, int]:
+        """There is no more; sha256 and size of all that came.  Raises CorruptError if it is not what was expected."""
         digest = Digest(self._hash.hexdigest())
+        if expected not in (None, digest):
+            raise _wrong_bytes(expected)
         target = self._batch._store.path(digest)
         if self._batch._known(digest, self.size, target):
             self._batch._drop(self._temp)
