@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
+import http.client
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import LOCAL, Caller
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
+from tests.server.conftest import Answer
 
 
 @dataclass
@@ -97,3 +100,32 @@ def serving(
         thread.join(20)
         found.projects.close()
         assert not thread.is_alive()
+
+
+def ask(
+    served: Served,
+    method: str,
+    path: str,
+    body: bytes | Iterator[bytes] | None = None,
+    token: str | None = None,
+    *,
+    sink: bool = False,
+    **headers: str,
+) -> Answer:
+    """One request; with ``sink``, what comes is hashed and not kept: the body is its sha256."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if token is not None:
+        sent["authorization"] = "Basic " + base64.b64encode(f"x:{token}".encode()).decode()
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    try:
+        connection.request(method, path, body, sent, encode_chunked=body is not None and not isinstance(body, bytes))
+        reply = connection.getresponse()
+        found = {name.lower(): value for name, value in reply.getheaders()}
+        if not sink:
+            return Answer(reply.status, found, reply.read())
+        digest = hashlib.sha256()
+        while piece := reply.read(1 << 20):
+            digest.update(piece)
+        return Answer(reply.status, found, digest.hexdigest().encode())
+    finally:
+        connection.close()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from gittrack.errors import PushRefusedError
+from gittrack.server.hub.roles import LOCAL, Caller, Grant, Role
 from gittrack.store import layout
+from gittrack.store.refs import RefUpdate
 from gittrack.types import ObjectId
-
 from tests.conftest import Sandbox, run_git
-from tests.server.remote import Served, serving
+from tests.server.remote import Served, ask, serving
 from tests.sync.conftest import Desk, assert_clean, closed_desks, hub, listed  # noqa: F401 - fixtures
 from tests.sync.test_hostile import CASES, FILE, FOLDER, SYMLINK, WHO, Forge
 
@@ -235,3 +238,159 @@ def test_a_ledger_that_does_not_keep_its_runs(eve: Eve) -> None:
 
 def test_a_model_that_differs_by_case(eve: Eve, ana: Desk, tmp_path: Path) -> None:
     eve.refused("refs/tags/models/iris/v1:refs/tags/models/IRIS/v1", why="upper and lower case")
+
+
+# -- who may what ------------------------------------------------------------------------------------------------------
+
+TEAM = Caller("bo", (Grant(Role.WRITER, "team-a*", "a-*"),), "token")
+READS = Caller("cy", (Grant(Role.READER, "*", "*"),), "token")
+WRITES = Caller("dee", (Grant(Role.WRITER, "*", "*"),), "token")
+ALL_BUT = Caller("flo", (Grant(Role.WRITER, "*", "*"), Grant(None, "secret")), "token")
+
+
+@pytest.fixture
+def team(served: Served, ana: Desk) -> dict[str, str]:
+    """Ana's runs: one of ``team-a``, one that is ``secret``; their ids.  From now on the server asks who it is."""
+    ids = {"team": ana.run("of the team", experiment="team-a"), "secret": ana.run("secret", experiment="secret")}
+    ana.model("a-iris")
+    ana.model("b-iris")
+    ana.push(files=False)
+    served.callers |= {"team": TEAM, "reads": READS, "writes": WRITES, "but": ALL_BUT, "local": LOCAL}
+    return ids
+
+
+def seen(served: Served, token: str, version: str = "2") -> set[str]:
+    """The refs that somebody is shown."""
+    said = run_git(Path("/"), "-c", f"protocol.version={version}", "ls-remote", served.project(token=token))
+    return {row.partition("\t")[2].removesuffix("^{}") for row in said.splitlines()}
+
+
+def test_who_is_nobody_is_asked_who_he_is(served: Served, team: dict[str, str]) -> None:
+    for service in ("git-upload-pack", "git-receive-pack"):
+        answer = ask(served, "GET", f"/git/default/info/refs?service={service}")
+        assert (answer.status, answer.headers["www-authenticate"][:5]) == (401, "Basic")
+        assert ask(served, "POST", f"/git/default/{service}", b"0000").status == 401
+        assert ask(served, "GET", f"/git/nothing/info/refs?service={service}").status == 401, (
+            "nor is told what is there"
+        )
+    assert ask(served, "GET", "/git/default/info/refs?service=git-upload-pack", token="wrong").status == 401
+    assert ask(served, "GET", "/git/default/info/refs?service=git-receive-pack", token="reads").status == 403
+
+
+def test_refs_are_shown_to_those_who_may_read_them(served: Served, ana: Desk, team: dict[str, str]) -> None:
+    everything = seen(served, "reads")
+    ledgers = {name: layout.experiment_id_of(name) for name in ("team-a", "secret")}
+    secret = {ref for ref in everything if f"/{ledgers['secret']}/" in ref}
+    assert secret
+    for version in ("0", "2"):
+        assert seen(served, "reads", version) == everything
+        assert seen(served, "but", version) == {ref for ref in everything - secret if "registry" not in ref}
+        assert seen(served, "team", version) == {
+            ref for ref in everything if f"/{ledgers['team-a']}/" in ref or "models/a-iris" in ref
+        }
+
+
+def test_what_is_hidden_is_not_had_by_its_name(served: Served, ana: Desk, team: dict[str, str], tmp_path: Path) -> None:
+    commit = str(ana.tracker.get_run(team["secret"]).commit)
+    ledger = next(oid for ref, oid in ana.refs("refs/runs/").items() if layout.experiment_id_of("secret") in ref)
+    for token in ("team", "but"):
+        run_git(tmp_path, "init", "--quiet", token)
+        for oid in (commit, ledger):
+            for version in ("0", "2"):
+                command = ["git", "-c", f"protocol.version={version}", "fetch", served.project(token=token), oid]
+                done = subprocess.run(command, cwd=tmp_path / token, capture_output=True, check=False)
+                assert done.returncode != 0, done.stderr
+    mine = str(ana.tracker.get_run(team["team"]).commit)
+    run_git(tmp_path / "team", "fetch", "--quiet", served.project(token="team"), "+refs/runs/*:refs/runs/*")
+    assert run_git(tmp_path / "team", "cat-file", "-t", mine) == "commit"
+
+
+def test_pushes_need_their_roles(served: Served, ana: Desk, team: dict[str, str], tmp_path: Path) -> None:
+    bo = desk(served, tmp_path, "bo", "team")
+    assert bo.pull().published.runs >= {team["team"]}
+    assert team["secret"] not in bo.names()
+    new = bo.run("of bo", experiment="team-a")
+    bo.run("in a new experiment", experiment="team-a/x")
+    assert bo.push(files=False).runs == 2
+    found = served.hub.client.search_runs([layout.experiment_id_of("team-a")])
+    assert {one.info.run_id for one in found} == {team["team"], new}
+    bo.run("of none of his", experiment="team-b")
+    with pytest.raises(PushRefusedError, match="writer for experiment `team-b`"):
+        bo.push(files=False)
+    flo = desk(served, tmp_path, "flo", "but")
+    flo.run("mine", experiment="other")
+    flo.push(files=False)
+    flo.run("secret", experiment="secret")
+    with pytest.raises(PushRefusedError, match="secret"):
+        flo.push(files=False)
+
+
+def test_stages_take_a_maintainer(served: Served, ana: Desk, team: dict[str, str], tmp_path: Path) -> None:
+    dee = desk(served, tmp_path, "dee", "writes")
+    dee.pull()
+    dee.model("c-iris")
+    dee.push(files=False)
+    dee.registry.promote("a-iris", 1, "Production", archive_existing=True)
+    with pytest.raises(PushRefusedError, match="maintainer for model `a-iris`"):
+        dee.push(files=False)
+    dee.sandbox.git("remote", "set-url", "origin", served.project(token="local"))
+    dee.push(files=False)
+    assert served.hub.client.get_model_version("a-iris", "1").current_stage == "Production"
+
+
+def test_what_is_hidden_is_not_had_by_a_push(served: Served, ana: Desk, team: dict[str, str], tmp_path: Path) -> None:
+    """A ledger of one's own that lists a commit one was not given (gitnamespaces(7), "SECURITY")."""
+    secret = ObjectId(str(ana.tracker.get_run(team["secret"]).commit))
+    store = ana.repo.git
+    batch = store.batch()
+    rows = [(team["secret"][2:], 0o160000, secret)]
+    table = batch.add_tree([(team["secret"][:2], 0o040000, batch.add_tree(rows))])
+    ledger = batch.add_commit(table, [secret], "mine now\n", WHO, 1)
+    store.publish(batch, [RefUpdate("refs/eve/1", None, ledger)])
+    target = f"refs/runs/{layout.experiment_id_of('team-a')}/eve"
+    # The thief has only the ledger commit and its tables; what it lists the thief knows by name.
+    pack = subprocess.run(
+        ["git", "pack-objects", "--stdout", "-q"], cwd=ana.sandbox.path, capture_output=True, check=True,
+        input="\n".join([ledger, table, batch.add_tree(rows)]).encode(),
+    ).stdout  # fmt: skip
+    command = f"{'0' * 40} {ledger} {target}\0report-status object-format=sha1".encode()
+    body = b"%04x" % (len(command) + 4) + command + b"0000" + pack
+    kind = "application/x-git-receive-pack-request"
+    answer = ask(served, "POST", "/git/default/git-receive-pack", body, "team", content_type=kind)
+    assert (answer.status, b"ng " in answer.body) == (200, True), answer.body
+    assert b"objects are missing" in answer.body
+    assert target not in seen(served, "local")
+
+
+# -- races, and ends in the middle -------------------------------------------------------------------------------------
+
+
+def test_one_version_goes_to_one_of_two(served: Served, ana: Desk, bo: Desk, hub: Sandbox) -> None:  # noqa: F811
+    ana.model(extra=b"0")
+    ana.push(files=False)
+    bo.pull()
+    for who in (ana, bo):
+        who.model(extra=who.sandbox.path.name.encode())
+    go = threading.Barrier(2)
+    said: dict[str, int] = {}
+
+    def push(who: Desk) -> None:
+        go.wait()
+        command = ["git", "push", "--quiet", "origin", "refs/tags/models/iris/v2"]
+        said[who.sandbox.path.name] = subprocess.run(
+            command, cwd=who.sandbox.path, capture_output=True, check=False
+        ).returncode
+
+    threads = [threading.Thread(target=push, args=(who,)) for who in (ana, bo)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said.values()) == [0, 1]
+    for who in (ana, bo):
+        who.push(files=False)
+        who.pull()
+    ana.pull()
+    assert ana.stages() == bo.stages()
+    assert set(ana.stages()) == {"1", "2", "3"}
+    assert_clean(hub.path)
