@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import os
+import resource
+import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from gittrack.errors import PushRefusedError
+from gittrack.errors import AlreadyExistsError, InvalidValueError, PushRefusedError
+from gittrack.server.hub import incoming
 from gittrack.server.hub.roles import LOCAL, Caller, Grant, Role
 from gittrack.store import layout
 from gittrack.store.refs import RefUpdate
+from gittrack.sync import probe
 from gittrack.types import ObjectId
-from tests.conftest import Sandbox, run_git
+from tests.conftest import MakeRepo, Sandbox, run_git
+from tests.server.conftest import Answer
 from tests.server.remote import Served, ask, serving
 from tests.sync.conftest import Desk, assert_clean, closed_desks, hub, listed  # noqa: F401 - fixtures
 from tests.sync.test_hostile import CASES, FILE, FOLDER, SYMLINK, WHO, Forge
+
+FULL = os.environ.get("GITTRACK_FAULTS") == "full"
 
 
 @pytest.fixture
@@ -394,3 +407,301 @@ def test_one_version_goes_to_one_of_two(served: Served, ana: Desk, bo: Desk, hub
     assert ana.stages() == bo.stages()
     assert set(ana.stages()) == {"1", "2", "3"}
     assert_clean(hub.path)
+
+
+def raw_push(served: Served, ana: Desk, ref: str, new: str, oids: list[str], *, cut: int | None = None) -> bytes:
+    """A push on the wire; with ``cut``, the connection ends that many bytes before the end of the pack."""
+    pack = subprocess.run(
+        ["git", "pack-objects", "--stdout", "-q"], cwd=ana.sandbox.path, capture_output=True, check=True,
+        input="\n".join(oids).encode(),
+    ).stdout  # fmt: skip
+    command = f"{'0' * 40} {new} {ref}\0report-status object-format=sha1".encode()
+    body = b"%04x" % (len(command) + 4) + command + b"0000" + pack
+    head = (
+        "POST /git/default/git-receive-pack HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Content-Type: application/x-git-receive-pack-request\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port), 30) as wire:
+        wire.sendall(head.encode() + body[: -cut if cut else None])
+        if cut is not None:
+            time.sleep(0.3)
+            return b""
+        return wire.makefile("rb").read()
+
+
+def large(who: Desk, size: int) -> str:
+    """A commit of so many bytes that cannot be packed."""
+    who.sandbox.git("config", "core.compression", "0")
+    who.sandbox.write("x.bin", os.urandom(size))
+    return who.sandbox.commit("large")
+
+
+def quiet(served: Served) -> None:
+    """Nothing is going on any more, and nothing is left of it."""
+    folder = served.hub.tracker.repo.paths.common_dir / "gittrack.incoming"
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        running = Path(f"/proc/{os.getpid()}/task").exists() and [
+            one for path in Path("/proc/self/task").iterdir() for one in (path / "children").read_text().split()
+        ]
+        if not running and not (folder.exists() and list(folder.iterdir())):
+            return
+        time.sleep(0.05)
+    raise AssertionError((running, list(folder.iterdir())))
+
+
+def test_clients_that_go_away(hub: Sandbox, tmp_path: Path) -> None:  # noqa: F811
+    with serving(hub.path, incoming.Bounds(processes=1, wait=20)) as served:
+        ana = desk(served, tmp_path, "ana")
+        new = large(ana, 6 << 20)
+        before = listed(hub.path)
+        oids = ana.sandbox.git("rev-list", "--objects", "HEAD", "--not", "origin/main").split()
+        for cut in (1, 3 << 20):
+            raw_push(served, ana, "refs/heads/large", new, [oid for oid in oids if len(oid) == 40], cut=cut)
+            quiet(served)
+            assert listed(hub.path) == before
+        assert_clean(hub.path)
+        ana.sandbox.git("push", "--quiet", "origin", "HEAD:large")
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", served.port), 30) as wire:
+                wire.sendall(wants(new))
+                assert wire.recv(1000).startswith(b"HTTP/1.1 200")
+            quiet(served)
+        run_git(tmp_path, "clone", "--quiet", "-b", "large", served.project(), "again")
+
+
+def wants(oid: str) -> bytes:
+    """A request for everything that leads to a commit."""
+    line = f"want {oid} side-band-64k\n".encode()
+    body = b"%04x" % (len(line) + 4) + line + b"00000009done\n"
+    return (
+        b"POST /git/default/git-upload-pack HTTP/1.1\r\nHost: x\r\n"
+        b"Content-Type: application/x-git-upload-pack-request\r\nContent-Length: %d\r\n\r\n" % len(body)
+    ) + body
+
+
+def test_clients_that_stand_still(hub: Sandbox, tmp_path: Path) -> None:  # noqa: F811
+    with serving(hub.path, incoming.Bounds(processes=1, wait=20, silence=0.6)) as served:
+        ana = desk(served, tmp_path, "ana")
+        new = large(ana, 12 << 20)
+        ana.sandbox.git("push", "--quiet", "origin", "HEAD:large")
+        with socket.create_connection(("127.0.0.1", served.port), 30) as still:
+            still.sendall(wants(new))  # and never reads
+            run_git(tmp_path, "clone", "--quiet", "-b", "main", served.project(), "bo")
+        with socket.create_connection(("127.0.0.1", served.port), 30) as still:
+            still.sendall(b"POST /git/default/git-receive-pack HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
+                          b"Content-Type: application/x-git-receive-pack-request\r\n\r\n00")  # fmt: skip
+            assert still.makefile("rb").readline().split()[1] == b"504"
+        quiet(served)
+
+
+def test_a_server_that_is_busy_says_so(hub: Sandbox, tmp_path: Path) -> None:  # noqa: F811
+    with serving(hub.path, incoming.Bounds(processes=1, wait=0.2)) as served:
+        ana = desk(served, tmp_path, "ana")
+        new = large(ana, 12 << 20)
+        ana.sandbox.git("push", "--quiet", "origin", "HEAD:large")
+        with socket.create_connection(("127.0.0.1", served.port), 30) as still:
+            still.sendall(wants(new))
+            time.sleep(0.3)
+            answer = ask(served, "GET", "/git/default/info/refs?service=git-upload-pack")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "10")
+        quiet(served)
+        assert ask(served, "GET", "/git/default/info/refs?service=git-upload-pack").status == 200
+
+
+_PROGRAM = """
+import sys, time
+from pathlib import Path
+from tests.server.remote import serving
+with serving(Path(sys.argv[1])) as served:
+    print(served.port, flush=True)
+    time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def program(code: str, *args: str, log: Path, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A Python program that prints its port, and the process; killed afterwards."""
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *args], stdout=subprocess.PIPE, stderr=errors, cwd=folder
+        )
+    assert process.stdout is not None
+    try:
+        text = process.stdout.readline()
+        assert text.strip().isdigit(), log.read_text(errors="replace")[-2000:]
+        yield int(text), process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_server_that_is_killed_loses_nothing_that_it_took(make_repo: MakeRepo, tmp_path: Path) -> None:
+    bare = make_repo("bare")
+    took: dict[str, str] = {}
+    ana: Desk | None = None
+    for turn in range(12 if FULL else 3):
+        with program(_PROGRAM, str(bare.path), log=tmp_path / "log", folder=Path(__file__).parents[2]) as (
+            port,
+            killed,
+        ):
+            url = f"http://127.0.0.1:{port}/git/default"
+            if ana is None:
+                run_git(tmp_path, "clone", "--quiet", url, "ana")
+                ana = Desk(Sandbox(tmp_path / "ana", "ordinary"))
+            ana.sandbox.git("remote", "set-url", "origin", url)
+            assert listed(bare.path).items() >= took.items()
+            ana.run(f"run {turn}")
+            ana.push(files=False)
+            took = listed(bare.path)
+            ana.run(f"lost {turn}")
+            pushing = subprocess.Popen(
+                ["git", "push", "--quiet", "origin", *listed(ana.sandbox.path, "refs/runs/")], cwd=ana.sandbox.path,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            time.sleep(0.02 + 0.03 * turn)
+            killed.kill()
+            pushing.wait()
+        assert_clean(bare.path)
+    with serving(bare.path) as served:
+        assert ana is not None
+        ana.sandbox.git("remote", "set-url", "origin", served.project())
+        ana.push(files=False)
+        ledger = next(ref for ref in listed(ana.sandbox.path) if ref.startswith("refs/runs/"))
+        assert listed(bare.path)[ledger] == listed(ana.sandbox.path)[ledger]
+
+
+# -- too much ----------------------------------------------------------------------------------------------------------
+
+
+def test_bodies_that_are_packed(served: Served, ana: Desk) -> None:
+    kind = "application/x-git-upload-pack-request"
+
+    def post(data: bytes, coding: str = "gzip", service: str = "git-upload-pack") -> Answer:
+        sent = f"application/x-{service}-request"
+        return ask(served, "POST", f"/git/default/{service}", data, content_type=sent, content_encoding=coding)
+
+    good = wants(ana.sandbox.git("rev-parse", "HEAD")).partition(b"\r\n\r\n")[2]
+    assert b"PACK" in post(gzip.compress(good)).body
+    assert b"PACK" in ask(served, "POST", "/git/default/git-upload-pack", good, content_type=kind).body
+    assert post(gzip.compress(bytes(70 << 20))).status == 413, "a bomb"
+    assert post(gzip.compress(good)[:-4]).status == 400
+    assert post(gzip.compress(good) + b"more").status == 400
+    assert post(good).status == 400
+    assert post(good, "br").status == 415
+    assert (post(gzip.compress(b"0000"), service="git-receive-pack").status) == 200
+    for bad in (b"", b"zzzz", b"0003", b"0001", b"0010", b"ffff", b"0032" + b"x" * 46, b"000bpush-c0000"):
+        assert post(gzip.compress(bad), service="git-receive-pack").status == 400, bad
+    assert ask(served, "POST", "/git/default/git-upload-pack", good).status == 404, "only git asks here"
+
+
+def test_objects_and_packs_that_are_too_large(hub: Sandbox, tmp_path: Path) -> None:  # noqa: F811
+    zeros = (300 if FULL else 40) << 20
+    with serving(hub.path, incoming.Bounds(object=20 << 20, push=2 << 20)) as served:
+        ana = desk(served, tmp_path, "ana")
+        store = ana.repo.git
+
+        def offer(data: bytes, name: str) -> str:
+            batch = store.batch()
+            commit = batch.add_commit(batch.add_tree([("x", FILE, batch.add_blob(data))]), [], "x\n", WHO, 1)
+            store.publish(batch, [RefUpdate(f"refs/heads/{name}", None, commit)])
+            command = ["git", "push", "origin", name]
+            done = subprocess.run(command, cwd=ana.sandbox.path, capture_output=True, check=False)
+            quiet(served)
+            return f"{done.returncode} {done.stderr.decode()}"
+
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        said = offer(bytes(zeros), "zeros")
+        assert said.startswith("1")
+        assert f"has {zeros:,} bytes" in said
+        assert "git-lfs" in said
+        assert "the pack has more than" in offer(os.urandom(3 << 20), "random")
+        grown = (resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - before) >> 10
+        print(f"{zeros >> 20} MiB of zeros: {grown} MiB")
+        assert offer(b"small", "small").startswith("0")
+        assert [ref for ref in listed(hub.path) if ref.startswith("refs/heads/")] == [
+            "refs/heads/main",
+            "refs/heads/small",
+        ]
+        assert_clean(hub.path)
+
+
+# -- projects, and settings --------------------------------------------------------------------------------------------
+
+
+def test_several_projects(served: Served, ana: Desk, tmp_path: Path) -> None:
+    served.projects.create("other")
+    with pytest.raises(AlreadyExistsError):
+        served.projects.create("other")
+    for bad in ("", "..", "a/b", "A", "a.git", "-x", ".x", "a..b", "x.", "a b", "é", "a.lock", "x" * 64, "a\n"):
+        with pytest.raises(InvalidValueError):
+            served.projects.create(bad)
+        assert ask(served, "GET", f"/git/{quote(bad, safe='')}/info/refs?service=git-upload-pack").status == 404
+    assert served.projects.names() == ["default", "other"]
+    bo = desk(served, tmp_path, "bo")
+    bo.sandbox.git("remote", "set-url", "origin", served.project("other"))
+    bo.run("of another project", files={"x": b"x"})
+    assert bo.push().files == 1
+    assert ana.pull().published.runs == set()
+    bo.sandbox.git("push", "--quiet", "origin", "main")
+    run_git(tmp_path, "clone", "--quiet", "-b", "main", served.project("other"), "cy")
+    assert (tmp_path / "cy" / "train.py").exists()
+
+
+def test_a_remote_check_finds_out_what_it_takes(served: Served, ana: Desk) -> None:
+    found = probe.check(ana.repo, ana.remote())
+    assert (found.writable, found.tags, found.atomic, found.why, found.suggestion) == (True, True, True, "", "")
+    assert "check" not in str(listed(served.hub.tracker.repo.paths.common_dir))
+
+
+def test_code_can_be_kept_elsewhere(hub: Sandbox, tmp_path: Path) -> None:  # noqa: F811
+    with serving(hub.path, incoming.Bounds(code=False)) as served:
+        ana = desk(served, tmp_path, "ana")
+        ana.run()
+        ana.push(files=False)
+        ana.sandbox.commit("third")
+        done = subprocess.run(["git", "push"], cwd=ana.sandbox.path, capture_output=True, check=False)
+        assert done.returncode == 1
+        assert b"runs and models only" in done.stderr
+
+
+def test_the_branch_of_a_work_tree_is_not_pulled_from_under_it(git_repo: Sandbox, tmp_path: Path) -> None:
+    with serving(git_repo.path) as served:
+        ana = desk(served, tmp_path, "ana")
+        ana.sandbox.commit("third")
+        done = subprocess.run(["git", "push"], cwd=ana.sandbox.path, capture_output=True, check=False)
+        assert b"checked out on the server" in done.stderr
+        ana.sandbox.git("push", "--quiet", "origin", "main:other")
+        assert git_repo.git("status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_hooks_and_settings_of_the_repository_have_no_say(served: Served, ana: Desk, bo: Desk, hub: Sandbox) -> None:  # noqa: F811
+    for name in ("pre-receive", "update", "post-receive", "post-update", "reference-transaction", "proc-receive"):
+        hook = hub.path / "hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\ntouch pwned\nexit 1\n")
+        hook.chmod(0o755)
+    for key in ("uploadpack.packObjectsHook", "core.fsmonitor", "receive.procReceiveRefs", "core.alternateRefsCommand"):
+        hub.git("config", key, "touch pwned")
+    hub.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    hub.git("config", "receive.denyCurrentBranch", "ignore")
+    ana.run()
+    ana.push(files=False)
+    assert bo.pull().published.runs
+    assert not list(hub.path.rglob("pwned"))
+
+
+def test_objects_of_sha256(make_repo: MakeRepo, tmp_path: Path) -> None:
+    with serving(make_repo("sha256").path) as served:
+        ana = desk(served, tmp_path, "ana")
+        ana.model()
+        ana.push()
+        assert desk(served, tmp_path, "bo").pull().published.runs == set(ana.names())
+
+
+def test_only_the_smart_protocol(served: Served) -> None:
+    assert ask(served, "GET", "/git/default/info/refs").status == 403
+    assert ask(served, "GET", "/git/default/info/refs?service=git-upload-archive").status == 403
+    for path in ("HEAD", "objects/info/packs", "config", "../default/config", "objects/pack/x.pack", "git-upload-pack"):
+        assert ask(served, "GET", f"/git/default/{path}").status in (404, 405)

@@ -15,6 +15,7 @@ from typing import Final
 
 from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gittrack.store import files, gateway
+from gittrack.store.git import GitStore
 from gittrack.store.repo import Repo
 
 DEFAULT: Final = "default"
@@ -91,6 +92,7 @@ class Projects:
         if name in self.names():
             raise AlreadyExistsError(f"there is a project `{name}`")
         files.make_dirs(self._folder / name)
+        GitStore.create_private(self._folder / name)  # or the repository around it would be found
         Repo.find(self._folder / name, create=True)
         return self._folder / name
 
