@@ -56,6 +56,8 @@ Handler = Callable[[Call], Coroutine[Any, Any, Response]]
 #: Why each ref did not move; None: it did.
 Done = dict[str, GittrackError | None]
 
+Told = Callable[[Caller, Project, Update, GittrackError | None], None]
+
 
 def line(data: bytes) -> bytes:
     """A pkt-line (https://git-scm.com/docs/protocol-common)."""
@@ -80,10 +82,12 @@ class GitRemote:
     Args:
         projects: The repositories.
         bounds: What a request may take.
+        told: Hears of every ref that somebody moved, or why he may not: for logs and hooks.  It must not fail.
     """
 
-    def __init__(self, projects: Projects, bounds: Bounds | None = None) -> None:
+    def __init__(self, projects: Projects, bounds: Bounds | None = None, told: Told | None = None) -> None:
         self.projects = projects
+        self._told = told or _logged
         self.bounds = bounds or Bounds()
         self._slots = asyncio.Semaphore(self.bounds.processes)
         # A thread may wait for each run of git, and be in the middle of a push besides.
@@ -109,7 +113,7 @@ class GitRemote:
         kind = f"application/x-{service}-advertisement"
         if service == "git-receive-pack":
             return Response(await self._in_thread(_advertised, project, sight), media_type=kind, headers=no_cache())
-        await self._in_thread(project.settle)
+        await self._in_thread(_settle, project)
         head = line(f"# service={service}\n".encode()) + _FLUSH
         return await self._git(call, project, sight, None, ["--advertise-refs"], kind, head)
 
@@ -166,7 +170,7 @@ class GitRemote:
         """What git says, as it says it."""
         if head:
             yield head
-        while piece := await self._in_thread(answer.read1, PIECE):
+        while piece := await threaded(answer.read1, PIECE, limiter=self._threads, leave=True):
             yield piece
         if await self._in_thread(process.wait) != 0:
             _log.warning("git upload-pack ended with status %d: %s", process.returncode, _last(said))
@@ -190,7 +194,7 @@ class GitRemote:
             if any(update.new is not None for update in asked.updates):
                 failed = await self._receive(body, incoming)
             # Done to its end also if nobody waits for the answer any more.
-            job = asyncio.ensure_future(self._in_thread(_work, incoming, asked, failed))
+            job = asyncio.ensure_future(self._in_thread(_work, project, incoming, asked, failed))
             job.add_done_callback(lambda _: self._slots.release())
             unless_it_goes_on.pop_all()
         pieces = self._answers(job, project, call.caller, asked, failed)
@@ -231,13 +235,9 @@ class GitRemote:
             error = GitError("the server failed; its log says why")
             done = dict.fromkeys((update.ref for update in asked.updates), error)
         for update in asked.updates:
-            why = done[update.ref]
-            what = "moved" if why is None else f"refused ({why.message})"
-            _log.info("push by %s to %s: %s %s", caller.name, project.name, update.ref, what)
+            self._told(caller, project, update, done[update.ref])
         for piece in _report(asked, done, error, aside=aside):
             yield piece
-        if any(why is None for why in done.values()):
-            await self._in_thread(project.repo.git.maintain)
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
@@ -299,11 +299,25 @@ def _check_kind(call: Call, service: str) -> None:
         raise NoEndpointError("only git asks here")
 
 
-def _work(incoming: Incoming, asked: Request, failed: GittrackError | None) -> Done:
+def _logged(caller: Caller, project: Project, update: Update, why: GittrackError | None) -> None:
+    what = "moved" if why is None else f"refused: {why.message}"
+    _log.info("push by %s to `%s`: %s %s", caller.name, project.name, update.ref, what)
+
+
+def _settle(project: Project) -> None:
+    try:
+        project.settle()
+    except GittrackError as error:  # what is committed can be fetched all the same
+        _log.warning("runs of `%s` cannot be committed: %s", project.name, error)
+
+
+def _work(project: Project, incoming: Incoming, asked: Request, failed: GittrackError | None) -> Done:
     with contextlib.closing(incoming):
         if failed is not None:
             return dict.fromkeys((update.ref for update in asked.updates), failed)
-        return incoming.settle(asked.updates, atomic="atomic" in asked.can)
+        done = incoming.settle(asked.updates, atomic="atomic" in asked.can)
+    project.repo.git.maintain()
+    return done
 
 
 def _last(said: IO[bytes]) -> str:

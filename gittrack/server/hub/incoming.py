@@ -244,7 +244,7 @@ class Incoming:
         git, here = self._view.git, []
         refs = self._project.repo.git.refs("refs/")
         known = {oid for ref, oid in refs.items() if self._sight.whole or self._sight.sees(ref)}
-        excluded = "".join(f"^{oid}\n" for oid in sorted(known))
+        excluded = "".join(f"^{oid}\n" for oid in git.headers(known))  # a ref at nothing is for `gittrack fsck`
         own = None if self._sight.whole else set(self._oids())
         wanted = [update for update in updates if update.new is not None]
         if own is None and self._is_connected(git, [str(one.new) for one in wanted], excluded):

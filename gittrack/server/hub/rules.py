@@ -196,6 +196,8 @@ class Rules:
         now = repo.git.ref(ref)
         if now is not None and not self.sight.sees(ref):
             raise PushRefusedError("this is no ref that can be pushed here", hint=_ALLOWED)
+        if now != old and old is None:
+            raise ConflictError("there is another one of that name", hint="fetch (`gittrack pull`) and push again")
         if now != old:
             raise ConflictError("it is somewhere else by now", hint="fetch (`gittrack pull`) and push again")
         if ref.startswith(_PROBES):

@@ -25,9 +25,18 @@ _HOST: Final = re.compile(
 )
 
 
-async def threaded(work: Callable[..., _T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None) -> _T:
-    """The result of ``work`` in a thread; if nobody waits for it any more, it goes on for itself."""
-    return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True, limiter=limiter)
+async def threaded(
+    work: Callable[..., _T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None, leave: bool = False
+) -> _T:
+    """The result of ``work`` in a thread.
+
+    Args:
+        work: What to do.
+        arguments: With these.
+        limiter: How many may do such things at a time.
+        leave: It may be left to itself when nobody waits for it any more; otherwise it is waited for even then.
+    """
+    return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=leave, limiter=limiter)
 
 
 class Body:
