@@ -633,6 +633,7 @@ def _talk(
     silence: float,
 ) -> Result:
     """Run git with a remote at its other end, which may send anything for as long as it likes."""
+    import subprocess
     import threading
 
     process = _popen(

@@ -280,7 +280,8 @@ class Rules:
             raise PushRefusedError("branches are not removed by a push", hint="remove it in the repository itself")
         if ref in _checked_out(self.project.repo):
             raise PushRefusedError("the branch is checked out on the server", hint="push to another branch")
-        if self.view.git.headers([new]).get(new, ("", 0))[0] != "commit":
+        found = self.view.git.headers([new]).get(new)
+        if found is None or found.kind != "commit":
             raise PushRefusedError("a branch is at a commit", hint="push a commit to it")
         if old is not None and not _is_behind(self.view, old, new):
             raise PushRefusedError("this is no fast-forward", hint="fetch, and merge or rebase, before you push again")
