@@ -106,6 +106,8 @@ class LoggedModels:
             run = self._tracker.create_run(
                 experiment_id, name=name, start_time=facts["created"], capture=False, keeper=True
             )
+            if not self._tracker.serving:
+                self._tracker.end_at_exit(run)  # so that it is committed, whatever becomes of the model
         else:
             run = self._tracker.active_writer(check_run_id(source_run_id))
         if run.experiment_id != experiment_id:

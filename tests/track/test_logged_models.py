@@ -98,6 +98,21 @@ def test_a_model_that_no_run_made_is_kept_by_a_run_that_no_search_finds(tracker:
         models.get(made.model_id, deleted=True)
 
 
+def test_a_model_that_nobody_finished_is_committed_when_its_process_ends(
+    tracker: Tracker, models: LoggedModels
+) -> None:
+    made = models.create("0", "waits")
+    assert tracker.get_run(made.run_id).commit is None
+    tracker.shutdown("FINISHED", hurry=False)
+    assert tracker.get_run(made.run_id).commit is not None
+    assert models.get(made.model_id).status == LoggedModelStatus.PENDING
+    tracker.writer(made.run_id).log_bytes(b"late", f"{made.path}/late")
+    assert models.finalize(made.model_id, "READY").status == LoggedModelStatus.READY
+    tracker.close()
+    assert list(tracker.repo.artifacts(made.run_id)) == [f"{made.path}/late"]
+    assert tracker.repo.journals(made.run_id) == []
+
+
 def test_a_purged_run_takes_its_models_along(tracker: Tracker, models: LoggedModels) -> None:
     run, judge = tracker.create_run(), tracker.create_run()
     made = models.create("0", "gone", source_run_id=run.run_id)
