@@ -146,6 +146,20 @@ def open_reader(uri: str | None = None) -> Tracker:
     return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values)
 
 
+def open_server(uri: str | None = None) -> Tracker:
+    """The tracker of a server, whose runs are made by its clients; makes `.gittrack` where there is none.
+
+    Raises:
+        UnsupportedError, InvalidValueError: An address that cannot be used, or a setting that cannot be read.
+        ReadOnlyError, StorageError: The store cannot be made or written.
+    """
+    repo = Repo.find(parse_uri(uri or config.current().tracking_uri).resolve(), create=True)
+    repo.require_writable()
+    settings = config.current(repo.paths.work_tree or repo.paths.main_root)
+    seal.heal(repo)
+    return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values, serving=True)
+
+
 def user(settings: config.Config | None = None) -> str:
     """Who runs are recorded as: the `user` setting (of ``settings``, if they are read already), else the system's."""
     try:

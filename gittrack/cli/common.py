@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -333,6 +334,19 @@ def core_pager() -> str | None:
 
 
 # --- options with one meaning everywhere
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """A number of bytes, with k, m or g behind it for multiples of 1024."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number that ``value`` spells."""
+        match = re.fullmatch(r"([0-9]{1,12})([kmg]?)", str(value).lower())
+        if match is None:
+            self.fail(f"`{value}` is no number of bytes, such as 500k or 8m", param, ctx)
+        return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
 
 
 def json_option(function: F) -> F:

@@ -233,7 +233,11 @@ def show_log() -> None:
     """What the server and uvicorn have to say goes to standard error, a line each with the time."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
-    for name, level in ((_log.name, logging.INFO), ("uvicorn.error", logging.WARNING)):
+    for name, level in (
+        (_log.name, logging.INFO),
+        ("gittrack.server", logging.INFO),
+        ("uvicorn.error", logging.WARNING),
+    ):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)

@@ -21,9 +21,9 @@ from gittrack.server.hub.accounts import Accounts
 from gittrack.server.hub.audit import Audit
 from gittrack.server.hub.authentication import Authenticator
 from gittrack.server.hub.guard import Guard
-from gittrack.server.hub.login import PUBLIC
 from gittrack.server.hub.options import AuthOptions
 from gittrack.server.hub.roles import Caller, Grant, Role
+from gittrack.server.hub.routes import PUBLIC
 from tests.server.conftest import Answer
 
 EVERYTHING = (Grant(Role.WRITER, "*", "*"),)
@@ -174,4 +174,4 @@ def raw(port: int, text: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def options(**changes: Any) -> AuthOptions:
-    return replace(AuthOptions(public=PUBLIC | {"/health"}), **changes)
+    return replace(AuthOptions(public=PUBLIC), **changes)

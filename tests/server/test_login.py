@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gittrack.server.hub import login
-from gittrack.server.hub.all_routes import PUBLIC, ROUTES
+from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.roles import Grant, Role
+from gittrack.server.hub.routes import PUBLIC
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
@@ -21,8 +21,6 @@ from tests.server.conftest import Answer
 from tests.server.guarded import PASSWORD, Guarded, basic, bearer, listening, options, raw
 
 BROWSER = {"user-agent": "Mozilla/5.0", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
-ALL = tuple({(route.method, route.path): route for route in (*ROUTES, *login.ROUTES)}.values())
-OPEN = PUBLIC | login.PUBLIC
 
 
 @dataclass
@@ -52,8 +50,8 @@ class Wired(Guarded):
 @pytest.fixture
 def wired(git_repo: Sandbox, quick_argon2: None) -> Iterator[Wired]:
     tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
-    app = App(Hub(tracker, Options()), ALL)
-    found = Wired(tracker.repo.root, options(public=OPEN), app, start=True)
+    app = App(Hub(tracker, Options()), ROUTES)
+    found = Wired(tracker.repo.root, options(public=PUBLIC), app, start=True)
     with listening(found.guard) as port:
         found.port = port
         yield found
@@ -74,21 +72,21 @@ def test_every_route_asks_for_credentials(wired: Wired) -> None:
     wired.token()
     asked = 0
     others = ["/", "/docs", "/openapi.json", "/metrics", "/static/x.js", "/git/p/info/refs", "/nothing", "/api/2.0/x"]
-    for method, path in [(one.method, path) for one in ALL for path in paths_of(one)] + [
+    for method, path in [(one.method, path) for one in ROUTES for path in paths_of(one)] + [
         ("GET", one) for one in others
     ]:
-        if path in OPEN:
+        if path in PUBLIC:
             continue
         for verb in {method, "GET", "HEAD", "OPTIONS", "POST", "DELETE"}:
             answer = wired.ask(verb, path, body=b"{}" if verb == "POST" else b"")
             assert answer.status == 401, (verb, path, answer)
             asked += 1
     assert asked > 400
-    assert {path for one in ALL if one.permission.role is None for path in one.paths()} == OPEN
+    assert {path for one in ROUTES if one.permission.role is None for path in one.paths()} == PUBLIC
 
 
 def test_every_route_looks_at_the_host(wired: Wired) -> None:
-    for one in ALL:
+    for one in ROUTES:
         for path in paths_of(one):
             assert wired.ask(one.method, path, host="evil.example").status == 421
     assert wired.raw("GET /health HTTP/1.1\nHost: evil.example\n\n")[0] == 421
@@ -96,7 +94,7 @@ def test_every_route_looks_at_the_host(wired: Wired) -> None:
 
 
 def test_every_route_refuses_other_sites(wired: Wired) -> None:
-    for one in ALL:
+    for one in ROUTES:
         for path in paths_of(one):
             answer = wired.ask(one.method, path, headers={"origin": "https://evil.example"})
             assert answer.status == 403

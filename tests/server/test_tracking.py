@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from gittrack.server.hub.all_routes import PUBLIC, ROUTES
+from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.roles import Caller, Grant, Role
+from gittrack.server.hub.routes import PUBLIC, Permission, Route, Table
 from tests.server.conftest import Running
 
 
@@ -200,12 +201,18 @@ def test_one_sees_only_what_one_may(server: Running) -> None:
 
 
 def test_every_route_says_who_may_ask_it() -> None:
+    reading = ("search", "search-datasets", "get-latest-versions", "logout")
     for route in ROUTES:
-        assert (route.permission.role is None) == (set(route.paths()) <= PUBLIC), route.path
-        assert route.method == "GET" or route.permission.role is not None
-        if route.method != "GET" and not route.path.endswith(("search", "search-datasets", "get-latest-versions")):
-            assert route.permission.role is not None
-            assert route.permission.role > Role.READER, route.path
+        role = route.permission.role
+        assert (role is None) == (set(route.paths()) <= PUBLIC), route.path
+        if route.method != "GET" and role is not None and not route.path.endswith(reading):
+            assert role > Role.READER, route.path
+
+
+@pytest.mark.parametrize("permission", [None, Permission(None)])
+def test_a_route_without_a_permission_stops_the_start(permission: Any) -> None:
+    with pytest.raises(TypeError, match="/new"):
+        Table([*ROUTES, Route("GET", "/new", permission, lambda call: {})])
 
 
 def test_a_body_of_another_type_or_too_large_is_refused(server: Running) -> None:

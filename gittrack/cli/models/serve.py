@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,19 +13,6 @@ from gittrack.errors import UsageError
 
 if TYPE_CHECKING:
     from gittrack.server.serving import ServedModel
-
-
-class _Bytes(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
-    """A number of bytes, with k, m or g behind it for multiples of 1024."""
-
-    name = "bytes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number that ``value`` spells."""
-        match = re.fullmatch(r"([0-9]{1,12})([kmg]?)", str(value).lower())
-        if match is None:
-            self.fail(f"`{value}` is no number of bytes, such as 500k or 8m", param, ctx)
-        return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
 
 
 @common.verb()
@@ -46,7 +32,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     show_default=True,
     help="Seconds that a prediction may take.",
 )
-@click.option("--max-body", type=_Bytes(), default="8m", show_default=True, help="Largest body of a request.")
+@click.option("--max-body", type=common.Bytes(), default="8m", show_default=True, help="Largest body of a request.")
 @click.option(
     "--follow",
     type=click.FloatRange(0.1, 86400),

@@ -1,13 +1,14 @@
-"""Every route of the tracking server, and which of them everybody may ask without saying who he is."""
+"""Every route of the tracking server that needs nothing but the hub."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from gittrack.server.hub import artifacts, experiments, logged_models, metrics, pages, registry, runs
+from gittrack.server.hub import artifacts, experiments, logged_models, login, metrics, pages, registry, runs
 
 ROUTES: Final = (
     *pages.ROUTES,
+    *login.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
     *metrics.ROUTES,
@@ -15,6 +16,3 @@ ROUTES: Final = (
     *registry.ROUTES,
     *artifacts.ROUTES,
 )
-
-#: The paths that need no credentials.  A route that has no role and is not here is a mistake.
-PUBLIC: Final = frozenset(("/health", "/ready"))

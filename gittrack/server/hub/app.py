@@ -42,7 +42,8 @@ AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_JSON: Final = b"application/json"
+Noted = Callable[[Route, Call, str], None]
+
 _DELETED: Final = "The {kind} {name} must be in the 'active' state. Current state is deleted."
 
 _log = logging.getLogger("gittrack.server")
@@ -194,13 +195,15 @@ class App:
     Args:
         hub: What it serves.
         routes: Everything that it answers.
+        noted: Told what those did, or were refused, who may do more than write.
 
     Raises:
         TypeError: A route declares no permission.
     """
 
-    def __init__(self, hub: Hub, routes: Iterable[Route]) -> None:
+    def __init__(self, hub: Hub, routes: Iterable[Route], noted: Noted | None = None) -> None:
         self.hub = hub
+        self._noted = noted
         self.routes = tuple(routes)
         self._table = Table(self.routes)
         self._threads = CapacityLimiter(hub.options.threads)
@@ -242,8 +245,17 @@ class App:
         return await anyio.to_thread.run_sync(work, *arguments, limiter=self._threads)
 
     def _work(self, route: Route, call: Call) -> Any:
-        route.permission.check(call.caller, self.hub, call.values)
-        return route.handler(call)
+        if self._noted is None or route.permission.role is None or route.permission.role < Role.MAINTAINER:
+            route.permission.check(call.caller, self.hub, call.values)
+            return route.handler(call)
+        try:
+            route.permission.check(call.caller, self.hub, call.values)
+            answer = route.handler(call)
+        except GittrackError as error:
+            self._noted(route, call, f"refused: {error.message}")
+            raise
+        self._noted(route, call, "done")
+        return answer
 
     async def _values(self, route: Route, request: Request, parts: Mapping[str, str]) -> dict[str, Any]:
         if route.message is None:

@@ -24,8 +24,6 @@ from gittrack.server.hub.routes import Call, Permission, Route
 if TYPE_CHECKING:
     from gittrack.server.hub.guard import Guard
 
-#: The paths that need no credentials.
-PUBLIC: Final = frozenset(("/login", "/login.js", "/login.css"))
 _PAGE: Final = Path(__file__).parent / "page"
 
 

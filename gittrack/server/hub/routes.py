@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gittrack.server.hub.app import Hub
 
 PREFIXES: Final = ("/api/2.0", "/ajax-api/2.0")
+#: The paths that everybody may ask without saying who he is: all there are.
+PUBLIC: Final = frozenset(("/health", "/ready", "/login", "/login.js", "/login.css"))
 
 
 class Scope(NamedTuple):
@@ -135,6 +137,7 @@ class Table:
 
     Raises:
         ValueError: Two routes answer the same request.
+        TypeError: A route declares no permission, or is for everybody without being one of the few that are.
     """
 
     routes: Iterable[Route]
@@ -144,6 +147,10 @@ class Table:
 
     def __post_init__(self) -> None:
         for route in self.routes:
+            if not isinstance(route.permission, Permission):
+                raise TypeError(f"{route.method} {route.path} declares no permission")
+            if route.permission.role is None and not set(route.paths()) <= PUBLIC:
+                raise TypeError(f"{route.method} {route.path} is for everybody, and not one of those that may be")
             for path in route.paths():
                 if "{" in path:
                     self._patterns.append((_pattern(path), route))

@@ -1,0 +1,136 @@
+"""Starts the tracking server of a repository, and ends it without losing what it answered for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from gittrack.errors import GittrackError
+from gittrack.server import run
+from gittrack.server.connection import Limits
+from gittrack.server.hub.accounts import FOLDER, Accounts
+from gittrack.server.hub.all_routes import ROUTES
+from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.audit import Audit, Event
+from gittrack.server.hub.authentication import Authenticator
+from gittrack.server.hub.git import GitRemote
+from gittrack.server.hub.guard import Guard
+from gittrack.server.hub.lfs import LfsServer
+from gittrack.server.hub.options import AuthOptions, allowed_hosts, check_address
+from gittrack.server.hub.projects import DEFAULT, Project, Projects
+from gittrack.server.hub.roles import Caller
+from gittrack.server.hub.routes import PUBLIC, Call, Route
+from gittrack.server.hub.rules import Update
+
+if TYPE_CHECKING:
+    from gittrack.server.ending import Ending
+    from gittrack.track.runs import Tracker
+
+#: Seconds that requests get to end when the server does.
+_PATIENCE: Final = 10.0
+#: Seconds in which a request has to be complete: files of any size are sent.
+_RECEIVING: Final = 6 * 3600.0
+#: What of a message says what it is about.
+_ABOUT: Final = ("name", "version", "stage", "alias", "new_name", "run_id", "experiment_id", "model_id", "path")
+
+_log = logging.getLogger("gittrack.server")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a tracking server is started with, besides its runs.
+
+    Attributes:
+        address: Where to listen.
+        names: What the header Host may name, besides this machine's own names on its own address.
+        auth: Who may ask; what follows from the address and the names is put in.
+        options: How to serve.
+        public: How clients reach it (`https://mlflow.example.org`), where a proxy is before it.
+    """
+
+    address: run.Address = field(default_factory=run.Address)
+    names: tuple[str, ...] = ()
+    auth: AuthOptions = field(default_factory=AuthOptions)
+    options: Options = field(default_factory=Options)
+    public: str | None = None
+
+
+class Server:
+    """The parts of a server, put together.
+
+    Args:
+        tracker: The runs.
+        plan: How.
+
+    Attributes:
+        app: What uvicorn runs.
+        start_token: Lets a browser of this machine in; None where accounts do.
+
+    Raises:
+        UsageError: Others could reach it, and nobody has an account, or it has no name.
+    """
+
+    def __init__(self, tracker: Tracker, plan: Plan) -> None:
+        root = tracker.repo.root
+        self._accounts = Accounts.in_store(root)
+        self._audit = Audit(root / FOLDER)
+        check_address(plan.address, accounts=self._accounts.any())
+        loopback = plan.address.is_loopback
+        auth = Authenticator(self._accounts, start=loopback)
+        projects = Projects(tracker.repo, tracker.flush)
+        routes = (
+            *ROUTES,
+            *GitRemote(projects, told=self._pushed).routes(),
+            *LfsServer(projects, public=plan.public).routes(),
+        )
+        hosts = allowed_hosts(plan.address, plan.names)
+        options = replace(plan.auth, hosts=hosts, loopback=loopback, public=PUBLIC, max_body=plan.options.max_body)
+        hub = Hub(tracker, plan.options)
+        self.app = Guard(App(hub, routes, self._noted), auth, self._audit, options)
+        self.start_token = auth.start_token
+
+    def close(self) -> None:
+        """Close what it has open besides its runs."""
+        self._accounts.close()
+
+    def _noted(self, route: Route, call: Call, outcome: str) -> None:
+        about = " ".join(f"{name}={call.values[name]}" for name in _ABOUT if name in call.values)
+        what = f"{route.method} {route.path.removeprefix('{api}')}"
+        address = call.request.scope.get("gittrack.address", "")
+        self._record(Event(call.caller.name, call.caller.kind, what, about, address, outcome))
+
+    def _pushed(self, caller: Caller, project: Project, update: Update, error: GittrackError | None) -> None:
+        where = "" if project.name == DEFAULT else f"{project.name}: "
+        outcome = "done" if error is None else f"refused: {error.message}"
+        self._record(Event(caller.name, caller.kind, "push", f"{where}{update.ref}", "", outcome))
+
+    def _record(self, event: Event) -> None:
+        try:
+            self._audit.record(event)
+        except GittrackError as error:
+            _log.error("the audit log cannot be written: %s", error)
+
+
+def serve(tracker: Tracker, plan: Plan, said: Callable[[str, Server], None], ending: Ending) -> int:
+    """Serve until a signal comes; the exit status.
+
+    Args:
+        tracker: The runs.
+        plan: How.
+        said: Told the address, once requests are accepted.
+        ending: Asked to end by the signals.
+
+    Raises:
+        GittrackError: The address is taken, or must not be listened on.
+    """
+    server = Server(tracker, plan)
+    try:
+        listening = run.listen(plan.address)
+        settings = run.config(server.app, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
+        run.run(settings, listening, lambda url: said(url, server), ending)
+    finally:
+        server.close()
+        tracker.close()
+    return 0
