@@ -28,7 +28,7 @@ SAID: Final = {
 
 
 def idle(words: list[str]) -> str | None:
-    """What `the words of a command` has to say if it certainly has nothing to do; None if it may have."""
+    """What a command has to say if it certainly has nothing to do; None if it may have."""
     folder, words = (Path(words[1]), words[2:]) if words[:1] == ["-C"] and len(words) > 1 else (None, words)
     if not 1 <= len(words) <= 2 or words[0] not in SAID or words[-1].startswith("-"):
         return None

@@ -161,8 +161,13 @@ class Guard:
         if kind == "http":
             await self._answer(scope, receive, send)
         elif kind == "lifespan":
-            await self._app(scope, receive, send)
-            await anyio.to_thread.run_sync(self.auth.note_used)
+
+            async def noted(message: Message) -> None:
+                if message["type"] == "lifespan.shutdown.complete":  # after which nobody waits any more
+                    await anyio.to_thread.run_sync(self.auth.note_used)
+                await send(message)
+
+            await self._app(scope, receive, noted)
         else:  # there are no routes for others
             await send({"type": "websocket.close", "code": 1008})
 

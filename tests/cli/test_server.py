@@ -1,0 +1,128 @@
+"""``gittrack server``: started as people start it, asked by a stock client's requests, ended by ^C."""
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Sandbox
+
+
+class Started:
+    """A server in a process of its own."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.folder = folder
+        command = [sys.executable, "-m", "gittrack", "server", "--port", "0", *words]
+        self.process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+        self.said: list[str] = []
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line)
+            found = re.search(r"at http://127\.0\.0\.1:(\d+)", line)
+            if found:
+                self.port = int(found[1])
+                break
+        else:
+            raise AssertionError("".join(self.said))
+        self._rest = threading.Thread(target=lambda: self.said.extend(self.process.stderr or ()), daemon=True)
+        self._rest.start()
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            sent = {
+                "content-type": "application/json",
+                **{name.replace("_", "-"): text for name, text in headers.items()},
+            }
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            text = answer.read()
+        return answer.status, json.loads(text) if text.startswith(b"{") else text.decode()
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(30)
+        self._rest.join(10)
+        return status
+
+
+@contextlib.contextmanager
+def started(folder: Path, *words: str) -> Iterator[Started]:
+    found = Started(folder, *words)
+    try:
+        yield found
+    finally:
+        found.process.kill()
+        found.process.wait()
+        found._rest.join(10)
+        if found.process.stderr is not None:
+            found.process.stderr.close()
+
+
+def gittrack(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "gittrack", *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_what_clients_record_are_runs_of_the_repository(git_repo: Sandbox) -> None:
+    with started(git_repo.path) as server:
+        assert server.ask("GET", "/health") == (200, "OK")
+        status, made = server.ask("POST", "/api/2.0/mlflow/runs/create", {"run_name": "by REST"})
+        assert status == 200
+        run_id = made["run"]["info"]["run_id"]
+        point = {"run_id": run_id, "key": "acc", "value": 0.5, "timestamp": 1}
+        assert server.ask("POST", "/api/2.0/mlflow/runs/log-metric", point) == (200, {})
+        ended = {"run_id": run_id, "status": "FINISHED"}
+        assert server.ask("POST", "/api/2.0/mlflow/runs/update", ended)[0] == 200
+        assert server.ask("POST", "/api/2.0/mlflow/runs/delete", {"run_id": run_id})[0] == 200
+        clone = git_repo.path.parent / "clone"
+        git_repo.git("clone", "-q", f"http://127.0.0.1:{server.port}/git/default", str(clone))
+        assert server.end() == 0
+    assert len([line for line in server.said if "ERROR" in line or "Traceback" in line]) == 0, server.said
+    assert re.search(r"in a browser: http://127\.0\.0\.1:\d+/login#token=gtk_", "".join(server.said))
+    assert "by REST" in gittrack(git_repo.path, "log", "--all")
+    noted = json.loads(gittrack(git_repo.path, "server", "audit", "show", "--json"))
+    assert [(one["what"], one["object"]) for one in noted] == [("POST /mlflow/runs/delete", f"run_id={run_id}")]
+    assert (clone / "train.py").exists()
+
+
+def test_where_there_are_accounts_everybody_needs_one(git_repo: Sandbox) -> None:
+    token = gittrack(git_repo.path, "server", "token", "create", "ci", "--role", "writer").strip()
+    with started(git_repo.path) as server:
+        assert server.ask("POST", "/api/2.0/mlflow/runs/create", {})[0] == 401
+        assert server.ask("POST", "/api/2.0/mlflow/runs/create", {}, authorization=f"Bearer {token}")[0] == 200
+        assert server.ask("GET", "/health")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--host", "0.0.0.0"], "nobody has an account on this server"),
+        (["--trusted-proxy", "here"], "is no address"),
+        (["--allowed-host", "*"], "is no host"),
+        (["--host", "203.0.113.7", "--port", "99999"], "99999"),
+    ],
+)
+def test_a_server_that_must_not_start(git_repo: Sandbox, words: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gittrack", "server", *words],
+        cwd=git_repo.path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "hint:" in done.stderr or "range" in done.stderr
