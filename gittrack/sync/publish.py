@@ -206,18 +206,19 @@ class _Follow(_Plan):
                 self._apart[ref] = f"`{ref}` cannot be compared: {error.message}"
                 continue
             ledger = layout.parse_ledger_ref(ref) is not None
-            if how == order.APART and not (ledger and self._partial):
+            if how == order.APART and not (ledger and (self._partial or self._select.picks)):
                 self._apart[ref] = (
                     f"`{ref}` was rewritten on the remote without what this clone has of it; kept as it is here"
                 )
             elif how != order.AHEAD:
                 target: ObjectId | None = oid
-                if ledger and (self._select.picks or how == order.APART):
+                if ledger and (self._select.picks or how == order.APART):  # they are added to what is here
                     target, _ = some_of(repo, self.batch, self._select, mine, oid)
                 if target != mine:
                     moves[ref] = RefUpdate(ref, mine, target)
         after = {**repo.ledgers(), **{ref: move.new for ref, move in moves.items() if move.new is not None}}
-        for ref in folded(repo, after):
+        # A part of a ledger, made just now, has taken in nothing and is taken in by nobody.
+        for ref in folded(repo, {ref: oid for ref, oid in after.items() if oid not in self.batch}):
             known = repo.git.ref(ref)
             if known is None:
                 moves.pop(ref, None)

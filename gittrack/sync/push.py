@@ -298,7 +298,7 @@ class Plan:
         repo = self._repo
         there = {ref: oid for ref, oid in self._shared.items() if layout.parse_ledger_ref(ref) and repo.git.exists(oid)}
         will_be = {**there, **{ref: move.new for ref, move in self.ledgers.items() if move.new is not None}}
-        for ref in publishing.folded(repo, will_be):
+        for ref in publishing.folded(repo, {ref: oid for ref, oid in will_be.items() if oid not in self.batch}):
             if ref in there:
                 self.ledgers[ref] = Move(self._remote.there(ref), there[ref], None)
             else:

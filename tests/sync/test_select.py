@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from gittrack.store.rewrite import fold
 from gittrack.sync.select import Selection
 from tests.conftest import Sandbox
-from tests.sync.conftest import Desk, assert_clean, listed
+from tests.sync.conftest import Desk, Join, assert_clean, listed
 
 
 def test_pushing_some(ana: Desk, bo: Desk, hub: Sandbox) -> None:
@@ -98,3 +101,31 @@ def test_pulling_by_date_and_author(ana: Desk, bo: Desk, hub: Sandbox) -> None:
     assert bo.pull(select=Selection(author="ANA")).published.runs == {old.run_id}
     bo.pull()
     assert bo.log() == ana.log()
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_some_runs_of_a_writer_that_was_folded_and_came_back(
+    ana: Desk, bo: Desk, join: Join, hub: Sandbox, heard: bool
+) -> None:
+    """What is made of a ledger for one push or pull is no ledger that somebody else has taken in."""
+    cy = join("cy")
+    first = bo.run("first")
+    bo.push(files=False)
+    for desk in (ana, cy):
+        desk.pull()
+    fold(ana.repo, older_than_s=-60)
+    ana.push(files=False)
+    if heard:
+        cy.pull()
+    second, third, fourth = (bo.run(name) for name in ("second", "third", "fourth"))
+    bo.push(files=False, select=Selection(runs=frozenset([second])))
+    bo.push(files=False, select=Selection(runs=frozenset([second, third])))
+    assert cy.pull(select=Selection(runs=frozenset([third]))).published.conflicts == []
+    assert set(cy.names()) == {first, third}
+    for desk in (bo, ana, cy, bo):
+        desk.push(files=False)
+        desk.pull()
+    for desk in (ana, bo, cy):
+        desk.pull()
+        assert set(desk.names()) == {first, second, third, fourth}
+    assert_clean(hub.path)
