@@ -569,8 +569,8 @@ class _Taking:
         self._reader.git(git)
         os.lseek(git, 0, os.SEEK_SET)
         head = Head.read(git, self._manifest.object_format)
-        kinds = self._repo.git.headers(head.needed)
-        missing = [oid for oid in head.needed if kinds.get(oid, ("", 0))[0] != "commit"]
+        here = self._repo.git.headers(head.needed)
+        missing = [oid for oid in head.needed if oid not in here or here[oid].kind != "commit"]
         if missing:
             raise _not_here(self._report.file, self._manifest, missing)
         return head
