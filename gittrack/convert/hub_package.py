@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gittrack.convert.hub import There
-from gittrack.convert.mlflow import versions_of
+from gittrack.convert.mlflow import PROMPT_OWN, PROMPT_TEXT, is_chat, is_prompt, versions_of
 from gittrack.errors import AlreadyExistsError, InvalidValueError, MissingDependencyError, NetworkError
 from gittrack.types import Dataset, DatasetInput, LifecycleStage, Metric, ModelOutput
 
@@ -50,6 +51,7 @@ class PackageHub:
     """
 
     def __init__(self, address: str) -> None:
+        self._prompts: set[str] = set()
         try:
             import mlflow
         except ImportError as error:
@@ -232,12 +234,21 @@ class PackageHub:
         with contextlib.suppress(MlflowException):
             found = self._client.get_registered_model(name)
             return {alias: int(version) for alias, version in found.aliases.items()}
+        with contextlib.suppress(MlflowException):  # prompts are asked for by other names
+            if self._client.get_prompt(name) is not None:
+                self._prompts.add(name)
+                versions = self._pages(lambda token: self._search_versions(versions_of(name, prompt=True), token))
+                return {alias: int(one.version) for one in versions for alias in one.aliases}
         return None
 
     @_told
     def create_registered(self, name: str, description: str | None, tags: Mapping[str, str]) -> None:
-        """Make a registered model."""
-        self._client.create_registered_model(name, dict(tags), description)
+        """Make a registered model, or a prompt, which MLflow's client lets be made only as such."""
+        if is_prompt(tags):
+            self._prompts.add(name)
+            self._client.create_prompt(name, description, {k: v for k, v in tags.items() if k not in PROMPT_OWN})
+        else:
+            self._client.create_registered_model(name, dict(tags), description)
 
     def versions(self, name: str, *, prompt: bool) -> Iterator[There]:
         """The versions of a registered model, or of a prompt."""
@@ -262,6 +273,11 @@ class PackageHub:
         tags: Mapping[str, str],
     ) -> int:
         """Register a version; its number."""
+        if PROMPT_TEXT in tags:
+            text = tags[PROMPT_TEXT]
+            template = json.loads(text) if is_chat(tags) else text
+            kept = {key: value for key, value in tags.items() if key not in PROMPT_OWN}
+            return int(self._client.create_prompt_version(name, template, description, kept).version)
         made = self._client.create_model_version(
             name, source, run_id, dict(tags), run_link, description, await_creation_for=0, model_id=model_id
         )
@@ -280,4 +296,7 @@ class PackageHub:
     @_told
     def set_alias(self, name: str, alias: str, number: int) -> None:
         """Give an alias to a version."""
-        self._client.set_registered_model_alias(name, alias, str(number))
+        if name in self._prompts:
+            self._client.set_prompt_alias(name, alias, number)
+        else:
+            self._client.set_registered_model_alias(name, alias, str(number))

@@ -22,6 +22,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from gittrack.convert.mlflow import PROMPT_TEXT
 from gittrack.convert.report import Report
 from gittrack.convert.source import (
     Source,
@@ -72,6 +73,8 @@ STATE_TAG: Final = "gittrack.import.state"
 INCOMPLETE: Final = ", without all files"
 #: Begins ``FROM_TAG`` of a run that was made here to hold a logged model that no run had made.
 LOOSE: Final = "-model:"
+#: Likewise of one that holds the text of a prompt's version.
+PROMPT: Final = "-prompt:"
 #: Where the facts about logged models are kept that MLmodel does not say, as JSON.
 MODEL_FACTS: Final = "logged_models"
 #: Where the files of a model go whose name belongs to a newer one of the same run; as ``log_model`` does it.
@@ -590,7 +593,8 @@ class Importer:
 
     def _own_run(self, name: str, version: SourceVersion, files: Callable[[], Iterable[SourceFile]]) -> str:
         """A run that holds the files of a version that no run made."""
-        origin = f"{self._source.kind}-version:{name}/{version.number}/{version.created}"
+        what = PROMPT if PROMPT_TEXT in version.tags else "-version:"
+        origin = f"{self._source.kind}{what}{name}/{version.number}/{version.created}"
         run = SourceRun(
             key=f"{name}/{version.number}",
             run_id=derived_id(origin),

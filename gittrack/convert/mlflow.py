@@ -21,9 +21,13 @@ PARENT_TAG: Final = "mlflow.parentRunId"
 #: Of registered models and versions that are prompts: texts for a language model.  A version has its text in a tag.
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
 PROMPT_TEXT: Final = "mlflow.prompt.text"
+#: Where MLflow says that a version of a prompt comes from.
+PROMPT_SOURCE: Final = "prompt-template"
 #: Lists the prompts, which MLflow leaves out of a search that does not ask for them.
 PROMPTS: Final = f"tags.`{PROMPT_TAG}` = 'true'"
 _PROMPT_KIND: Final = "_mlflow_prompt_type"
+#: The tags that MLflow gives a prompt by itself.
+PROMPT_OWN: Final = frozenset({PROMPT_TAG, PROMPT_TEXT, _PROMPT_KIND})
 #: MLflow's numbers of a logged model's states.
 MODEL_STATUS: Final = {0: "UNSPECIFIED", 1: "PENDING", 2: "READY", 3: "FAILED"}
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -79,6 +83,11 @@ def is_prompt(tags: Mapping[str, str]) -> bool:
     return tags.get(PROMPT_TAG, "").lower() == "true"
 
 
+def is_chat(tags: Mapping[str, str]) -> bool:
+    """True for a version of a prompt whose text is a JSON list of messages."""
+    return tags.get(_PROMPT_KIND) == "chat"
+
+
 def versions_of(name: str, *, prompt: bool) -> str:
     """The filter that finds the versions of a registered model, or of a prompt."""
     quote = '"' if "'" in name else "'"
@@ -95,7 +104,7 @@ def prompt_files(tags: Mapping[str, str]) -> Callable[[], Iterable[SourceFile]] 
         target.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
         return target
 
-    return lambda: [SourceFile("prompt.json" if tags.get(_PROMPT_KIND) == "chat" else "prompt.txt", write)]
+    return lambda: [SourceFile("prompt.json" if is_chat(tags) else "prompt.txt", write)]
 
 
 class Names:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.convert.hub import Hub, There
-from gittrack.convert.importer import FROM_TAG, LOOSE, MODEL_FACTS, STATE_TAG
-from gittrack.convert.mlflow import PARENT_TAG, RUN_TAG, is_prompt
+from gittrack.convert.importer import FROM_TAG, LOOSE, MODEL_FACTS, PROMPT, STATE_TAG
+from gittrack.convert.mlflow import PARENT_TAG, PROMPT_SOURCE, PROMPT_TEXT, PROMPTS, RUN_TAG, is_prompt
 from gittrack.convert.report import Report
 from gittrack.errors import FormatError, GittrackError, NetworkError, NotFoundError, StateError
 from gittrack.models.model import MLMODEL, Model
@@ -249,7 +249,9 @@ class Exporter:
     def _content(self, place: _Place, total: int) -> None:
         """Export the runs of an experiment."""
         for run in self._runs_of(place):
-            if place.has_whole(run):
+            if PROMPT in run.data.tags.get(FROM_TAG, ""):
+                pass  # there a prompt has no run
+            elif place.has_whole(run):
                 self.report.here += 1
                 there = place.exported(run)
                 if there is not None and not there.deleted and run.info.lifecycle_stage == LifecycleStage.DELETED:
@@ -421,12 +423,17 @@ class Exporter:
 
     def _registered(self) -> Iterator[RegisteredModel]:
         registry = Registry(self._tracker)
-        yield from self._all(lambda token: registry.search_models(None, 1000, None, token))
+        for only in (None, PROMPTS):
+            yield from self._all(partial(registry.search_models, only, 1000, None))
 
     def _model(self, model: RegisteredModel) -> None:
         registry = Registry(self._tracker)
         versions = [
-            one for one in registry.versions(model.name) if one.run_id in self._given or one.model_id in self._models
+            one
+            for one in registry.versions(model.name)
+            if one.run_id in self._given
+            or one.model_id in self._models
+            or (PROMPT_TEXT in one.tags and self._chosen is None)
         ]
         if not versions and (self._chosen is not None or registry.versions(model.name, ViewType.ALL)):
             return
@@ -457,7 +464,9 @@ class Exporter:
         """Register a version there, under its own number where that can be."""
         run_id = self._given.get(str(version.run_id))
         model_id = self._models.get(str(version.model_id))
-        if model_id is not None:
+        if PROMPT_TEXT in version.tags:
+            source = PROMPT_SOURCE
+        elif model_id is not None:
             source = f"models:/{model_id}"
         elif run_id is not None:
             source = f"runs:/{run_id}/{version.path}"

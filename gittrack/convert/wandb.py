@@ -248,7 +248,7 @@ class Log:
             spelled = _SPELLED.get(number) if isinstance(number, str) else number
             if isinstance(spelled, (int, float)):
                 self._series.add(name, _float(spelled), step, when)
-            elif isinstance(spelled, dict) and _is_medium(spelled):
+            elif isinstance(spelled, dict) and "_type" in spelled:
                 self._medium(spelled)
             else:
                 self.strange.add(name)
@@ -323,10 +323,6 @@ def _value(item: Message) -> Any:
         return json.loads(item.bytes(16))
     except (ValueError, RecursionError):
         return None
-
-
-def _is_medium(value: Any) -> bool:
-    return isinstance(value, dict) and "_type" in value
 
 
 def _apart(facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
