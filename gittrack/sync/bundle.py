@@ -224,7 +224,7 @@ class _Making:
             raise _nothing(plan, basis.said)
         wanted = self._wanted()
         away = set(absent(repo, wanted))
-        self._items = sorted(wanted.keys() - away) if artifacts else []
+        self._items = sorted(wanted - away) if artifacts else []
         self._absent = len(wanted) - len(self._items)
         runs = set().union(*plan.runs.values())
         self.report = BundleReport(
@@ -241,7 +241,7 @@ class _Making:
             skipped=plan.skipped,
         )
 
-    def _wanted(self) -> dict[Item, None]:
+    def _wanted(self) -> set[Item]:
         """The objects that its runs name and that are not there, as far as that is known."""
         repo, plan, basis = self._repo, self._plan, self._basis
         commits = plan.commits()
@@ -249,11 +249,8 @@ class _Making:
             spec = "".join(f"{oid}\n" for oid in commits) + "".join(f"^{oid}\n" for oid in basis.all.values())
             new = set(repo.git.program.run("rev-list", "--stdin", input=spec.encode()).decode().split())
             commits = {oid for oid in commits if oid in new}
-        found = dict.fromkeys(item for oid in commits for item in Item.of(repo.artifacts_of(oid).values()))
-        for oid in plan.earlier if basis.whole else ():
-            for item in Item.of(repo.artifacts_of(oid).values()):
-                found.pop(item, None)
-        return found
+        found = set(Item.of(repo.artifacts_in(commits)))
+        return found - set(Item.of(repo.artifacts_in(plan.earlier))) if basis.whole else found
 
     def write(self, target: Path | int, *, overwrite: bool, writing: Bytes | None) -> None:
         """Write it; as ``bundle``."""
@@ -569,8 +566,8 @@ class _Taking:
         self._reader.git(git)
         os.lseek(git, 0, os.SEEK_SET)
         head = Head.read(git, self._manifest.object_format)
-        here = self._repo.git.headers(head.needed)
-        missing = [oid for oid in head.needed if oid not in here or here[oid].kind != "commit"]
+        kinds = self._repo.git.headers(head.needed)
+        missing = [oid for oid in head.needed if oid not in kinds or kinds[oid].kind != "commit"]
         if missing:
             raise _not_here(self._report.file, self._manifest, missing)
         return head
@@ -638,7 +635,7 @@ class _Taking:
                 commits.update(new for _, _, new in git.ledger_diff(base, oid) if new is not None)
             elif ref.startswith(layout.TAG_PREFIX):
                 commits.add(git.read_tag(oid).target)
-        return {item.digest: item.size for oid in commits for item in Item.of(self._repo.artifacts_of(oid).values())}
+        return {item.digest: item.size for item in Item.of(self._repo.artifacts_in(commits))}
 
     def _objects(self, head: Head, good: Mapping[str, ObjectId], *, strict: bool) -> None:
         """Keep the objects that runs name and that are not here."""
