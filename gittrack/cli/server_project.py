@@ -1,4 +1,4 @@
-"""``server project`` and its verbs, a group of the verb ``server``."""
+"""``gittrack server project`` and its verbs."""
 
 from __future__ import annotations
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import os
 import resource
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ import pytest
 from gittrack.errors import AlreadyExistsError, InvalidValueError, PushRefusedError
 from gittrack.server.hub import incoming
 from gittrack.server.hub.roles import LOCAL, Caller, Grant, Role
-from gittrack.store import layout
+from gittrack.store import layout, rewrite
 from gittrack.store.refs import RefUpdate
 from gittrack.sync import probe
 from gittrack.types import ObjectId
@@ -705,3 +708,104 @@ def test_only_the_smart_protocol(served: Served) -> None:
     assert ask(served, "GET", "/git/default/info/refs?service=git-upload-archive").status == 403
     for path in ("HEAD", "objects/info/packs", "config", "../default/config", "objects/pack/x.pack", "git-upload-pack"):
         assert ask(served, "GET", f"/git/default/{path}").status in (404, 405)
+
+
+# -- deltas, purges, names ---------------------------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    """A size in a delta (https://git-scm.com/docs/pack-format)."""
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def pack_of(*objects: tuple[int, bytes, bytes]) -> bytes:
+    """A pack of (type, what stands before the data, data)."""
+    data = b"PACK" + struct.pack(">II", 2, len(objects))
+    for kind, before, content in objects:
+        size = len(content)
+        head = [kind << 4 | size & 15]
+        size >>= 4
+        while size:
+            head[-1] |= 0x80
+            head.append(size & 0x7F)
+            size >>= 7
+        data += bytes(head) + before + zlib.compress(content)
+    return data + hashlib.sha1(data).digest()
+
+
+def test_deltas_that_say_they_are_huge(hub: Sandbox) -> None:  # noqa: F811
+    base = bytes(1 << 20)
+    name = hashlib.sha1(b"blob %d\0" % len(base) + base).digest()
+    copy = b"\xf0\xff\xff\x0f"  # 0x0fffff bytes from the beginning
+    times = 3000
+    delta = varint(len(base)) + varint(times * 0x0FFFFF) + copy * times
+    with serving(hub.path, incoming.Bounds(memory=512 << 20)) as served:
+        command = f"{'0' * 40} {'1' * 40} refs/heads/bomb\0report-status object-format=sha1".encode()
+        body = b"%04x" % (len(command) + 4) + command + b"0000" + pack_of((3, b"", base), (7, name, delta))
+        kind = "application/x-git-receive-pack-request"
+        answer = ask(served, "POST", "/git/default/git-receive-pack", body, content_type=kind)
+        assert b"ng refs/heads/bomb" in answer.body, answer.body
+        assert b"memory" in answer.body
+        quiet(served)
+        assert_clean(hub.path)
+
+
+def test_purging_takes_a_maintainer(served: Served, ana: Desk, team: dict[str, str], tmp_path: Path) -> None:
+    dee = desk(served, tmp_path, "dee", "writes")
+    gone = dee.run("to be purged")
+    dee.push(files=False)
+    rewrite.purge(dee.repo, gone)
+    with pytest.raises(PushRefusedError, match="maintainer"):
+        dee.push(files=False)
+    dee.sandbox.git("remote", "set-url", "origin", served.project(token="local"))
+    dee.push(files=False)
+    assert gone not in {run.info.run_id for run in served.hub.client.search_runs(["0"])}
+
+
+def test_a_model_is_not_taken_over_by_its_name(
+    served: Served, ana: Desk, team: dict[str, str], tmp_path: Path
+) -> None:
+    dee = desk(served, tmp_path, "dee", "writes")
+    dee.pull()
+    dee.registry.rename_model("a-iris", "z-iris")
+    with pytest.raises(PushRefusedError, match="maintainer for model `a-iris`"):
+        dee.push(files=False)
+
+
+def test_an_experiment_is_not_taken_over_by_its_id(
+    served: Served, ana: Desk, team: dict[str, str], tmp_path: Path
+) -> None:
+    """Bo, who may write to `team-a…` only, claims the id that `to-come` will have."""
+    bo = desk(served, tmp_path, "bo", "team")
+    bo.run("mine", experiment="to-come")
+    bo.repo.edit_experiment(layout.experiment_id_of("to-come"), {"name": "team-a/to-come"}, 1)
+    with pytest.raises(PushRefusedError, match="another id"):
+        bo.push(files=False)
+
+
+def test_ledgers_that_were_folded_may_go(served: Served, ana: Desk, bo: Desk) -> None:
+    bo.run("of bo")
+    bo.push(files=False)
+    ana.pull()
+    ledgers = set(listed(served.hub.tracker.repo.paths.common_dir, "refs/runs/"))
+    rewrite.fold(ana.repo, older_than_s=-1)
+    ana.push(files=False)
+    after = set(listed(served.hub.tracker.repo.paths.common_dir, "refs/runs/"))
+    assert ledgers - after
+    assert {run.info.run_name for run in served.hub.client.search_runs(["0"])} == {"of bo"}
+
+
+@pytest.mark.parametrize("options", [("--depth=1",), ("--filter=blob:none",), ("--bare",)])
+def test_clones_of_every_kind(served: Served, ana: Desk, tmp_path: Path, options: tuple[str, ...]) -> None:
+    ana.run("of ana")
+    ana.push(files=False)
+    run_git(tmp_path, "clone", "--quiet", *options, served.project(), "odd")
+    odd = Desk(Sandbox(tmp_path / "odd", "ordinary"))
+    assert odd.pull().published.runs == set(ana.names())
+    odd.run("of the odd one")
+    odd.push(files=False)
+    assert ana.pull().published.runs

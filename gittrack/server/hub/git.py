@@ -32,7 +32,7 @@ from gittrack.errors import (
     UnauthenticatedError,
     UnsupportedError,
 )
-from gittrack.server.hub.incoming import OPTIONS, Bounds, Incoming, limit
+from gittrack.server.hub.incoming import OPTIONS, Bounds, Incoming
 from gittrack.server.hub.projects import Project, Projects
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Permission, Route
@@ -157,7 +157,6 @@ class GitRemote:
             answer = cast("BufferedReader", process.stdout)
             unless_it_runs.callback(answer.close)
             unless_it_runs.callback(gateway.end, process)
-            limit(process, self.bounds)
             ending = unless_it_runs.pop_all()
         overdue = asyncio.get_running_loop().call_later(self.bounds.seconds, gateway.end, process)
         ending.callback(overdue.cancel)

@@ -54,7 +54,7 @@ class Bounds:
         refs: Moves of one push.
         silence: Seconds in which a client may neither send nor take a byte.
         seconds: Of one run of git.
-        memory: Bytes of address space of one run of git, where the system can say so (Linux).
+        memory: Bytes of address space of the git that unpacks a push, where the system can say so (Linux).
         code: Branches and tags of code may be pushed.
     """
 
@@ -66,11 +66,11 @@ class Bounds:
     refs: int = 10_000
     silence: float = 60.0
     seconds: float = 3600.0
-    memory: int = 4 << 30
+    memory: int = 2 << 30
     code: bool = True
 
 
-#: For every run of git that strangers' data goes through: how much memory it takes.
+#: For every run of git that strangers' requests start: how much memory it takes.
 OPTIONS: Final = (
     "core.bigFileThreshold=32m",
     "core.packedGitWindowSize=32m",
@@ -82,15 +82,13 @@ OPTIONS: Final = (
 )
 
 
-def limit(process: subprocess.Popen[bytes], bounds: Bounds) -> None:
-    """Bound the memory of a process."""
+def _limit(process: subprocess.Popen[bytes], memory: int) -> None:
+    """Bound the memory of a process: a delta of some bytes can say that it makes an object of any size."""
     if sys.platform == "linux":
         import resource
 
-        try:
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (bounds.memory, bounds.memory))
-        except ProcessLookupError:  # it has ended already
-            return
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
 
 
 class Incoming:
@@ -147,7 +145,7 @@ class Incoming:
         process = self._view.git.program.start("index-pack", *options, options=OPTIONS, stderr=self._said, leading=True)
         self._process = process
         self._stdin, self._stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
-        limit(process, self._bounds)
+        _limit(process, self._bounds.memory)
 
     def write(self, data: bytes) -> None:
         """The next bytes of the pack.  Raises PushRefusedError if git does not want more."""
@@ -190,7 +188,7 @@ class Incoming:
             return TooLargeError(f"the pack has more than {self._bounds.push:,} bytes", hint="push less at a time")
         if "No space left" in text or "Disk quota" in text:
             return StorageError("there is no room on the server")
-        if "out of memory" in text or "mmap failed" in text:
+        if "ut of memory" in text or "mmap failed" in text:
             return TooLargeError("the pack takes too much memory to be unpacked", hint="large files belong to git-lfs")
         return RemoteDataError(f"git refuses the objects: {last}", hint="`git fsck` looks for what is wrong")
 
@@ -277,10 +275,11 @@ class Incoming:
         target = self._project.repo.paths.common_dir / "objects" / "pack"
         files.make_dirs(target)
         kept = PackOnDisk(target / self._pack.stem)
-        if kept.path(".keep").exists() or kept.path(".idx").exists():
+        if kept.path(".idx").exists():
             return  # the same pack was pushed before
-        kept.keep()
-        self._kept = kept
+        if not kept.path(".keep").exists():  # else it is just being pushed by somebody else, too
+            kept.keep()
+            self._kept = kept
         with files.reporting(target):
             for suffix in (".pack", ".rev", ".idx"):  # git looks for packs by their index: last
                 source = self._pack.with_suffix(suffix)
