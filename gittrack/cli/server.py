@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from gittrack.cli import common, output, server_project
-from gittrack.cli.accounts import audit, token, user
-
-if TYPE_CHECKING:
-    from gittrack.server.hub.start import Server
+from gittrack.cli.accounts import audit, base, token, user
 
 
 @click.group(cls=common.VerbGroup, default="start")
@@ -26,35 +23,12 @@ def command() -> None:
 @click.option(
     "-p", "--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="Port; 0 takes a free one."
 )
-@click.option(
-    "--allowed-host",
-    "hosts",
-    multiple=True,
-    metavar="NAME",
-    help="Refuse requests whose header Host names none of these; repeatable. On this machine's own address the default "
-    "is that address and `localhost`, elsewhere it has to be said.",
-)
-@click.option("--auth", is_flag=True, help="Ask for credentials on this machine's own address, too.")
 @click.option("--public-url", metavar="URL", help="How clients reach the server, if there is a proxy before it.")
-@click.option(
-    "--trusted-proxy",
-    "proxies",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Believe what a proxy at this address or network says of its clients; repeatable.",
-)
 @click.option(
     "--max-artifact", type=common.Bytes(), metavar="BYTES", help="Largest file that is taken; any if not given."
 )
-def start(
-    host: str,
-    port: int,
-    hosts: tuple[str, ...],
-    auth: bool,
-    public_url: str | None,
-    proxies: tuple[str, ...],
-    max_artifact: int | None,
-) -> int:
+@base.guard_options
+def start(host: str, port: int, public_url: str | None, max_artifact: int | None, **asked: Any) -> int:
     """Start the server; ^C ends it.
 
     It answers MLflow's REST API (`MLFLOW_TRACKING_URI=http://127.0.0.1:5000`): what clients record there are runs of
@@ -67,31 +41,24 @@ def start(
     with ending() as end:  # before anything that takes long
         from gittrack import session
         from gittrack.server.hub.app import Options
-        from gittrack.server.hub.options import AuthOptions, networks
+        from gittrack.server.hub.entrance import Asked
         from gittrack.server.hub.start import Plan, serve
         from gittrack.server.run import Address, show_log
 
-        options = AuthOptions(
-            required=auth,
-            secure=public_url is not None and public_url.startswith("https:"),
-            proxies=networks(proxies),
-            max_stream=max_artifact,
-        )
-        plan = Plan(Address(host, port), hosts, options, Options(max_artifact=max_artifact), public_url)
+        who = Asked(accounts=asked.pop("url"), secure=(public_url or "").startswith("https:"), **asked)
         tracker = session.open_server()
         where = tracker.repo.paths.main_root
 
-        def said(url: str, server: Server) -> None:
+        def said(url: str, page: str) -> None:
             output.message(f"serving the runs and models of {where} at {url}; ^C ends it")
-            if server.start_token is not None:
-                output.message(f"in a browser: {url}/login#token={server.start_token}")
+            if page != url:
+                output.message(f"in a browser: {page}")
 
         show_log()
-        return serve(tracker, plan, said, end)
+        return serve(tracker, Plan(Address(host, port), who, Options(max_artifact=max_artifact), public_url), said, end)
 
 
 command.add_command(token.command, "token")
 command.add_command(user.command, "user")
 command.add_command(server_project.command, "project")
 command.add_command(audit.command, "audit")
-command.add_command(server_project.command, "project")

@@ -108,7 +108,8 @@ def test_where_there_are_accounts_everybody_needs_one(git_repo: Sandbox) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--host", "0.0.0.0"], "nobody has an account on this server"),
+        (["--host", "0.0.0.0"], "would answer to any name"),
+        (["--host", "0.0.0.0", "--allowed-host", "hub.example"], "nobody has an account on this server"),
         (["--trusted-proxy", "here"], "is no address"),
         (["--allowed-host", "*"], "is no host"),
         (["--host", "203.0.113.7", "--port", "99999"], "99999"),

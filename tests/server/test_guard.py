@@ -174,7 +174,7 @@ def test_when_a_token_was_used_is_written_now_and_then(team: Guarded) -> None:
     assert team.ask(host="hub.example", headers=bearer(token)).status == 200
     first = team.accounts.tokens()[0].last_used
     assert first is not None
-    team.auth.note_used()
+    team.auth.close()
     assert (team.accounts.tokens()[0].last_used or 0) >= first
 
 
@@ -191,6 +191,19 @@ def test_nobody_is_let_in_if_the_accounts_cannot_be_read(team: Guarded, monkeypa
     assert team.ask("GET", "/health", host="hub.example").status == 200  # that it is alive is still said
     monkeypatch.undo()
     assert team.ask(host="hub.example", headers=bearer(token)).status == 200
+
+
+def test_a_database_that_cannot_be_written_keeps_nobody_out(team: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = team.token()
+    assert team.ask(host="hub.example", headers=bearer(token)).status == 200
+
+    def refuse(used: object) -> None:
+        raise OverloadedError("the database of the accounts does not answer: read-only")
+
+    monkeypatch.setattr(team.accounts, "note_used", refuse)
+    team.clock.now += 61
+    assert team.ask(host="hub.example", headers=bearer(token)).status == 200
+    team.auth.close()
 
 
 # --- passwords

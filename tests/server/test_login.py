@@ -6,19 +6,25 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gittrack.errors import InvalidValueError, UsageError
+from gittrack.server.hub.accounts import Accounts
 from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.entrance import Asked, guarded, page_url
+from gittrack.server.hub.guard import Guard
 from gittrack.server.hub.roles import Grant, Role
 from gittrack.server.hub.routes import PUBLIC
+from gittrack.server.run import Address
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
 from tests.server.conftest import Answer
-from tests.server.guarded import PASSWORD, Guarded, basic, bearer, listening, options, raw
+from tests.server.guarded import PASSWORD, Guarded, basic, bearer, echo, listening, options, raw
 
 BROWSER = {"user-agent": "Mozilla/5.0", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
 
@@ -207,6 +213,47 @@ def test_logging_in_can_be_tried_ten_times(wired: Wired) -> None:
     assert wired.log_in(user="ana", password=PASSWORD).status == 429
     wired.clock.now += 61
     assert wired.log_in(user="ana", password=PASSWORD).status == 200
+
+
+# --- how a server is started (N3)
+
+
+def entrance(root: Path, host: str = "127.0.0.1", **asked: Any) -> Guard:
+    return guarded(echo, root, Address(host), Asked(**asked), public=PUBLIC)
+
+
+def test_a_server_of_ones_own(tmp_path: Path) -> None:
+    guard = entrance(tmp_path)
+    url = page_url(guard, "http://127.0.0.1:5000")
+    assert re.fullmatch(r"http://127\.0\.0\.1:5000/login#token=gtk_[0-9a-z]{10}_[0-9A-Za-z]{43}", url)
+    assert page_url(entrance(tmp_path), "x") != url
+    assert guard.options.loopback
+    assert not guard.options.required
+    assert entrance(tmp_path, auth=True).options.required
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_for_others(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="any name"):
+        entrance(tmp_path, "0.0.0.0")
+    with pytest.raises(UsageError, match="nobody has an account"):
+        entrance(tmp_path, "0.0.0.0", hosts=("hub.example",))
+    kept = Accounts.in_store(tmp_path)
+    kept.create_token("ci", (), by="x")
+    guard = entrance(tmp_path, "0.0.0.0", hosts=("hub.example",), proxies=("10.0.0.1",), rate=5.0, secure=True)
+    assert guard.auth.start_token is None
+    assert page_url(guard, "https://hub.example") == "https://hub.example"
+    assert (guard.options.loopback, guard.options.secure, guard.options.rate) == (False, True, 5.0)
+    assert entrance(tmp_path, accounts=f"sqlite:///{tmp_path / 'other.db'}").auth.start_token is not None
+
+
+@pytest.mark.parametrize("site", ["*", "null", "x.example", "https://", "ftp://x", "https://x/y", "https://*.x", "https://a@b",
+                                  "https://x:y", "https://x y", "https://x\n"])  # fmt: skip
+def test_what_is_no_site(tmp_path: Path, site: str) -> None:
+    with pytest.raises(InvalidValueError, match="is no site"):
+        entrance(tmp_path, origins=(site,))
+    for fine in ("https://Notebook.example", "http://localhost:8888", "http://[::1]:8888"):
+        assert entrance(tmp_path, origins=(fine,)).options.origins == {fine.lower()}
 
 
 # --- on the wire (N2, N4, K1, L1, L3)

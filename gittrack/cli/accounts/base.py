@@ -85,6 +85,28 @@ def accounts_option(function: F) -> F:
     )(function)
 
 
+def guard_options(function: F) -> F:
+    """Who may ask a server that is started: options for ``asked``."""
+    for option in (
+        accounts_option,
+        click.option("--rate-limit", "rate", type=click.FloatRange(0.01, 1e6), metavar="NUMBER",
+                     help="Requests a second that each caller may make, on average over ten seconds; the default is any"
+                     " number."),
+        click.option("--allowed-origin", "origins", multiple=True, metavar="URL",
+                     help="Let pages of this site ask, with a token of their own; repeatable."),
+        click.option("--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS",
+                     help="Believe what this proxy (an address or a network) says about who asks, and whether by TLS;"
+                     " repeatable."),
+        click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
+                     help="A name of this server: requests that name another are refused; repeatable. Needed unless it"
+                     " listens on this machine's own address."),
+        click.option("--auth", is_flag=True,
+                     help="Ask programs of this machine for credentials, too, where there are no accounts yet."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 def grant_options(*, required: bool) -> Callable[[F], F]:
     """``--role``, ``--experiment`` and ``--model``: what is given."""
 

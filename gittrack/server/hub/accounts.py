@@ -386,10 +386,6 @@ class Accounts:
         """The number that every change raises.  Raises OverloadedError."""
         return next((int(row.generation) for row in self._rows(select(_state))), 0)
 
-    def any(self) -> bool:
-        """True if there ever was a token or a user.  Raises OverloadedError."""
-        return self.snapshot().ever
-
     def snapshot(self) -> Snapshot:
         """Everything that callers are known by.  Raises OverloadedError."""
         if not self._is_there():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from typing import Any, Final
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from gittrack.errors import UnauthenticatedError
+from gittrack.errors import OverloadedError, UnauthenticatedError
 from gittrack.server.hub import accounts as stored, credentials
 from gittrack.server.hub.accounts import Accounts, SessionRecord, Snapshot, TokenRecord
 from gittrack.server.hub.credentials import Password, Token
@@ -37,6 +38,8 @@ _BY_ID: Final = "of token "
 _WRONG: Final = "the credentials are wrong"
 #: Compared with where there is no such token: to find that out takes as long as to find a wrong secret.
 _NOBODY: Final = bytes(32)
+
+_log = logging.getLogger("gittrack.server")
 
 
 class Authenticator:
@@ -101,17 +104,25 @@ class Authenticator:
         if not self._unknown:
             self._unknown = stored.hash_password(secrets.token_urlsafe(32))
         if self._used and self._clock() - self._noted > _NOTED:
-            self.note_used()
+            self._note_used()
         if self.accounts.generation() == self._snapshot.generation:
             return None
         return self.accounts.snapshot()
 
-    def note_used(self) -> None:
-        """Write when tokens were used last; at the end, too.  Raises OverloadedError."""
+    def _note_used(self) -> None:
+        """Write when tokens were used last.  Nobody is kept out because that cannot be written."""
         used, self._used = self._used, {}
         self._noted = self._clock()
-        if used:
-            self.accounts.note_used(used)
+        try:
+            if used:
+                self.accounts.note_used(used)
+        except OverloadedError as error:
+            _log.warning("when tokens were used could not be written: %s", error)
+
+    def close(self) -> None:
+        """Write what is still to be written, and close the accounts."""
+        self._note_used()
+        self.accounts.close()
 
     # --- tokens
 

@@ -164,7 +164,7 @@ class Guard:
 
             async def noted(message: Message) -> None:
                 if message["type"] == "lifespan.shutdown.complete":  # after which nobody waits any more
-                    await anyio.to_thread.run_sync(self.auth.note_used)
+                    await anyio.to_thread.run_sync(self.auth.close)
                 await send(message)
 
             await self._app(scope, receive, noted)

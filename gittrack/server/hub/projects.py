@@ -67,7 +67,10 @@ class Projects:
 
     def _opened(self, name: str) -> Project:
         if not is_name(name) or not gateway.private_git_dir(self._folder / name).is_dir():
-            raise NotFoundError("there is no such project on this server", hint="`gittrack server project create NAME` makes one")
+            raise NotFoundError(
+                "there is no such project on this server",
+                hint="`gittrack server project create NAME` makes one",
+            )
         return Project(name, Repo.find(self._folder / name), lambda: None)
 
     def names(self) -> list[str]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import GittrackError
 from gittrack.server import run
 from gittrack.server.connection import Limits
-from gittrack.server.hub.accounts import FOLDER, Accounts
 from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
-from gittrack.server.hub.audit import Audit, Event
-from gittrack.server.hub.authentication import Authenticator
+from gittrack.server.hub.audit import Event
+from gittrack.server.hub.entrance import Asked, guarded, page_url
 from gittrack.server.hub.git import GitRemote
-from gittrack.server.hub.guard import Guard
 from gittrack.server.hub.lfs import LfsServer
-from gittrack.server.hub.options import AuthOptions, allowed_hosts, check_address
 from gittrack.server.hub.projects import DEFAULT, Project, Projects
 from gittrack.server.hub.roles import Caller
 from gittrack.server.hub.routes import PUBLIC, Call, Route
@@ -44,15 +41,13 @@ class Plan:
 
     Attributes:
         address: Where to listen.
-        names: What the header Host may name, besides this machine's own names on its own address.
-        auth: Who may ask; what follows from the address and the names is put in.
+        asked: Who may ask.
         options: How to serve.
         public: How clients reach it (`https://mlflow.example.org`), where a proxy is before it.
     """
 
     address: run.Address = field(default_factory=run.Address)
-    names: tuple[str, ...] = ()
-    auth: AuthOptions = field(default_factory=AuthOptions)
+    asked: Asked = field(default_factory=Asked)
     options: Options = field(default_factory=Options)
     public: str | None = None
 
@@ -65,35 +60,28 @@ class Server:
         plan: How.
 
     Attributes:
-        app: What uvicorn runs.
-        start_token: Lets a browser of this machine in; None where accounts do.
+        guard: What uvicorn runs.
 
     Raises:
         UsageError: Others could reach it, and nobody has an account, or it has no name.
     """
 
     def __init__(self, tracker: Tracker, plan: Plan) -> None:
-        root = tracker.repo.root
-        self._accounts = Accounts.in_store(root)
-        self._audit = Audit(root / FOLDER)
-        check_address(plan.address, accounts=self._accounts.any())
-        loopback = plan.address.is_loopback
-        auth = Authenticator(self._accounts, start=loopback)
         projects = Projects(tracker.repo, tracker.flush)
         routes = (
             *ROUTES,
             *GitRemote(projects, told=self._pushed).routes(),
             *LfsServer(projects, public=plan.public).routes(),
         )
-        hosts = allowed_hosts(plan.address, plan.names)
-        options = replace(plan.auth, hosts=hosts, loopback=loopback, public=PUBLIC, max_body=plan.options.max_body)
-        hub = Hub(tracker, plan.options)
-        self.app = Guard(App(hub, routes, self._noted), auth, self._audit, options)
-        self.start_token = auth.start_token
-
-    def close(self) -> None:
-        """Close what it has open besides its runs."""
-        self._accounts.close()
+        self.guard = guarded(
+            App(Hub(tracker, plan.options), routes, self._noted),
+            tracker.repo.root,
+            plan.address,
+            plan.asked,
+            public=PUBLIC,
+            max_body=plan.options.max_body,
+            max_stream=plan.options.max_artifact,
+        )
 
     def _noted(self, route: Route, call: Call, outcome: str) -> None:
         about = " ".join(f"{name}={call.values[name]}" for name in _ABOUT if name in call.values)
@@ -108,29 +96,28 @@ class Server:
 
     def _record(self, event: Event) -> None:
         try:
-            self._audit.record(event)
+            self.guard.audit.record(event)
         except GittrackError as error:
             _log.error("the audit log cannot be written: %s", error)
 
 
-def serve(tracker: Tracker, plan: Plan, said: Callable[[str, Server], None], ending: Ending) -> int:
+def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending: Ending) -> int:
     """Serve until a signal comes; the exit status.
 
     Args:
         tracker: The runs.
         plan: How.
-        said: Told the address, once requests are accepted.
+        said: Told the address, and the one for a browser, once requests are accepted.
         ending: Asked to end by the signals.
 
     Raises:
         GittrackError: The address is taken, or must not be listened on.
     """
-    server = Server(tracker, plan)
     try:
+        guard = Server(tracker, plan).guard
         listening = run.listen(plan.address)
-        settings = run.config(server.app, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
-        run.run(settings, listening, lambda url: said(url, server), ending)
+        settings = run.config(guard, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
+        run.run(settings, listening, lambda url: said(url, page_url(guard, url)), ending)
     finally:
-        server.close()
         tracker.close()
     return 0
