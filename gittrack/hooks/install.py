@@ -28,9 +28,9 @@ REMOVED: Final = ".removed-by-gittrack"  #: behind the name of a script of ours 
 #: What a hook says that a manager made, the manager, and what to put where instead.
 _MANAGERS: Final = (
     (b"pre-commit.com", "the pre-commit framework", "add gittrack to .pre-commit-config.yaml"),
-    (b"lefthook", "lefthook", "add `gittrack hook {name}` to lefthook.yml"),
-    (b"husky", "husky", "add `gittrack hook {name}` to .husky/{name}"),
-    (b"overcommit", "overcommit", "add `gittrack hook {name}` to .overcommit.yml"),
+    (b"lefthook", "lefthook", "add `gittrack hook {name} || [ $? -ne 10 ]` to lefthook.yml"),
+    (b"husky", "husky", "add `gittrack hook {name} || [ $? -ne 10 ]` to .husky/{name}"),
+    (b"overcommit", "overcommit", "add `gittrack hook {name} || [ $? -ne 10 ]` to .overcommit.yml"),
 )
 _SNIFF = 64 * 1024
 
