@@ -116,6 +116,7 @@ class GitStore:
         self._store: DiskObjectStore | None = None
         self._mutex = threading.RLock()
         self._bulk = threading.local()
+        self._partial: bool | None = None  # until it is looked at
         self._cache: OrderedDict[ObjectId, tuple[int, bytes]] = OrderedDict()
         self._identity: str | None = None
         files.tell_after_fork(self)
@@ -250,7 +251,9 @@ class GitStore:
     @property
     def is_partial(self) -> bool:
         """True for a partial clone: it may lack any object, and git would try to fetch what it is asked about."""
-        return any(self._pack_dir.glob("*.promisor"))
+        if self._partial is None:
+            self._partial = any(self._pack_dir.glob("*.promisor"))
+        return self._partial
 
     def headers(self, oids: Iterable[ObjectId]) -> dict[ObjectId, Header]:
         """What objects are, without reading them; missing ones not."""
@@ -365,6 +368,7 @@ class GitStore:
             if self._store is not None:
                 self._store.close()
             self._store = None
+            self._partial = None
 
     def __del__(self) -> None:
         # dulwich warns about packs that are left to the garbage collector.

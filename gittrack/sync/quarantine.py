@@ -52,6 +52,8 @@ _LINK: Final = 0o160000
 _CODE_MODES: Final = frozenset({_FOLDER, _FILE, 0o100755, 0o120000, _LINK})
 _SEGMENT = re.compile(r"[0-9]{6,10}")
 _LEDGER_FILE = re.compile(r"[a-z][a-z0-9-]{0,30}\.msgpack")
+#: The entries of a folder, by the bytes of an id in it.
+_ENTRIES: Final = {size: re.compile(rb"([0-7]+) ([^\0]*)\0(.{%d})" % size, re.DOTALL) for size in (20, 32)}
 _HEADER = re.compile(rb"tree ([0-9a-f]+)\n((?:parent [0-9a-f]+\n)*)")
 
 Entry = tuple[str, int, ObjectId]
@@ -540,19 +542,10 @@ class _Reader:
 
 def parse_tree(data: bytes, size: int) -> list[Entry]:
     """The (name, mode, id) of a folder's entries.  Raises FormatError."""
-    entries: list[Entry] = []
-    at = 0
-    try:
-        while at < len(data):
-            space = data.index(b" ", at)
-            end = data.index(b"\0", space)
-            mode = int(data[at:space], 8)
-            at = end + 1 + size
-            name = data[space + 1 : end].decode("utf-8", "surrogateescape")
-            entries.append((name, mode, ObjectId(data[end + 1 : at].hex())))
-    except ValueError as error:
-        raise FormatError("a folder cannot be read") from error
-    return entries
+    found = _ENTRIES[size].findall(data)
+    if sum([len(mode) + len(name) + 2 + size for mode, name, _ in found]) != len(data):
+        raise FormatError("a folder cannot be read")
+    return [(name.decode("utf-8", "surrogateescape"), int(mode, 8), ObjectId(oid.hex())) for mode, name, oid in found]
 
 
 def _entries(listed: list[Entry] | None) -> dict[str, ObjectId]:
