@@ -759,7 +759,7 @@ def test_purging_takes_a_maintainer(served: Served, ana: Desk, team: dict[str, s
     gone = dee.run("to be purged")
     dee.push(files=False)
     dee.tracker.delete_run(gone)
-    dee.tracker.close()
+    dee.tracker.flush()
     rewrite.purge(dee.repo, gone)
     with pytest.raises(PushRefusedError, match="maintainer"):
         dee.push(files=False)
