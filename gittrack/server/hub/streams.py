@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 PIECE: Final = 1 << 20
+_TOGETHER: Final = 512 << 10  #: bytes that are handed on at once: each time a thread takes over
 _HOST: Final = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?"
 )
@@ -74,18 +75,23 @@ class Body:
         return found
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """What is left, none of them empty.
+        """What is left, in pieces that are worth the way to a thread, none of them empty.
 
         Raises:
             DeadlineError: The client says nothing for too long.
             TooLargeError: It says more than it may.
             InvalidValueError: It is no gzip, or is cut off.
         """
-        if self._here:
-            piece, self._here = self._here, b""
-            yield piece
+        some, self._here = [self._here], b""
+        size = len(some[0])
         while piece := await self._more():
-            yield piece
+            some.append(piece)
+            size += len(piece)
+            if size >= _TOGETHER:
+                yield b"".join(some)
+                some, size = [], 0
+        if size:
+            yield b"".join(some)
 
     async def _more(self) -> bytes:
         if self._unpack is None:
