@@ -56,6 +56,7 @@ Handler = Callable[[Call], Coroutine[Any, Any, Response]]
 #: Why each ref did not move; None: it did.
 Done = dict[str, GittrackError | None]
 
+#: Hears of one ref of a push.
 Told = Callable[[Caller, Project, Update, GittrackError | None], None]
 
 
@@ -76,13 +77,26 @@ class Request(NamedTuple):
     can: frozenset[str]
 
 
+class Outcome(NamedTuple):
+    """What came of a push.
+
+    Attributes:
+        done: For each ref.
+        failed: Why nothing of it could be looked at; None: it was.
+    """
+
+    done: Done
+    failed: GittrackError | None
+
+
 class GitRemote:
     """Answers git's clients.
 
     Args:
         projects: The repositories.
         bounds: What a request may take.
-        told: Hears of every ref that somebody moved, or why he may not: for logs and hooks.  It must not fail.
+        told: Hears of every ref that somebody moved, or why he may not: for logs and hooks, in a thread.  It must not
+            fail.
     """
 
     def __init__(self, projects: Projects, bounds: Bounds | None = None, told: Told | None = None) -> None:
@@ -113,7 +127,7 @@ class GitRemote:
         kind = f"application/x-{service}-advertisement"
         if service == "git-receive-pack":
             return Response(await self._in_thread(_advertised, project, sight), media_type=kind, headers=no_cache())
-        await self._in_thread(_settle, project)
+        await self._in_thread(_commit, project)
         head = line(f"# service={service}\n".encode()) + _FLUSH
         return await self._git(call, project, sight, None, ["--advertise-refs"], kind, head)
 
@@ -193,10 +207,10 @@ class GitRemote:
             if any(update.new is not None for update in asked.updates):
                 failed = await self._receive(body, incoming)
             # Done to its end also if nobody waits for the answer any more.
-            job = asyncio.ensure_future(self._in_thread(_work, project, incoming, asked, failed))
+            job = asyncio.ensure_future(self._in_thread(self._settle, project, call.caller, incoming, asked, failed))
             job.add_done_callback(lambda _: self._slots.release())
             unless_it_goes_on.pop_all()
-        pieces = self._answers(job, project, call.caller, asked, failed)
+        pieces = self._answers(job, asked)
         return Timely(pieces, silence=self.bounds.silence, media_type=kind, headers=no_cache())
 
     async def _receive(self, body: Body, incoming: Incoming) -> GittrackError | None:
@@ -216,26 +230,33 @@ class GitRemote:
                 failed = error
         return failed
 
-    async def _answers(
-        self, job: asyncio.Future[Done], project: Project, caller: Caller, asked: Request, error: GittrackError | None
-    ) -> AsyncIterator[bytes]:
+    def _settle(
+        self, project: Project, caller: Caller, incoming: Incoming, asked: Request, failed: GittrackError | None
+    ) -> Outcome:
+        """Do what a push asks for, and tell of it."""
+        done: Done = {}
+        with contextlib.closing(incoming):
+            try:
+                if failed is None:
+                    done = incoming.settle(asked.updates, atomic="atomic" in asked.can)
+            except GittrackError as error:
+                failed = error
+            except Exception:  # noqa: BLE001 - a bug of ours: said in the log, and to nobody outside
+                _log.exception("a push to `%s` failed", project.name)
+                failed = GitError("the server failed; its log says why")
+        for update in asked.updates:
+            self._told(caller, project, update, done.setdefault(update.ref, failed))
+        project.repo.git.maintain()
+        return Outcome(done, failed)
+
+    async def _answers(self, job: asyncio.Future[Outcome], asked: Request) -> AsyncIterator[bytes]:
         """What comes of a push."""
         aside = "side-band-64k" in asked.can
         while not job.done():
             await asyncio.wait({job}, timeout=_KEEP_ALIVE)
             if not job.done() and aside:
                 yield line(b"\x02")
-        try:
-            done = job.result()
-        except GittrackError as found:
-            error, done = found, dict.fromkeys((update.ref for update in asked.updates), found)
-        except Exception:  # noqa: BLE001 - a bug of ours: said in the log, and to nobody outside
-            _log.exception("a push to `%s` failed", project.name)
-            error = GitError("the server failed; its log says why")
-            done = dict.fromkeys((update.ref for update in asked.updates), error)
-        for update in asked.updates:
-            self._told(caller, project, update, done[update.ref])
-        for piece in _report(asked, done, error, aside=aside):
+        for piece in _report(asked, job.result(), aside=aside):
             yield piece
 
     # -- processes ---------------------------------------------------------------------------------------------------
@@ -303,20 +324,11 @@ def _logged(caller: Caller, project: Project, update: Update, why: GittrackError
     _log.info("push by %s to `%s`: %s %s", caller.name, project.name, update.ref, what)
 
 
-def _settle(project: Project) -> None:
+def _commit(project: Project) -> None:
     try:
         project.settle()
     except GittrackError as error:  # what is committed can be fetched all the same
         _log.warning("runs of `%s` cannot be committed: %s", project.name, error)
-
-
-def _work(project: Project, incoming: Incoming, asked: Request, failed: GittrackError | None) -> Done:
-    with contextlib.closing(incoming):
-        if failed is not None:
-            return dict.fromkeys((update.ref for update in asked.updates), failed)
-        done = incoming.settle(asked.updates, atomic="atomic" in asked.can)
-    project.repo.git.maintain()
-    return done
 
 
 def _last(said: IO[bytes]) -> str:
@@ -386,10 +398,9 @@ async def _read_request(body: Body, form: str, most: int) -> Request:
     return Request(list(updates.values()), can or frozenset())
 
 
-def _report(
-    asked: Request, done: Mapping[str, GittrackError | None], failed: GittrackError | None, *, aside: bool
-) -> Iterator[bytes]:
+def _report(asked: Request, outcome: Outcome, *, aside: bool) -> Iterator[bytes]:
     """What came of each ref (https://git-scm.com/docs/pack-protocol, report-status); what to do is said beside it."""
+    done, failed = outcome
     if aside:
         told: set[str] = set()
         for ref, why in done.items():
