@@ -4,6 +4,8 @@ import gzip
 import http.client
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,6 +267,51 @@ def test_stock_clients_log_in(wired: Wired) -> None:
     for headers in (bearer(token), basic("mlflow", token), basic("ana", PASSWORD)):
         assert wired.send("GET", "/version", headers=headers).status == 200
     assert wired.send("GET", "/version").status == 401
+
+
+_CLIENT = """
+import os, sys, mlflow
+from mlflow.exceptions import MlflowException
+mlflow.set_tracking_uri(sys.argv[1])
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+for variables in eval(sys.argv[2]):
+    os.environ.update(variables)
+    try:
+        mlflow.set_experiment("e")
+        with mlflow.start_run() as run:
+            mlflow.log_metric("m", 2.0)
+            mlflow.log_text("hello", "sub folder/a b.txt")
+        print(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/sub folder/a b.txt"))
+    except MlflowException as error:
+        print(error.error_code)
+    for name in variables:
+        del os.environ[name]
+"""
+
+
+@pytest.mark.peer
+def test_mlflow_itself_logs_in(wired: Wired) -> None:
+    pytest.importorskip("mlflow", reason="the real MLflow is not installed")
+
+    def ask(*each: dict[str, str]) -> list[str]:
+        url = f"http://127.0.0.1:{wired.port}"
+        done = subprocess.run(
+            [sys.executable, "-c", _CLIENT, url, repr(list(each))],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stdout.splitlines() if line in ("hello", "UNAUTHENTICATED")]
+
+    name, password = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+    assert ask({}) == ["hello"]  # as in MLflow's quickstart: nothing was set up
+    token = wired.token()
+    wired.accounts.add_user("ana", PASSWORD, (Grant(Role.WRITER, "*", "*"),), by="root")
+    wired.clock.now += 2
+    logins = [{"MLFLOW_TRACKING_TOKEN": token}, {name: "ana", password: PASSWORD}, {name: "any", password: token}]
+    assert ask(*logins, {}, {name: "ana", password: "wrong"}) == ["hello"] * 3 + ["UNAUTHENTICATED"] * 2
 
 
 @pytest.mark.parametrize(
