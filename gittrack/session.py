@@ -146,16 +146,26 @@ def open_reader(uri: str | None = None) -> Tracker:
     return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values)
 
 
-def open_server(uri: str | None = None) -> Tracker:
+def open_server(uri: str | None = None, database: str | None = None) -> Tracker:
     """The tracker of a server, whose runs are made by its clients; makes `.gittrack` where there is none.
 
+    Args:
+        uri: Of the repository; the setting if not given.
+        database: Of the PostgreSQL database that the index is in; a file if not given.
+
     Raises:
+        NetworkError, MissingDependencyError: The database cannot be used.
         UnsupportedError, InvalidValueError: An address that cannot be used, or a setting that cannot be read.
         ReadOnlyError, StorageError: The store cannot be made or written.
     """
-    repo = Repo.find(parse_uri(uri or config.current().tracking_uri).resolve(), create=True)
+    if database is not None and not database.startswith(("postgresql://", "postgres://")):
+        raise InvalidValueError(
+            "the index can be in a PostgreSQL database or in its file", hint="--backend-store-uri postgresql://…"
+        )
+    repo = Repo.find(parse_uri(uri or config.current().tracking_uri).resolve(), create=True, database=database)
     repo.require_writable()
     settings = config.current(repo.paths.work_tree or repo.paths.main_root)
+    repo.refresh()  # what is wrong with a database is said at the start
     seal.heal(repo)
     return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values, serving=True)
 

@@ -16,6 +16,7 @@ from hypothesis import settings
 from gittrack.store import gateway
 from gittrack.store.gateway import RepoPaths
 from gittrack.store.git import GitStore
+from tests.databases import KINDS as KINDS_OF_DATABASE, empty_index, place, postgres  # noqa: F401 — fixtures
 
 # How long an example takes says nothing: other tests run beside it.
 settings.register_profile("gittrack", deadline=None)
@@ -62,6 +63,7 @@ WITH_FILES = ("ordinary", "linked", "shallow", "unborn", "sha256")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Tests that take minutes are asked for."""
     parser.addoption("--install", action="store_true", help="also run the tests that install packages from an index")
+    parser.addoption("--database", choices=KINDS_OF_DATABASE, default="sqlite", help="where the servers' index is")
 
 
 @pytest.fixture(autouse=True)

@@ -23,12 +23,20 @@ def command() -> None:
 @click.option(
     "-p", "--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="Port; 0 takes a free one."
 )
+@click.option(
+    "--backend-store-uri",
+    "database",
+    metavar="URL",
+    help="Have the index in a PostgreSQL database (`postgresql://USER@HOST/NAME`) instead of a file.",
+)
 @click.option("--public-url", metavar="URL", help="How clients reach the server, if there is a proxy before it.")
 @click.option(
     "--max-artifact", type=common.Bytes(), metavar="BYTES", help="Largest file that is taken; any if not given."
 )
 @base.guard_options
-def start(host: str, port: int, public_url: str | None, max_artifact: int | None, **asked: Any) -> int:
+def start(
+    host: str, port: int, database: str | None, public_url: str | None, max_artifact: int | None, **asked: Any
+) -> int:
     """Start the server; ^C ends it.
 
     It answers MLflow's REST API (`MLFLOW_TRACKING_URI=http://127.0.0.1:5000`): what clients record there are runs of
@@ -46,7 +54,7 @@ def start(host: str, port: int, public_url: str | None, max_artifact: int | None
         from gittrack.server.run import Address, show_log
 
         who = Asked(accounts=asked.pop("url"), secure=(public_url or "").startswith("https:"), **asked)
-        tracker = session.open_server()
+        tracker = session.open_server(database=database)
         where = tracker.repo.paths.main_root
 
         def said(url: str, page: str) -> None:

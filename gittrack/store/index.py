@@ -1,8 +1,8 @@
 """The index: runs and experiments in SQLite, made to be searched, derived from what git and the journals hold.
 
 Delete the file and nothing is lost: whoever opens it next finds it empty and fills it again.  A file of another schema
-or one that is no database is replaced on opening.  The statements are plain SQL with named parameters, so that a server
-can run them on PostgreSQL; what only SQLite has (pragmas, ``WITHOUT ROWID``, ``fold_text``) is marked.
+or one that is no database is replaced on opening.  The statements are plain SQL with named parameters, which
+``store.postgres`` runs on PostgreSQL; what only SQLite has (pragmas, ``WITHOUT ROWID``) is below "SQLite".
 
 Text of a run (names, keys, values) never becomes part of a statement, only of its parameters.
 """
@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 from zlib import crc32
 
 from gittrack.errors import CorruptError, GittrackError, InvalidValueError, LockedError, ReadOnlyError, StorageError
@@ -51,7 +51,7 @@ T = TypeVar("T")
 SCHEMA_VERSION: Final = 5  #: another number in the file: the file is emptied and filled again
 CONTEXT_TAG: Final = "mlflow.data.context"  #: the tag of a dataset input that says what the dataset was used for
 
-_TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "runs", "docs", "metrics", "params",
+TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "runs", "docs", "metrics", "params",
                   "tags", "inputs", "models", "model_tags", "model_versions", "model_version_tags",
                   "logged_models", "logged_model_params", "logged_model_tags", "logged_model_metrics",
                   "parsed")  # fmt: skip
@@ -62,7 +62,7 @@ _TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "
 # `parsed` keeps what was read out of git objects, which never change, by their ids.  A run that is there only to keep a
 # logged model has a lifecycle stage of its own, which no search looks for.  The number of a logged model is that of its
 # id in `names`: runs measure models that may be indexed later.
-_SCHEMA: Final = """
+SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE shared (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL);
@@ -149,12 +149,13 @@ CREATE TABLE parsed (oid TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 #: The indexes of a run's tables, but those that adding a run needs.
 _ORDERS: Final = [
     (match[1], match[0])
-    for match in re.finditer(r"CREATE INDEX (\w+) ON (?:runs|metrics|params|tags|inputs) [^;]+", _SCHEMA)
+    for match in re.finditer(r"CREATE INDEX (\w+) ON (?:runs|metrics|params|tags|inputs) [^;]+", SCHEMA)
 ]
 _ENTITIES: Final = ("runs", "experiments", "models", "model_versions", "logged_models")  # tables with one row per thing
 
 _CHUNK: Final = 500  # rows or ids of one statement: below the parameter limit of every SQLite
 _FEW: Final = 2000  # runs that can be sorted in a few milliseconds
+_JOINED: Final = 12  # conditions that PostgreSQL may join in any order
 _SAMPLE: Final = 500  # rows looked at to guess how many meet a condition
 _SHARE_ITEMS: Final = 8  # containers of the environment with more entries are shared between runs
 _SHARE_CHARS: Final = 256  # and so is longer text
@@ -305,6 +306,43 @@ def number_of(text: str) -> float | None:
 # ---------------------------------------------------------------- the index
 
 
+class Cursor(Protocol):
+    """What a statement found."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows, as tuples."""
+        ...
+
+
+class Connection(Protocol):
+    """What the index needs of a connection to its database; an ``sqlite3.Connection`` is one.
+
+    Parameters are named (``:name``).  A float that is NaN is stored as NULL, text comes back as it was put in and is
+    ordered by code points, and ``fold_text`` is ``str.casefold``.
+    """
+
+    @property
+    def in_transaction(self) -> bool:
+        """True from ``BEGIN`` to its end."""
+        ...
+
+    def execute(self, sql: str, params: Mapping[str, Any], /) -> Cursor:
+        """Run a statement."""
+        ...
+
+    def executemany(self, sql: str, rows: Sequence[Mapping[str, Any]], /) -> Any:
+        """Run a statement for each row."""
+        ...
+
+    def rollback(self) -> None:
+        """End the transaction without a trace of it."""
+        ...
+
+    def close(self) -> None:
+        """The connection cannot be used afterwards."""
+        ...
+
+
 class Index:
     """The searchable copy of all runs and experiments of a repository.
 
@@ -332,7 +370,7 @@ class Index:
         self._shared: dict[bytes, int] = {}  # of this transaction
         self._pack = packer()  # of values that were packed strictly when they were recorded
         self._pid = os.getpid()
-        self._connection = self._open()
+        self._connection: Connection = self._open()
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -351,7 +389,7 @@ class Index:
                 return
             if self._read_only and self.path is not None:
                 self._to_memory()
-            self._execute("BEGIN IMMEDIATE")
+            self._begin(write=True)
             self._writing = True
             self._names.clear()
             self._shared.clear()
@@ -370,7 +408,7 @@ class Index:
             if connection.in_transaction:
                 yield
                 return
-            self._execute("BEGIN")
+            self._begin(write=False)
             try:
                 yield
             finally:
@@ -535,18 +573,21 @@ class Index:
 
     def code_ids(self) -> set[str]:
         """The id of every commit and tree that a run started from."""
-        rows = self._all("SELECT DISTINCT code_commit FROM runs UNION SELECT DISTINCT code_tree FROM runs")
+        with self._reading():
+            rows = self._all("SELECT DISTINCT code_commit FROM runs UNION SELECT DISTINCT code_tree FROM runs")
         return {row[0] for row in rows if row[0] is not None}
 
     def changed_commits(self) -> set[str]:
         """The id of every commit on which a run with uncommitted changes started."""
-        rows = self._all("SELECT DISTINCT code_commit FROM runs WHERE code_dirty = 'true'")
+        with self._reading():
+            rows = self._all("SELECT DISTINCT code_commit FROM runs WHERE code_dirty = 'true'")
         return {row[0] for row in rows if row[0] is not None}
 
     def tag_keys(self, prefix: str) -> list[str]:
         """The keys beginning with ``prefix`` under which a run has, or once had, a tag, metric or parameter."""
         sql = "SELECT name FROM names WHERE substr(name, 1, :size) = :prefix"
-        return [row[0] for row in self._all(sql, {"size": len(prefix), "prefix": prefix})]
+        with self._reading():
+            return [row[0] for row in self._all(sql, {"size": len(prefix), "prefix": prefix})]
 
     # -- experiments -------------------------------------------------------------------------------------------------
 
@@ -765,7 +806,8 @@ class Index:
         """Store what was read out of git objects, which never change, by their ids."""
         with self.transaction():
             self._many(
-                "INSERT OR REPLACE INTO parsed (oid, data) VALUES (:oid, :data)",
+                "INSERT INTO parsed (oid, data) VALUES (:oid, :data)"
+                " ON CONFLICT (oid) DO UPDATE SET data = excluded.data",
                 [{"oid": oid, "data": pack(value)} for oid, value in values.items()],
             )
 
@@ -976,7 +1018,6 @@ class Index:
             for key, value in data.metrics.items():
                 summary = data.summaries.get(key)
                 low, high = (value, value) if summary is None else (summary.minimum, summary.maximum)
-                # NaN: SQLite binds it as NULL.
                 tables["metrics"].append(
                     {"key": name(key), "owner": row_id, "value": value, "minimum": low, "maximum": high}
                 )
@@ -1081,7 +1122,7 @@ class Index:
     # -- SQLite ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def _using(self) -> Iterator[Connection]:
         """The connection, for one thread at a time; a new one in a forked child, whose parent goes on with the old."""
         if self._pid != os.getpid():
             # Closing it here could release the parent's locks, so it is kept open until the child ends.
@@ -1093,7 +1134,7 @@ class Index:
         with self._lock:
             yield self._connection
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Connection:
         """A connection to a file of this schema, or to memory."""
         if self.path is None:
             return self._prepare(self._connect(":memory:"))
@@ -1158,27 +1199,39 @@ class Index:
             raise _translated(error, self.path) from error
         return connection
 
+    def _begin(self, *, write: bool) -> None:
+        self._execute("BEGIN IMMEDIATE" if write else "BEGIN")
+
     def _create(self) -> None:
         with self._translating():
             _create(self._connection)
         self._names.clear()
         self._shared.clear()
 
-    def _to_memory(self) -> sqlite3.Connection:
+    def _to_memory(self) -> None:
         """Go on with a copy in memory."""
-        old, self._connection = self._connection, self._connect(":memory:")
+        old, new = cast("sqlite3.Connection", self._connection), self._connect(":memory:")
         with self._translating():
-            old.backup(self._connection)
+            old.backup(new)
+        self._connection = new
         old.close()
         self.path = None
-        return self._connection
+
+    def _failure(self, error: Exception) -> GittrackError | None:
+        """The database's error as ours; None if it is none of the database's."""
+        import sqlite3
+
+        return _translated(error, self.path) if isinstance(error, sqlite3.Error) else None
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
         try:
             yield
-        except self._connection.Error as error:
-            raise _translated(error, self.path) from error
+        except Exception as error:
+            failure = self._failure(error)
+            if failure is None:
+                raise
+            raise failure from error
 
     def _execute(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         with self._translating():
@@ -1207,7 +1260,9 @@ class _Statement(NamedTuple):
         sql = f"SELECT {what} FROM {self.from_}"
         params = dict(self.params or {})
         if self.conditions:
-            sql += " WHERE " + " AND ".join(f"({c.sql})" for c in self.conditions)
+            # "IS TRUE" keeps PostgreSQL from planning a join for each, which takes longer than any of them.
+            apart = " IS TRUE" if len(self.conditions) > _JOINED else ""
+            sql += " WHERE " + " AND ".join(f"({c.sql}){apart if 'EXISTS' in c.sql else ''}" for c in self.conditions)
         for condition in self.conditions:
             params.update(condition.params)
         if limit is not None:
@@ -1389,22 +1444,21 @@ def _is_text(value: str) -> bool:
 
 # ---------------------------------------------------------------- SQLite only
 
-_inherited: list[sqlite3.Connection] = []
+_inherited: list[Connection] = []
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _create(connection: Connection) -> None:
     """Empty tables in place of whatever there is; inside a transaction."""
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", {})
     for (name,) in rows.fetchall():
-        if name in _TABLES:
-            connection.execute(f"DROP TABLE {name}")
-    for statement in filter(str.strip, _SCHEMA.split(";")):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if name in TABLES:
+            connection.execute(f"DROP TABLE {name}", {})
+    for statement in filter(str.strip, SCHEMA.split(";")):
+        connection.execute(statement, {})
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}", {})
 
 
 def _fold(text: str | None) -> str | None:
-    # On PostgreSQL: LOWER.
     return None if text is None else text.casefold()
 
 

@@ -56,6 +56,11 @@ _VERY_MANY: Final = 2000
 class Repo:
     """One clone's store.  Use ``Repo.find``; threads may share it.
 
+    Args:
+        paths: Where git's things are.
+        read_only: Nothing can be written.
+        database: Address of a PostgreSQL database to keep the index in, in a schema of this clone's own; None: a file.
+
     Attributes:
         paths: Where git's things are.
         root: The `.gittrack` folder.
@@ -64,13 +69,14 @@ class Repo:
         read_only: True if nothing can be written; reading works all the same.
     """
 
-    def __init__(self, paths: gateway.RepoPaths, *, read_only: bool = False) -> None:
+    def __init__(self, paths: gateway.RepoPaths, *, read_only: bool = False, database: str | None = None) -> None:
         self.paths = paths
         self.root = paths.main_root / layout.FOLDER
         self.live = self.root / "live"
         self.read_only = read_only
         self.git = GitStore(paths)
         self.objects = ObjectStore(self.root / "objects")
+        self._database = database
         self._index: Index | None = None
         self.after_fork_in_child()
         files.tell_after_fork(self)
@@ -84,13 +90,14 @@ class Repo:
     # -- opening -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def find(cls, start: Path, *, create: bool = False) -> Repo:
+    def find(cls, start: Path, *, create: bool = False, database: str | None = None) -> Repo:
         """The repo that ``start`` lies in.
 
         Args:
             start: Any folder of a work tree, a bare repository, or a plain folder.
             create: Make `.gittrack` where it is missing; in a folder that is in no git repository, with a private bare
                 store inside it.
+            database: As for ``Repo``.
 
         Raises:
             NotARepositoryError: Nothing found, and not asked to create.
@@ -105,7 +112,8 @@ class Repo:
             files.make_dirs(start / layout.FOLDER)
             paths = GitStore.create_private(start)
         root = paths.main_root / layout.FOLDER
-        repo = cls(paths, read_only=not os.access(root if root.exists() else paths.main_root, os.W_OK))
+        writable = os.access(root if root.exists() else paths.main_root, os.W_OK)
+        repo = cls(paths, read_only=not writable, database=database)
         if create and not repo.read_only:
             repo.create()
         return repo
@@ -165,12 +173,20 @@ class Repo:
     def index(self) -> Index:
         """The SQL index, opened on first use; call ``refresh`` before reading from it."""
         if self._index is None:
-            from gittrack.store.index import Index
-
             with self._opening:  # two threads must not get two: a transaction of one would wait for the other's
                 if self._index is None:
-                    self._index = Index(self.root / "index.db", read_only=self.read_only or not self.exists)
+                    self._index = self._open_index()
         return self._index
+
+    def _open_index(self) -> Index:
+        read_only = self.read_only or not self.exists
+        if self._database is None or read_only:
+            from gittrack.store.index import Index
+
+            return Index(self.root / "index.db", read_only=read_only)
+        from gittrack.store.postgres import PostgresIndex
+
+        return PostgresIndex(self._database, f"gittrack_{self.writer[-50:].replace('-', '_')}")
 
     def close(self) -> None:
         """Close index and packs; the next use opens them again."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Sandbox
+from tests.databases import Server
 
 
 class Started:
@@ -105,6 +106,21 @@ def test_where_there_are_accounts_everybody_needs_one(git_repo: Sandbox) -> None
         assert server.ask("GET", "/health")[0] == 200
 
 
+def test_its_index_in_a_database(git_repo: Sandbox, postgres: Server) -> None:
+    with started(git_repo.path, "--backend-store-uri", postgres.uri) as server:
+        made = server.ask("POST", "/api/2.0/mlflow/runs/create", {"run_name": "by REST", "experiment_id": "0"})[1]
+        point = {"run_id": made["run"]["info"]["run_id"], "key": "acc", "value": 0.5, "timestamp": 1}
+        postgres.stop("immediate")
+        assert server.ask("POST", "/api/2.0/mlflow/runs/search", {"experiment_ids": ["0"]})[0] == 503
+        postgres.start()
+        assert server.ask("POST", "/api/2.0/mlflow/runs/log-metric", point) == (200, {})
+        asked = {"experiment_ids": ["0"], "filter": "metrics.acc = 0.5"}
+        status, found = server.ask("POST", "/api/2.0/mlflow/runs/search", asked)
+        assert (status, [run["info"]["run_name"] for run in found["runs"]]) == (200, ["by REST"])
+        assert server.end() == 0
+    assert not (git_repo.path / ".gittrack" / "index.db").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -113,6 +129,8 @@ def test_where_there_are_accounts_everybody_needs_one(git_repo: Sandbox) -> None
         (["--trusted-proxy", "here"], "is no address"),
         (["--allowed-host", "*"], "is no host"),
         (["--host", "203.0.113.7", "--port", "99999"], "99999"),
+        (["--backend-store-uri", "mysql://ana:s3cret@here/x"], "in a PostgreSQL database or in its file"),
+        (["--backend-store-uri", "postgresql://ana:s3cret@127.0.0.1:1/x"], "database `x` at `127.0.0.1`"),
     ],
 )
 def test_a_server_that_must_not_start(git_repo: Sandbox, words: list[str], said: str) -> None:
@@ -126,4 +144,5 @@ def test_a_server_that_must_not_start(git_repo: Sandbox, words: list[str], said:
     )
     assert done.returncode in (1, 2)
     assert said in done.stderr
+    assert "s3cret" not in done.stderr
     assert "hint:" in done.stderr or "range" in done.stderr

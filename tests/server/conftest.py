@@ -76,9 +76,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, options: Options | None = None) -> Iterator[Running]:
-    """A server of the repository in ``folder``."""
-    tracker = Tracker(Repo.find(folder, create=True), strict=True)
+def running(folder: Path, options: Options | None = None, database: str | None = None) -> Iterator[Running]:
+    """A server of the repository in ``folder``, with its index in a database if there is one."""
+    tracker = Tracker(Repo.find(folder, create=True, database=database), strict=True)
     app = App(Hub(tracker, options or Options()), ROUTES)
     found = Running(app.hub, 0, LOCAL)
 
@@ -101,6 +101,7 @@ def running(folder: Path, options: Options | None = None) -> Iterator[Running]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+        tracker.close()
 
 
 @pytest.fixture
@@ -112,6 +113,9 @@ def quick_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(git_repo: Sandbox) -> Iterator[Running]:
-    with running(git_repo.path) as found:
+def server(git_repo: Sandbox, request: pytest.FixtureRequest) -> Iterator[Running]:
+    database = None
+    if request.config.getoption("--database") == "postgres":
+        database = request.getfixturevalue("postgres").url
+    with running(git_repo.path, database=database) as found:
         yield found

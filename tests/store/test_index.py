@@ -22,6 +22,7 @@ from gittrack.errors import CorruptError, InvalidValueError, LockedError, Storag
 from gittrack.store import index as module
 from gittrack.store.index import CompiledQuery, Condition, Index, Order
 from gittrack.types import Experiment, MetricSummary, Run, RunData, RunInfo, ViewType
+from tests.databases import Place
 from tests.track import records
 
 NEWEST = (Order("r.start_time", ascending=False, indexed=True), Order("r.run_id", indexed=True))
@@ -46,9 +47,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def index(path: Path) -> Iterator[Index]:
-    """An empty index in a file."""
-    with closing(Index(path)) as opened:
+def index(place: Place) -> Iterator[Index]:
+    """An empty index that others can open too."""
+    with closing(place.open()) as opened:
         yield opened
 
 
@@ -77,8 +78,8 @@ def same(one: Run, other: Run) -> bool:
     st.lists(records.many_runs(), min_size=1, max_size=4), st.sets(st.sampled_from([f"{n:x}run" for n in range(16)]))
 )
 @settings(max_examples=60)
-def test_what_is_put_in_comes_out(batches: list[list[Run]], gone: set[str]) -> None:
-    index = Index(None)
+def test_what_is_put_in_comes_out(empty_index: Callable[[], Index], batches: list[list[Run]], gone: set[str]) -> None:
+    index = empty_index()
     kept: dict[str, Run] = {}
     for batch in batches:
         index.put_runs(iter(batch))
@@ -90,9 +91,10 @@ def test_what_is_put_in_comes_out(batches: list[list[Run]], gone: set[str]) -> N
     assert all(same(run, kept[run.info.run_id]) for run in found)
     assert index.count_runs() == len(kept)
     # No row of what was replaced or dropped is left.
-    fresh = Index(None)
+    before = rows(index)
+    fresh = empty_index()
     fresh.put_runs(kept.values())
-    assert rows(index) == rows(fresh)
+    assert before == rows(fresh)
 
 
 def test_the_same_id_twice_in_one_call_is_the_last(index: Index) -> None:
@@ -181,16 +183,19 @@ def test_more_experiments_than_a_statement_takes(index: Index) -> None:
     assert index.search_run_ids(ALL, every[1:]) == [f"{n:04}" for n in range(1, 600)]
 
 
-def test_a_page_takes_few_statements(index: Index) -> None:
+def test_a_page_takes_few_statements(path: Path) -> None:
+    index = Index(path)
     index.put_runs(replace(make(f"{n:04}", start=n), environment={"packages": ["p"] * 50}) for n in range(300))
     statements: list[str] = []
+    assert isinstance(index._connection, sqlite3.Connection)
     index._connection.set_trace_callback(statements.append)
     assert len(index.search_runs(ALL, None, limit=200)) == 200
     assert len(statements) <= 6  # begin, runs, documents, shared parts, end; not one for each run
 
 
 @pytest.mark.parametrize("experiments", [None, ["0"], ["0", "1"]])
-def test_the_newest_runs_are_found_without_sorting_all(index: Index, experiments: list[str] | None) -> None:
+def test_the_newest_runs_are_found_without_sorting_all(path: Path, experiments: list[str] | None) -> None:
+    index = Index(path)
     index.put_runs(make(f"{n:05}", start=n, experiment=str(n % 2)) for n in range(4100))
     metric = Condition(
         "EXISTS (SELECT 1 FROM metrics AS x WHERE x.owner = r.id AND x.value > :v)",
@@ -213,8 +218,10 @@ def test_the_newest_runs_are_found_without_sorting_all(index: Index, experiments
 
 @given(st.lists(records.many_experiments(), max_size=3))
 @settings(max_examples=60)
-def test_experiments_come_out_as_they_went_in(batches: list[list[Experiment]]) -> None:
-    index = Index(None)
+def test_experiments_come_out_as_they_went_in(
+    empty_index: Callable[[], Index], batches: list[list[Experiment]]
+) -> None:
+    index = empty_index()
     kept: dict[str, Experiment] = {}
     for batch in batches:
         index.put_experiments(batch)
@@ -269,8 +276,8 @@ def test_runs_that_fail_while_they_are_read_leave_nothing(index: Index) -> None:
     assert rows(index)["metrics"] == 0
 
 
-def test_others_see_all_of_a_transaction_or_nothing(path: Path, index: Index) -> None:
-    with closing(Index(path)) as other:
+def test_others_see_all_of_a_transaction_or_nothing(place: Place, index: Index) -> None:
+    with closing(place.open()) as other:
         with index.transaction():
             index.put_runs([make("a")])
             index.meta_set("fingerprint", "x")
@@ -280,8 +287,8 @@ def test_others_see_all_of_a_transaction_or_nothing(path: Path, index: Index) ->
         assert other.meta_get("fingerprint") == "x"
 
 
-def test_one_writes_and_others_wait_or_say_so(path: Path, index: Index) -> None:
-    with closing(Index(path, timeout=0.1)) as other:
+def test_one_writes_and_others_wait_or_say_so(place: Place, index: Index) -> None:
+    with closing(place.open(timeout=0.1)) as other:
         with index.transaction():
             index.put_runs([make("a")])
             with pytest.raises(LockedError, match="another process"):
@@ -290,9 +297,9 @@ def test_one_writes_and_others_wait_or_say_so(path: Path, index: Index) -> None:
         assert ids(index) == "ab"
 
 
-def test_keys_are_not_mixed_up_when_another_process_starts_over(path: Path, index: Index) -> None:
+def test_keys_are_not_mixed_up_when_another_process_starts_over(place: Place, index: Index) -> None:
     index.put_runs([make("a")])
-    with closing(Index(path)) as other:
+    with closing(place.open()) as other:
         other.clear()
         other.put_runs([replace(make("b"), data=RunData({"first": 1.0, "second": 2.0}, {}, {}))])
     index.put_runs([make("c")])
@@ -338,11 +345,10 @@ def test_a_thread_does_not_write_into_the_transaction_of_another(index: Index) -
 
 SCRIPT = """
     import sys
-    from pathlib import Path
-    from gittrack.store.index import Index
-    sys.path.insert(0, sys.argv[3])
-    from tests.store.test_index import make, ids
-    index = Index(Path(sys.argv[1]))
+    sys.path.insert(0, sys.argv[4])
+    from tests.databases import open_index
+    from tests.store.test_index import make
+    index = open_index(sys.argv[1], sys.argv[3])
     for n in range(15):
         with index.transaction():
             one = index.meta_get("count") or 0
@@ -354,24 +360,26 @@ SCRIPT = """
 """
 
 
-def test_processes_open_make_and_fill_one_file_together(path: Path) -> None:
+def test_processes_open_make_and_fill_one_place_together(place: Place) -> None:
     root = Path(__file__).parents[2]
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT), path, str(n), root], cwd=root, stderr=subprocess.PIPE
+            [sys.executable, "-c", textwrap.dedent(SCRIPT), place.kind, str(n), place.address, root],
+            cwd=root,
+            stderr=subprocess.PIPE,
         )
         for n in range(5)
     ]
     for worker in workers:
         _, error = worker.communicate(timeout=120)
         assert worker.returncode == 0, error.decode()
-    with closing(Index(path)) as index:
+    with closing(place.open()) as index:
         assert index.count_runs() == index.meta_get("count") == 75
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_has_a_connection_of_its_own(path: Path, index: Index) -> None:
+def test_a_forked_child_has_a_connection_of_its_own(index: Index) -> None:
     index.put_runs([make("a")])
     with index.transaction():  # the child must neither wait for it nor end it
         index.put_runs([make("b")])
@@ -385,11 +393,11 @@ def test_a_forked_child_has_a_connection_of_its_own(path: Path, index: Index) ->
 # ---------------------------------------------------------------- files
 
 
-def test_it_is_still_there_when_opened_again(path: Path) -> None:
-    with closing(Index(path)) as index:
+def test_it_is_still_there_when_opened_again(place: Place) -> None:
+    with closing(place.open()) as index:
         index.put_runs([make("a")])
         index.meta_set("k", 1)
-    with closing(Index(path)) as index:
+    with closing(place.open()) as index:
         assert ids(index) == "a"
         assert index.meta_get("k") == 1
 
@@ -490,7 +498,8 @@ def test_read_only_reads_the_file_and_writes_to_memory(path: Path) -> None:
         assert index.meta_get("fingerprint") == "x"
 
 
-def test_read_only_beside_a_writer(path: Path, index: Index) -> None:
+def test_read_only_beside_a_writer(path: Path) -> None:
+    index = Index(path)
     index.put_runs([make("a")])
     with closing(Index(path, read_only=True)) as reader:
         assert ids(reader) == "a"
