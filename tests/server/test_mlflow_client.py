@@ -1,4 +1,4 @@
-"""The real MLflow's client at our server: its quickstart, models, autologging, registry, command line."""
+"""The real MLflow's client, at our server and in its own process: quickstart, models, autologging, registry, CLI."""
 
 import json
 import os
@@ -11,19 +11,29 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Sandbox
 from tests.server.conftest import Running
 
 mlflow: Any = pytest.importorskip("mlflow", reason="the real MLflow is not installed: pip install '.[peers]'")
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 
 
+@pytest.fixture(params=["server", "process"])
+def where(request: pytest.FixtureRequest, git_repo: Sandbox) -> str:
+    """A tracking address: of a server, or of a repository that MLflow uses by our plug-in, without a server."""
+    if request.param == "server":
+        server: Running = request.getfixturevalue("server")
+        return server.url
+    return f"gittrack://{git_repo.path}"
+
+
 @pytest.fixture
-def client(server: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """MLflow's client; its fluent API uses the server, too."""
+def client(where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """MLflow's client; its fluent API goes the same way."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server.url)
+    mlflow.set_tracking_uri(where)
     mlflow.set_experiment(experiment_id="0")  # it remembers the one of the test before
     yield mlflow.MlflowClient()
     while mlflow.active_run():
@@ -150,8 +160,8 @@ def test_autologging_of_scikit_learn(client: Any) -> None:
     assert [one.dataset.name for one in found.inputs.dataset_inputs] == ["dataset"]
 
 
-def test_the_command_line(server: Running, client: Any, tmp_path: Path) -> None:
-    environment = os.environ | {"MLFLOW_TRACKING_URI": server.url}
+def test_the_command_line(where: str, client: Any, tmp_path: Path) -> None:
+    environment = os.environ | {"MLFLOW_TRACKING_URI": where}
 
     def run(*words: str) -> str:
         done = subprocess.run(

@@ -38,7 +38,7 @@ class _Place(NamedTuple):
     path: str
 
 
-def _place(hub: Hub, path: str) -> _Place:
+def place_of(hub: Hub, path: str) -> _Place:
     """What a path of the tree means.
 
     Raises:
@@ -62,7 +62,7 @@ def _place(hub: Hub, path: str) -> _Place:
 
 
 def _scope(hub: Hub, values: Values) -> list[Scope]:
-    return [hub.run_scope(_place(hub, values["path"]).run_id)]
+    return [hub.run_scope(place_of(hub, values["path"]).run_id)]
 
 
 def _checked(path: str) -> str:
@@ -90,7 +90,7 @@ def _list_tree(call: Call) -> Any:
     """Names, not paths: that is what clients of the tree expect."""
     if not call.values.get("path"):
         raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts")
-    place = _place(call.hub, call.values["path"])
+    place = place_of(call.hub, call.values["path"])
     found: list[FileInfo] = call.hub.client.list_artifacts(place.run_id, place.path)
     files = [records.file_info(one, one.path.rpartition("/")[2]) for one in found]
     return {"files": files} if files else {}
@@ -100,7 +100,7 @@ def _list_tree(call: Call) -> Any:
 
 
 async def _download(call: Call) -> Response:
-    place = await _threaded(_place, call.hub, call.values["path"])
+    place = await _threaded(place_of, call.hub, call.values["path"])
     return await _send(call.hub, place)
 
 
@@ -160,7 +160,7 @@ async def _threaded(work: Any, *arguments: Any) -> Any:
 
 async def _upload(call: Call) -> Any:
     hub = call.hub
-    place = await _threaded(_place, hub, call.values["path"])
+    place = await _threaded(place_of, hub, call.values["path"])
     path = _checked(place.path)
     writer = await _threaded(hub.writer, place.run_id)
     most = hub.options.max_artifact
@@ -182,7 +182,7 @@ async def _upload(call: Call) -> Any:
 
 
 def _delete(call: Call) -> Any:
-    place = _place(call.hub, call.values["path"])
+    place = place_of(call.hub, call.values["path"])
     found = call.hub.tracker.artifacts(place.run_id, place.path)
     call.hub.writer(place.run_id).remove_artifacts([one.path for one in found])
     return {}
