@@ -24,6 +24,7 @@ from gittrack.server.hub import accounts as module, credentials
 from gittrack.server.hub.accounts import Accounts, hash_password, is_password, now
 from gittrack.server.hub.credentials import Password, Token, new_token, of_header, parse_token
 from gittrack.server.hub.roles import LOCAL, Caller, Grant, Role
+from tests.databases import Server
 from tests.server.guarded import EVERYTHING, PASSWORD, basic
 
 patterns = st.sampled_from(["*", "a*", "ab", "b?", "[ab]*", "zzz"])
@@ -286,6 +287,33 @@ def test_what_cannot_be_read_grants_nothing(kept: Accounts, tmp_path: Path) -> N
     kept.close()
     with pytest.raises(StateError, match="form 99"):
         kept.tokens()
+
+
+@pytest.mark.usefixtures("quick_argon2")
+def test_servers_share_accounts_in_postgresql(postgres: Server) -> None:
+    url = postgres.uri.replace("postgresql://", "postgresql+psycopg://")
+    one, other = Accounts(url), Accounts(url)
+    assert not one.snapshot().ever
+    _, token = one.create_token("ci", EVERYTHING, by="ana")
+    one.add_user("ana", PASSWORD, EVERYTHING, by="root")
+    session = other.open_session("ana", 60)
+    before = other.snapshot()
+    assert set(before.tokens) == {token.id}
+    assert before.tokens[token.id].secret == credentials.hashed(token.secret)
+    assert one.session(session) is not None
+    other.revoke_token("ci")
+    assert one.generation() > before.generation
+    other.remove_user("ana")
+    assert one.session(session) is None
+    postgres.stop("immediate")
+    try:
+        with pytest.raises(OverloadedError, match="does not answer"):
+            one.snapshot()
+    finally:
+        postgres.start()
+    assert one.snapshot().ever
+    one.close()
+    other.close()
 
 
 # --- what clients show
