@@ -6,13 +6,14 @@ that writes to the terminal.  ``main`` loads a verb's module when that verb is c
 beyond click it imports inside its function.
 """
 
-import gc
+import gc as garbage  # the verb of that name becomes an attribute of this package
 import sys
 
 
 def start() -> None:
     """Entry point of both programs: what has nothing to do, a hook or a push or a pull, ends before click is loaded."""
-    gc.set_threshold(50_000)  # most of what a verb makes it keeps: looking for garbage took a tenth of each long one
+    # Most of what a verb makes it keeps: looking for garbage took a tenth of each long one.
+    garbage.set_threshold(50_000)
     if sys.argv[1:2] == ["hook"]:
         from gittrack.hooks.quick import idle
 
