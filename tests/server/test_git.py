@@ -439,14 +439,23 @@ def large(who: Desk, size: int) -> str:
     return who.sandbox.commit("large")
 
 
+def _children() -> list[str]:
+    return [one for path in Path("/proc/self/task").iterdir() for one in (path / "children").read_text().split()]
+
+
+def _is_git(process: str) -> bool:
+    """Other tests leave processes, too; those are not the server's."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/comm").read_text().startswith("git")
+    return False
+
+
 def quiet(served: Served) -> None:
     """Nothing is going on any more, and nothing is left of it."""
     folder = served.hub.tracker.repo.paths.common_dir / "gittrack.incoming"
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        running = Path(f"/proc/{os.getpid()}/task").exists() and [
-            one for path in Path("/proc/self/task").iterdir() for one in (path / "children").read_text().split()
-        ]
+        running = [one for one in _children() if _is_git(one)]
         if not running and not (folder.exists() and list(folder.iterdir())):
             return
         time.sleep(0.05)
