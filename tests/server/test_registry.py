@@ -99,3 +99,18 @@ def test_one_sees_only_the_models_that_one_may(server: Running, run_id: str) -> 
     stage = {"name": "mine", "version": "1", "stage": "Production"}
     assert server.post("model-versions/transition-stage", stage).status == 403
     assert server.post("registered-models/rename", {"name": "mine", "new_name": "theirs2"}).status in (403, 404)
+
+
+def test_requirements_are_edited_without_touching_the_version(server: Running, run_id: str) -> None:
+    where = "/api/2.0/gittrack/model-versions/requirements"
+    assert server.post("registered-models/create", {"name": "m"}).ok
+    made = server.post("model-versions/create", {"name": "m", "source": f"runs:/{run_id}/model"}).ok
+    assert server.get(f"{where}?name=m&version=1").ok == {"requirements": []}
+    body = {"name": "m", "version": "1", "requirements": ["numpy==1.26.4"], "reason": "a fix"}
+    assert server.ask("POST", where, body).ok == {}
+    assert server.get(f"{where}?name=m&version=1").ok == {"requirements": ["numpy==1.26.4"]}
+    assert [one.reason for one in server.hub.registry.requirements_history("m", "1")][-1:] == ["a fix"]
+    again = server.get(f"{VERSIONS}/get?name=m&version=1").ok["model_version"]
+    assert again["source"] == made["model_version"]["source"]
+    assert server.ask("POST", where, {**body, "requirements": ["--index-url http://evil"]}).status == 400
+    assert server.ask("POST", where, {**body, "version": "9"}).status == 404

@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from gittrack.errors import InvalidValueError, NotFoundError
+from gittrack.models import requirements
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
@@ -223,6 +224,24 @@ def _delete_version_tag(call: Call) -> Any:
     return {}
 
 
+# --- requirements, which MLflow cannot change once a version is there
+
+
+def _requirements(call: Call) -> Any:
+    registry = call.hub.registry
+    version = registry.get_version(call.values["name"], call.values["version"])
+    return {"requirements": requirements.in_force(registry, version)}
+
+
+def _set_requirements(call: Call) -> Any:
+    values = call.values
+    lines = requirements.check(values["requirements"])
+    call.hub.registry.set_requirements(
+        values["name"], values["version"], requirements.text_of(lines).decode(), values.get("reason", "")
+    )
+    return {}
+
+
 # --- aliases
 
 
@@ -243,6 +262,7 @@ def _by_alias(call: Call) -> Any:
 
 _MODELS: Final = "{api}/mlflow/registered-models"
 _VERSIONS: Final = "{api}/mlflow/model-versions"
+_REQUIREMENTS: Final = "{api}/gittrack/model-versions/requirements"
 _NAME: Final = text(required=True)
 _ONE: Final = Message(name=_NAME)
 _ONE_VERSION: Final = Message(name=_NAME, version=text(required=True))
@@ -296,6 +316,14 @@ ROUTES: Final = (
             description=text(),
             model_id=text(),
         ),
+    ),
+    Route("GET", _REQUIREMENTS, _READ, _requirements, _ONE_VERSION),
+    Route(
+        "POST",
+        _REQUIREMENTS,
+        _MAINTAIN,
+        _set_requirements,
+        Message(name=_NAME, version=text(required=True), requirements=texts(required=True), reason=text()),
     ),
     Route("GET", f"{_VERSIONS}/get", _READ, _get_version, _ONE_VERSION),
     Route(
