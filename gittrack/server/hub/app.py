@@ -155,6 +155,10 @@ class Hub:
         """The experiment of a run, as something to ask permission for.  Raises NotFoundError."""
         return Scope("experiment", self.experiment(self.run_experiment(run_id)).name, no_run(run_id))
 
+    def model_scope(self, name: str) -> Scope:
+        """A registered model, there or not, as something to ask permission for."""
+        return Scope("model", name, NotFoundError(f"Registered Model with name={name} not found"))
+
     def writer(self, run_id: str) -> ActiveRun:
         """The handle to write to a run.
 

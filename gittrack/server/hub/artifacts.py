@@ -194,8 +194,7 @@ _RUN_FILE: Final = Message(run_id=text(required=True, alias="run_uuid"), path=te
 
 
 def _model_scope(hub: Hub, values: Values) -> list[Scope]:
-    name = values["name"]
-    return [Scope("model", name, NotFoundError(f"Registered Model with name={name} not found"))]
+    return [hub.model_scope(values["name"])]
 
 
 def _tree_scope(hub: Hub, values: Values) -> list[Scope]:

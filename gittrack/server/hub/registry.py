@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from gittrack.errors import InvalidValueError, NotFoundError
+from gittrack.errors import InvalidValueError
 from gittrack.models import requirements
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
@@ -21,12 +21,11 @@ _SEPARATORS: Final = re.compile(r"/+")
 
 
 def _scope(hub: Hub, values: Values) -> list[Scope]:
-    name = values["name"]
-    return [Scope("model", name, NotFoundError(f"Registered Model with name={name} not found"))]
+    return [hub.model_scope(values["name"])]
 
 
 def _renaming(hub: Hub, values: Values) -> list[Scope]:
-    return [*_scope(hub, values), *_scope(hub, {"name": values["new_name"]})]
+    return [hub.model_scope(values["name"]), hub.model_scope(values["new_name"])]
 
 
 # --- answers
