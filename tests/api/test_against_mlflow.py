@@ -27,7 +27,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 mlflow: Any = pytest.importorskip("mlflow", reason="the real MLflow is not installed: pip install '.[peers]'")
 
 #: Ours that MLflow has only on the client, or not at all.
-OURS = {"log_batch", "pull", "push"}
+OURS = {"bundle", "log_batch", "pull", "push", "unbundle"}
 FUNCTIONS = sorted(
     name for name in gittrack.__all__ if inspect.isfunction(getattr(gittrack, name, None)) and name not in OURS
 )

@@ -32,13 +32,15 @@ def client(where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     """MLflow's client; its fluent API goes the same way."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(where)
+    mlflow.set_registry_uri(where)  # another test may have chosen one
     mlflow.set_experiment(experiment_id="0")  # it remembers the one of the test before
     yield mlflow.MlflowClient()
     while mlflow.active_run():
         mlflow.end_run()
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
 
 
 def test_runs_nested_searched_and_read_back(client: Any) -> None:
