@@ -39,6 +39,11 @@ LIBRARIES: Final = {"catboost": "catboost", "lightgbm": "lightgbm", "onnx": "onn
 SECONDS: Final = 120
 #: Bytes of address space, or all that the machine has if that is more: libraries reserve more than they use.
 _SPACE: Final = 8 << 30
+#: Of the memory that is free, what it may fill; and bytes that it may in any case.
+_SHARE: Final = 0.75
+_LEAST: Final = 1 << 30
+#: What C++ says in an ordinary error when there was no memory left.
+_NO_MEMORY: Final = ("bad_alloc", "bad allocation", "out of memory")
 #: Rows of each input that is tried.
 _ROWS: Final = 64
 #: The child finds modules where this process does; Python's ``-I`` keeps everything else out.
@@ -86,6 +91,9 @@ def rehearse(local: LocalModel, name: str, conf: Mapping[str, Any]) -> None:
         )
     if done.stdout.endswith(_PASSED):
         _set(mark)
+    elif done.stdout:  # not to be read here once more: there, it may have stopped at a limit that nobody has set here
+        said = json.loads(done.stdout)
+        raise FormatError(said["message"], hint=said["hint"])
 
 
 def remember(folder: Path, name: str, conf: Mapping[str, Any]) -> None:
@@ -124,7 +132,10 @@ def _set(mark: Path) -> None:
 
 
 def answer(name: str, folder: str) -> None:
-    """Load and predict, and say whether that went well.  What is an ordinary error here is one for the parent, too."""
+    """Load and predict, and say whether that went well.
+
+    Files that cannot be read are told to the parent; any other error that is no crash is one that it meets itself.
+    """
     _limit()
     try:
         module, about = flavour(name), Model.load(Path(folder))
@@ -132,9 +143,12 @@ def answer(name: str, folder: str) -> None:
         predictor = module.predictor(module.load(Path(folder), conf, trust=Trust()), conf)
         for data in _inputs(about, predictor):
             predictor.predict(data)
-    except MemoryError:
-        sys.exit(3)
-    except Exception as error:  # noqa: BLE001 - the parent meets it again, and says it well
+    except FormatError as error:
+        sys.stdout.write(json.dumps({"message": error.message, "hint": error.hint}))
+        return
+    except Exception as error:  # noqa: BLE001 - see above
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+            sys.exit(3)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - its answer to the parent
         return
     sys.stdout.buffer.write(_PASSED)
@@ -147,9 +161,10 @@ def _limit() -> None:
 
     import psutil
 
-    space = max(_SPACE, psutil.virtual_memory().total)
+    memory = psutil.virtual_memory()
     limits = {
-        resource.RLIMIT_AS: space,
+        resource.RLIMIT_AS: max(_SPACE, memory.total),
+        resource.RLIMIT_DATA: max(_LEAST, int(memory.available * _SHARE)),
         resource.RLIMIT_CPU: SECONDS,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,  # it has nothing to write

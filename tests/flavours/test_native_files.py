@@ -153,3 +153,19 @@ def test_it_is_tried_once_and_never_for_what_was_made_here(
     (config.cache_folder() / "rehearsed").rename(tmp_path / "forgotten")
     pyfunc.load_model(tmp_path / "model", trust=True)
     assert len(tried) == 1
+
+
+def test_what_the_child_cannot_read_is_not_read_here(
+    tmp_path: Path, table: Any, labels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no limits are, the same file may fill the machine's memory: found by the full form of the test above."""
+    xgboost = pytest.importorskip("xgboost", reason="a model of xgboost")
+    file = saved("xgboost-booster", tmp_path / "model", table, labels)
+    file.write_bytes(file.read_bytes()[:100])
+
+    def read(self: Any, name: str) -> None:
+        raise AssertionError(f"{name} is read in this process")
+
+    monkeypatch.setattr(xgboost.Booster, "load_model", read)
+    with pytest.raises(FormatError, match="cannot be read"):
+        pyfunc.load_model(tmp_path / "model")
