@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def rehearse(local: LocalModel, name: str, conf: Mapping[str, Any]) -> None:
             f"{local.trust.model} makes {name} crash ({how}): its files are damaged, or were made to do that",
             hint="if you trust who made it, pass trust=True or `--trust` to load it all the same",
         )
-    if done.stdout.endswith(_PASSED):
+    if done.stdout == _PASSED:
         _set(mark)
     elif done.stdout:  # not to be read here once more: there, it may have stopped at a limit that nobody has set here
         said = json.loads(done.stdout)
@@ -137,6 +138,10 @@ def answer(name: str, folder: str) -> None:
     Files that cannot be read are told to the parent; any other error that is no crash is one that it meets itself.
     """
     _limit()
+    # Libraries print to standard output, too: what comes there is the answer alone.
+    sys.stdout.flush()
+    told = os.dup(1)
+    os.dup2(2, 1)
     try:
         module, about = flavour(name), Model.load(Path(folder))
         conf = about.flavors[name]
@@ -144,14 +149,14 @@ def answer(name: str, folder: str) -> None:
         for data in _inputs(about, predictor):
             predictor.predict(data)
     except FormatError as error:
-        sys.stdout.write(json.dumps({"message": error.message, "hint": error.hint}))
+        os.write(told, json.dumps({"message": error.message, "hint": error.hint}).encode())
         return
     except Exception as error:  # noqa: BLE001 - see above
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
             sys.exit(3)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - its answer to the parent
         return
-    sys.stdout.buffer.write(_PASSED)
+    os.write(told, _PASSED)
 
 
 def _limit() -> None:
