@@ -10,6 +10,7 @@ temporary index is needed, for a clean tree costs one process and a changed one 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 import zlib
@@ -387,14 +388,18 @@ class _Capture:
             self._changes.put(path, (files.pop(path), self._batch.add_blob(self._link(path))))
         if not files:
             return
-        with tempfile.TemporaryDirectory(prefix="gittrack-", ignore_cleanup_errors=True) as folder:
-            for path, oid in self._hash(list(files), Path(folder)):
-                content = self._blob(Path(folder), oid)
+        # Not a TemporaryDirectory: that removes itself when the program ends, while git may still be writing into it.
+        folder = Path(tempfile.mkdtemp(prefix="gittrack-"))
+        try:
+            for path, oid in self._hash(list(files), folder):
+                content = self._blob(folder, oid)
                 if content is None:
                     self._left_out.append((_shown(path), f"larger than {_amount(self._policy.max_tracked_bytes)}"))
                 else:
                     self._batch.add_raw(BLOB_TYPE, content)
                     self._changes.put(path, (files[path], oid))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _hash(self, paths: list[bytes], folder: Path) -> Iterator[tuple[bytes, ObjectId]]:
         """Have git write the files as blobs below ``folder``; a file that it cannot read is noted and passed over."""

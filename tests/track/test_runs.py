@@ -466,6 +466,33 @@ def test_how_a_process_ends_is_how_its_run_ends(git_repo: Sandbox, ending: str, 
     assert run.commit is not None
 
 
+def test_a_program_that_ends_while_git_still_reads_its_code_loses_nothing_of_it(
+    git_repo: Sandbox, tmp_path: Path
+) -> None:
+    git_repo.git("config", "filter.slow.clean", "touch reading; sleep 1; cat")
+    git_repo.write(".git/info/attributes", "new.py filter=slow\n")
+    script = """
+        import pathlib, time
+        import gittrack
+        gittrack.start_run()
+        while not pathlib.Path("reading").exists():
+            time.sleep(0.01)
+    """
+    git_repo.write("new.py", textwrap.dedent(script))
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "scratch")}
+    (tmp_path / "scratch").mkdir()
+    done = subprocess.run(
+        [sys.executable, "new.py"], cwd=git_repo.path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    tracker = Tracker(Repo.find(git_repo.path))
+    seal.heal(tracker.repo)
+    (run,) = tracker.search_runs()
+    assert "left_out" not in run.code
+    assert "new.py" in git_repo.git("ls-tree", "--name-only", run.code["tree"]).split()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
 def test_a_run_that_a_server_records_outlives_the_server(git_repo: Sandbox) -> None:
     repo = Repo.find(git_repo.path, create=True)
     first = Tracker(repo, serving=True)
