@@ -151,18 +151,23 @@ def open_server(uri: str | None = None, database: str | None = None) -> Tracker:
 
     Args:
         uri: Of the repository; the setting if not given.
-        database: Of the PostgreSQL database that the index is in; a file if not given.
+        database: Of what the index is in: ``postgresql://…``, or ``sqlite:///FILE`` (four slashes: from the root); the
+            usual file if not given.
 
     Raises:
         NetworkError, MissingDependencyError: The database cannot be used.
         UnsupportedError, InvalidValueError: An address that cannot be used, or a setting that cannot be read.
         ReadOnlyError, StorageError: The store cannot be made or written.
     """
-    if database is not None and not database.startswith(("postgresql://", "postgres://")):
+    place: str | Path | None = database
+    if database is not None and database.startswith("sqlite:///") and len(database) > len("sqlite:///"):
+        place = Path(database.removeprefix("sqlite:///")).resolve()
+    elif database is not None and not database.startswith(("postgresql://", "postgres://")):
         raise InvalidValueError(
-            "the index can be in a PostgreSQL database or in its file", hint="--backend-store-uri postgresql://…"
+            "the index can be in a PostgreSQL database or in a file of SQLite",
+            hint="--backend-store-uri postgresql://…, or sqlite:///FILE",
         )
-    repo = Repo.find(parse_uri(uri or config.current().tracking_uri).resolve(), create=True, database=database)
+    repo = Repo.find(parse_uri(uri or config.current().tracking_uri).resolve(), create=True, database=place)
     repo.require_writable()
     settings = config.current(repo.paths.work_tree or repo.paths.main_root)
     repo.refresh()  # what is wrong with a database is said at the start

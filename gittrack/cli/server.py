@@ -27,7 +27,8 @@ def command() -> None:
     "--backend-store-uri",
     "database",
     metavar="URL",
-    help="Have the index in a PostgreSQL database (`postgresql://USER@HOST/NAME`) instead of a file.",
+    help="Have the index in a PostgreSQL database (`postgresql://USER@HOST/NAME`), or in another file than usual"
+    " (`sqlite:///FILE`).",
 )
 @click.option("--public-url", metavar="URL", help="How clients reach the server, if there is a proxy before it.")
 @click.option(

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_APPLICATION: Final = int.from_bytes(b"gttk", "big")  #: in the head of an SQLite file: whose it is
 SCHEMA_VERSION: Final = 5  #: another number in the file: the file is emptied and filled again
 CONTEXT_TAG: Final = "mlflow.data.context"  #: the tag of a dataset input that says what the dataset was used for
 
@@ -1455,7 +1456,18 @@ def _create(connection: Connection) -> None:
             connection.execute(f"DROP TABLE {name}", {})
     for statement in filter(str.strip, SCHEMA.split(";")):
         connection.execute(statement, {})
+    connection.execute(f"PRAGMA application_id = {_APPLICATION}", {})
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}", {})
+
+
+def is_index(path: Path) -> bool:
+    """True for a file that was made as an index, of whatever version.  Raises OSError.
+
+    SQLite's format has room for this in its header: https://www.sqlite.org/fileformat.html, bytes 68 to 71.
+    """
+    with path.open("rb") as file:
+        head = file.read(72)
+    return head.startswith(b"SQLite format 3\0") and int.from_bytes(head[68:72], "big") == _APPLICATION
 
 
 def _fold(text: str | None) -> str | None:

@@ -30,6 +30,7 @@ from gittrack.errors import (
     NotARepositoryError,
     NotFoundError,
     ReadOnlyError,
+    StorageError,
 )
 from gittrack.store import codec, files, gateway, journal, layout
 from gittrack.store.experiments import ExperimentState
@@ -59,7 +60,8 @@ class Repo:
     Args:
         paths: Where git's things are.
         read_only: Nothing can be written.
-        database: Address of a PostgreSQL database to keep the index in, in a schema of this clone's own; None: a file.
+        database: Where the index is kept: the address of a PostgreSQL database, in a schema of this clone's own;
+            another file than usual, on a faster disk perhaps; None: the usual file.
 
     Attributes:
         paths: Where git's things are.
@@ -69,7 +71,9 @@ class Repo:
         read_only: True if nothing can be written; reading works all the same.
     """
 
-    def __init__(self, paths: gateway.RepoPaths, *, read_only: bool = False, database: str | None = None) -> None:
+    def __init__(
+        self, paths: gateway.RepoPaths, *, read_only: bool = False, database: str | Path | None = None
+    ) -> None:
         self.paths = paths
         self.root = paths.main_root / layout.FOLDER
         self.live = self.root / "live"
@@ -90,7 +94,7 @@ class Repo:
     # -- opening -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def find(cls, start: Path, *, create: bool = False, database: str | None = None) -> Repo:
+    def find(cls, start: Path, *, create: bool = False, database: str | Path | None = None) -> Repo:
         """The repo that ``start`` lies in.
 
         Args:
@@ -184,9 +188,36 @@ class Repo:
             from gittrack.store.index import Index
 
             return Index(self.root / "index.db", read_only=read_only)
+        if isinstance(self._database, Path):
+            return self._index_in(self._database)
         from gittrack.store.postgres import PostgresIndex
 
         return PostgresIndex(self._database, f"gittrack_{self.writer[-50:].replace('-', '_')}")
+
+    def _index_in(self, path: Path) -> Index:
+        """The index in a file that somebody named, who may have meant another: nobody else's is emptied."""
+        from gittrack.store.index import Index, is_index
+
+        try:
+            foreign = path.exists() and path.stat().st_size > 0 and not is_index(path)
+        except OSError as error:
+            raise StorageError(f"`{path}` cannot be read: {error.strerror}") from error
+        if foreign:
+            raise InvalidValueError(
+                f"`{path}` is no index of gittrack, which would write over it",
+                hint="name a file that is not there yet; `gittrack import mlflow sqlite:///…` takes over MLflow's runs",
+            )
+        index = Index(path)
+        with index.transaction():
+            owner = index.meta_get("writer")
+            if owner is None:
+                index.meta_set("writer", self.writer)
+        if owner not in (None, self.writer):
+            index.close()
+            raise InvalidValueError(
+                f"`{path}` is the index of another clone", hint="give every clone a file of its own"
+            )
+        return index
 
     def close(self) -> None:
         """Close index and packs; the next use opens them again."""

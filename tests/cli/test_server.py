@@ -5,15 +5,20 @@ import http.client
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gittrack import session
+from gittrack.errors import InvalidValueError
+from gittrack.store.index import is_index
 from tests.conftest import Sandbox
 from tests.databases import Server
 
@@ -121,6 +126,33 @@ def test_its_index_in_a_database(git_repo: Sandbox, postgres: Server) -> None:
     assert not (git_repo.path / ".gittrack" / "index.db").exists()
 
 
+def test_its_index_in_a_file_of_ones_own(git_repo: Sandbox, tmp_path: Path) -> None:
+    file = tmp_path / "fast disk" / "index.db"
+    file.parent.mkdir()
+    for _ in range(2):
+        with started(git_repo.path, "--backend-store-uri", f"sqlite:///{file}") as server:
+            assert server.ask("POST", "/api/2.0/mlflow/runs/create", {"experiment_id": "0"})[0] == 200
+            assert server.end() == 0
+    assert not (git_repo.path / ".gittrack" / "index.db").exists()
+    assert len(json.loads(gittrack(git_repo.path, "log", "--all", "--json"))) == 2
+    assert is_index(file)
+
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InvalidValueError, match="index of another clone"):
+        session.open_server(str(tmp_path / "other"), f"sqlite:///{file}")
+
+
+def test_a_database_of_somebody_else_is_left_alone(git_repo: Sandbox, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as mlflow:
+        mlflow.execute("CREATE TABLE runs (run_uuid TEXT)")
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for name in ("mlflow.db", "thesis.txt"):
+        with pytest.raises(InvalidValueError, match="no index of gittrack"):
+            session.open_server(str(git_repo.path), f"sqlite:///{tmp_path / name}")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -129,7 +161,8 @@ def test_its_index_in_a_database(git_repo: Sandbox, postgres: Server) -> None:
         (["--trusted-proxy", "here"], "is no address"),
         (["--allowed-host", "*"], "is no host"),
         (["--host", "203.0.113.7", "--port", "99999"], "99999"),
-        (["--backend-store-uri", "mysql://ana:s3cret@here/x"], "in a PostgreSQL database or in its file"),
+        (["--backend-store-uri", "mysql://ana:s3cret@here/x"], "in a PostgreSQL database or in a file"),
+        (["--backend-store-uri", "sqlite://"], "in a PostgreSQL database or in a file"),
         (["--backend-store-uri", "postgresql://ana:s3cret@127.0.0.1:1/x"], "database `x` at `127.0.0.1`"),
     ],
 )
