@@ -154,6 +154,14 @@ _ORDERS: Final = [
 ]
 _ENTITIES: Final = ("runs", "experiments", "models", "model_versions", "logged_models")  # tables with one row per thing
 
+#: Of the table `runs`, for whoever shows many runs.
+RUN_FACTS: Final = (
+    "run_id", "experiment_id", "run_name", "status", "user_id", "start_time", "end_time", "lifecycle_stage",
+    "code_commit", "code_branch", "code_dirty",
+)  # fmt: skip
+COLUMN_KINDS: Final = ("metrics", "params", "tags")
+MOST_COLUMNS: Final = 100  #: of each kind, unless somebody names those he wants
+
 _CHUNK: Final = 500  # rows or ids of one statement: below the parameter limit of every SQLite
 _FEW: Final = 2000  # runs that can be sorted in a few milliseconds
 _JOINED: Final = 12  # conditions that PostgreSQL may join in any order
@@ -162,6 +170,20 @@ _SHARE_ITEMS: Final = 8  # containers of the environment with more entries are s
 _SHARE_CHARS: Final = 256  # and so is longer text
 
 # ---------------------------------------------------------------- queries
+
+
+class RunColumns(NamedTuple):
+    """Runs, column by column; every column has a value for each run.
+
+    Attributes:
+        facts: `RUN_FACTS`, by name.
+        values: By kind (`COLUMN_KINDS`) and key; None where a run has no such key.
+        names: Every key that any run has, by kind.
+    """
+
+    facts: dict[str, list[Any]]
+    values: dict[str, dict[str, list[Any]]]
+    names: dict[str, list[str]]
 
 
 class Condition(NamedTuple):
@@ -514,6 +536,79 @@ class Index:
                 marks, params = _expand("i", chunk)
                 names.update(self._all(f"SELECT r.id, r.run_id FROM runs AS r WHERE r.id IN ({marks})", params))
         return [names[row_id] for row_id in ids]
+
+    def search_columns(
+        self,
+        query: CompiledQuery,
+        experiment_ids: Sequence[str] | None,
+        view: int = ViewType.ACTIVE_ONLY,
+        limit: int = 1000,
+        offset: int = 0,
+        wanted: Mapping[str, Collection[str]] | None = None,
+    ) -> RunColumns:
+        """As ``search_runs``, but column by column: for a table of many runs a tenth of the time.
+
+        Args:
+            query: As there, like the next four.
+            experiment_ids: Likewise.
+            view: Likewise.
+            limit: Likewise.
+            offset: Likewise.
+            wanted: Which metrics, params and tags, by kind; of a kind that is not named the first that any of the runs
+                has, `MOST_COLUMNS` at most.
+        """
+        with self._reading():
+            ids = self._search(query, experiment_ids, view, limit, offset)
+            facts: list[dict[int, Any]] = [{} for _ in RUN_FACTS]
+            for chunk in _chunks(ids):
+                marks, params = _expand("i", chunk)
+                listed = ", ".join(f"r.{name}" for name in RUN_FACTS)
+                for row_id, *row in self._all(f"SELECT r.id, {listed} FROM runs AS r WHERE r.id IN ({marks})", params):
+                    for fact, value in zip(facts, row, strict=True):
+                        fact[row_id] = value
+            places = {row_id: place for place, row_id in enumerate(ids)}
+            found: dict[str, dict[str, list[Any]]] = {}
+            names: dict[str, list[str]] = {}
+            for kind in COLUMN_KINDS:
+                keys = dict(
+                    self._all(
+                        f"SELECT n.name, n.id FROM names AS n WHERE EXISTS (SELECT 1 FROM {kind} AS x"
+                        " WHERE x.key = n.id) ORDER BY n.name"
+                    )
+                )
+                names[kind] = list(keys)
+                columns = found.setdefault(kind, {})
+                if wanted is not None and kind in wanted:
+                    columns.update((key, self._column(kind, keys[key], places)) for key in wanted[kind] if key in keys)
+                    continue
+                for key in names[kind][: 10 * MOST_COLUMNS]:
+                    if len(columns) == MOST_COLUMNS:
+                        break
+                    column = self._column(kind, keys[key], places)
+                    if any(value is not None for value in column):
+                        columns[key] = column
+        return RunColumns(
+            {name: [fact[row_id] for row_id in ids] for name, fact in zip(RUN_FACTS, facts, strict=True)},
+            found,
+            names,
+        )
+
+    def _column(self, table: str, key: int, places: Mapping[int, int]) -> list[Any]:
+        """The values that the rows in ``places`` have under one key, in their places; None: none; NaN is NaN."""
+        column: list[Any] = [None] * len(places)
+        sql = f"SELECT x.owner, x.value FROM {table} AS x WHERE x.key = :key"
+        nothing = math.nan if table == "metrics" else None
+        if len(places) > _FEW:  # most of the table: all of it is read faster than so many places of it are found
+            for owner, value in self._all(sql, {"key": key}):
+                place = places.get(owner)
+                if place is not None:
+                    column[place] = nothing if value is None else value
+            return column
+        for chunk in _chunks(places):
+            marks, params = _expand("i", chunk)
+            for owner, value in self._all(f"{sql} AND x.owner IN ({marks})", {**params, "key": key}):
+                column[places[owner]] = nothing if value is None else value
+        return column
 
     def count_runs(
         self,

@@ -12,10 +12,10 @@ import re
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gittrack.errors import (
     AlreadyExistsError,
@@ -44,6 +44,9 @@ from gittrack.types import (
     ViewType,
     check_run_id,
 )
+
+if TYPE_CHECKING:
+    from gittrack.store.index import CompiledQuery, RunColumns
 
 #: Seconds that this process waits while another one commits; what is left then, the next command does.
 SEAL_TIMEOUT: Final = 5.0
@@ -307,14 +310,50 @@ class Tracker:
         from gittrack.track import query
 
         offset = query.page_offset(page_token)
-        check_page(max_results)
-        self.repo.refresh()
-        index = self.repo.index
-        compiled = query.compile_search(filter_string, order_by, query.RUNS, index.has_metric)
+        compiled = self._compiled(filter_string, order_by, max_results)
         if experiment_ids is not None and not experiment_ids:
             return PagedList()
-        found = index.search_runs(compiled, experiment_ids, view=view, limit=max_results + 1, offset=offset)
+        found = self.repo.index.search_runs(compiled, experiment_ids, view=view, limit=max_results + 1, offset=offset)
         return page(found, offset, max_results)
+
+    def _compiled(self, filter_string: str, order_by: Sequence[str] | None, max_results: int) -> CompiledQuery:
+        """A search, after the index has been brought up to date."""
+        from gittrack.track import query
+
+        check_page(max_results)
+        self.repo.refresh()
+        return query.compile_search(filter_string, order_by, query.RUNS, self.repo.index.has_metric)
+
+    def search_columns(
+        self,
+        experiment_ids: Sequence[str] | None = None,
+        filter_string: str = "",
+        *,
+        view: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] | None = None,
+        offset: int = 0,
+        wanted: Mapping[str, Collection[str]] | None = None,
+    ) -> tuple[RunColumns, int]:
+        """As ``search_runs``, but column by column, and how many there are in all.
+
+        Args:
+            experiment_ids: As there, like the next four.
+            filter_string: Likewise.
+            view: Likewise.
+            max_results: Likewise.
+            order_by: Likewise.
+            offset: Leave out so many at the start.
+            wanted: As for ``Index.search_columns``.
+
+        Raises:
+            QuerySyntaxError: A filter or an order that cannot be read.
+            InvalidValueError: A bad page size.
+        """
+        compiled = self._compiled(filter_string, order_by, max_results)
+        index = self.repo.index
+        columns = index.search_columns(compiled, experiment_ids, view, max_results, max(offset, 0), wanted)
+        return columns, index.count_runs(compiled, experiment_ids, view)
 
     def resolve(self, text: str) -> RunId:
         """The run that a person means: an id or a name or its beginning, ``latest``, ``@{-N}`` (the N-th newest).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gittrack.server.hub import artifacts, experiments, logged_models, login, metrics, pages, registry, runs
+from gittrack.server.hub import artifacts, experiments, logged_models, login, metrics, pages, registry, runs, views
 
 ROUTES: Final = (
     *pages.ROUTES,
@@ -15,4 +15,5 @@ ROUTES: Final = (
     *logged_models.ROUTES,
     *registry.ROUTES,
     *artifacts.ROUTES,
+    *views.ROUTES,
 )

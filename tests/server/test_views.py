@@ -1,0 +1,176 @@
+"""What the web page draws, as bytes and columns, beside what MLflow's routes say of the same runs."""
+
+import gzip
+import json
+import math
+import struct
+from array import array
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from gittrack.server.hub.roles import Caller, Grant, Role
+from gittrack.store import index
+from tests.server.conftest import Answer, Running
+
+AT = "/ajax-api/2.0/gittrack"
+
+
+def ask(server: Running, path: str, headers: dict[str, str] | None = None, **said: Any) -> Answer:
+    return server.get(f"{AT}/{path}?{urlencode(said, doseq=True)}", **(headers or {}))
+
+
+def columns(server: Running, **said: Any) -> Any:
+    return ask(server, "runs/columns", **{"experiment_ids": ["0"], **said}).ok
+
+
+@pytest.fixture
+def runs(server: Running) -> list[str]:
+    """Ten runs; the last one has nothing."""
+    made = [server.new_run(experiment_id="0", run_name=f"run-{number}", start_time=number) for number in range(10)]
+    for number, run_id in enumerate(made[:-1]):
+        metrics = [{"key": "acc", "value": number / 10, "timestamp": 1, "step": 0}]
+        if number == 3:
+            metrics.append({"key": "odd", "value": "NaN", "timestamp": 1, "step": 0})
+        params = [{"key": "lr", "value": str(number)}] + ([{"key": "rare", "value": "x"}] if number == 4 else [])
+        server.post("runs/log-batch", {"run_id": run_id, "metrics": metrics, "params": params})
+    return made
+
+
+def test_columns_say_what_the_search_says(server: Running, runs: list[str]) -> None:
+    for said in (
+        {},
+        {"filter": "metrics.acc > 0.25"},
+        {"order_by": ["metrics.acc ASC"]},
+        {"filter": "params.lr = '99'"},
+    ):
+        found = columns(server, **said)
+        searched = server.post("runs/search", {"experiment_ids": ["0"], **said}).ok.get("runs", [])
+        facts = found["runs"]
+        assert facts["run_id"] == [run["info"]["run_id"] for run in searched]
+        assert facts["run_name"] == [run["info"]["run_name"] for run in searched]
+        assert facts["status"] == [run["info"]["status"] for run in searched]
+        assert found["total"] == len(searched)
+        for kind in ("metrics", "params", "tags"):
+            for place, run in enumerate(searched):
+                told = {one["key"]: one["value"] for one in run["data"].get(kind, ())}
+                shown = {key: column[place] for key, column in found[kind].items() if column[place] is not None}
+                assert shown == told
+    assert found["keys"]["metrics"] == ["acc", "odd"]
+
+
+def test_pages_and_chosen_columns(server: Running, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    page = columns(server, max_results=3, offset=4, metrics=["odd", "unknown"], params=["rare"])
+    assert page["runs"]["run_name"] == ["run-5", "run-4", "run-3"]
+    assert (page["total"], page["metrics"], page["params"]) == (
+        10,
+        {"odd": [None, None, "NaN"]},
+        {"rare": [None, "x", None]},
+    )
+    assert page["keys"]["params"] == ["lr", "rare"]
+    assert columns(server, offset=100)["runs"]["run_id"] == []
+    monkeypatch.setattr(index, "_FEW", 1)  # by reading whole tables
+    assert columns(server, max_results=3, offset=4, metrics=["odd", "unknown"], params=["rare"]) == page
+
+
+def test_of_very_many_columns_the_first_that_are_used(server: Running) -> None:
+    first, other = server.new_run(experiment_id="0"), server.post("experiments/create", {"name": "other"}).ok
+    many = [{"key": f"p{number:03}", "value": "1"} for number in range(100)]
+    server.post("runs/log-batch", {"run_id": server.new_run(**other), "params": many})
+    server.post("runs/log-batch", {"run_id": first, "params": [{"key": "q", "value": "1"}]})
+    assert list(columns(server)["params"]) == ["q"]
+    assert len(columns(server)["keys"]["params"]) == 101
+    server.post("runs/log-batch", {"run_id": first, "params": many})
+    found = columns(server)["params"]
+    assert (len(found), list(found)[-1]) == (100, "p099")
+
+
+def test_what_somebody_may_not_see_is_not_counted_and_not_named(server: Running, runs: list[str]) -> None:
+    other = server.post("experiments/create", {"name": "other"}).ok["experiment_id"]
+    run_id = server.new_run(experiment_id=other)
+    server.post("runs/log-parameter", {"run_id": run_id, "key": "secret", "value": "1"})
+    server.caller = Caller("ana", (Grant(Role.READER, experiments="Default"),), "user")
+    found = columns(server, experiment_ids=["0", other])
+    assert found["total"] == 10
+    assert "secret" not in json.dumps(found)
+    assert ask(server, "metrics/curves", run_ids=[run_id], metric_keys=["m"]).status == 404
+
+
+def test_an_unchanged_answer_is_not_sent_again(server: Running, runs: list[str]) -> None:
+    first = ask(server, "runs/columns", {"accept_encoding": "gzip"}, experiment_ids=["0"])
+    assert first.headers["content-encoding"] == "gzip"
+    assert json.loads(gzip.decompress(first.body)) == columns(server)
+    again = ask(server, "runs/columns", {"if_none_match": first.headers["etag"]}, experiment_ids=["0"])
+    assert (again.status, again.body) == (304, b"")
+    server.post("runs/set-tag", {"run_id": runs[0], "key": "t", "value": "1"})
+    assert ask(server, "runs/columns", {"if_none_match": first.headers["etag"]}, experiment_ids=["0"]).status == 200
+
+
+# --- curves
+
+
+def curves(server: Running, **said: Any) -> tuple[dict[str, Any], list[float], list[list[float]]]:
+    body = ask(server, "metrics/curves", **said)
+    assert body.status == 200, body.body
+    (length,) = struct.unpack_from("<I", body.body)
+    head = json.loads(body.body[4 : 4 + length])
+    start, places = 4 + length, head["places"]
+    assert start % 8 == 0
+    axis = array("d", body.body[start : start + 8 * places])
+    rest = array("f", body.body[start + 8 * places :])
+    each = len(head["curves"]) * (2 if head["smoothed"] else 1)
+    assert len(rest) == each * places
+    return head, list(axis), [list(rest[places * at : places * (at + 1)]) for at in range(each)]
+
+
+def test_curves_of_several_runs(server: Running, runs: list[str]) -> None:
+    for at, run_id in enumerate(runs[:2]):
+        points = [{"key": "loss", "value": step + at / 2, "timestamp": 5 + step, "step": step} for step in range(1000)]
+        server.post("runs/log-batch", {"run_id": run_id, "metrics": points})
+    head, axis, values = curves(server, run_ids=runs[:3], metric_keys=["loss"])
+    assert head == {
+        "axis": "step", "exact": True, "places": 1000, "low": 0, "high": 999, "smoothed": False,
+        "curves": [{"run_id": run_id, "key": "loss", "points": 1000} for run_id in runs[:2]],
+    }  # fmt: skip
+    assert axis == [float(step) for step in range(1000)]
+    assert values == [axis, [step + 0.5 for step in axis]]
+    head, axis, values = curves(
+        server, run_ids=runs[:1], metric_keys=["loss", "acc"], buckets=10, axis="relative", smoothing=0.5
+    )
+    assert [curve["key"] for curve in head["curves"]] == ["loss", "acc"]
+    assert (head["exact"], len(axis), len(values)) == (False, 20, 4)
+    assert (min(values[0]), max(values[0])) == (0, 999)
+    zoomed, axis, values = curves(server, run_ids=runs[:1], metric_keys=["loss"], buckets=10, low=5, high=7)
+    assert (zoomed["exact"], axis, values) == (True, [5, 6, 7], [[5, 6, 7]])
+    nothing, axis, values = curves(server, run_ids=runs[-1:], metric_keys=["loss"])
+    assert (nothing["curves"], nothing["low"], axis, values) == ([], None, [], [])
+
+
+def test_values_that_no_32_bits_hold(server: Running, runs: list[str]) -> None:
+    points = [
+        {"key": "m", "value": value, "timestamp": 1, "step": at} for at, value in enumerate([1e300, "NaN", 1e-300])
+    ]
+    server.post("runs/log-batch", {"run_id": runs[0], "metrics": points})
+    _, _, (values,) = curves(server, run_ids=runs[:1], metric_keys=["m"])
+    assert (values[0], values[2]) == (math.inf, 0.0)
+    assert math.isnan(values[1])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"axis": "epoch"},
+        {"smoothing": 1},
+        {"smoothing": -0.1},
+        {"smoothing": "NaN"},
+        {"buckets": 0},
+        {"buckets": 1_000_000},
+        {"low": "NaN"},
+        {"high": "Infinity"},
+        {"metric_keys": [f"m{number}" for number in range(1001)]},
+    ],
+)
+def test_curves_that_cannot_be_drawn(server: Running, runs: list[str], said: dict[str, Any]) -> None:
+    answer = ask(server, "metrics/curves", **{"run_ids": runs[:1], "metric_keys": ["m"], **said})
+    assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
