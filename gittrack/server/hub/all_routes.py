@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from gittrack.server.hub import artifacts, experiments, logged_models, login, metrics, pages, registry, runs, views
+from gittrack.server.hub import (
+    artifacts,
+    experiments,
+    logged_models,
+    login,
+    metrics,
+    pages,
+    registry,
+    runs,
+    views,
+    website,
+)
 
 ROUTES: Final = (
     *pages.ROUTES,
@@ -16,4 +27,5 @@ ROUTES: Final = (
     *registry.ROUTES,
     *artifacts.ROUTES,
     *views.ROUTES,
+    *website.ROUTES,
 )

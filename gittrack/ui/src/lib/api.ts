@@ -1,0 +1,244 @@
+// What the server is asked, typed.  Every failure is an Error whose message can be shown as it is.
+
+export interface Experiment {
+  experiment_id: string;
+  name: string;
+  lifecycle_stage: string;
+  last_update_time?: number;
+}
+
+export type Value = number | string | null;
+
+export interface Columns {
+  total: number;
+  runs: {
+    run_id: string[];
+    experiment_id: string[];
+    run_name: string[];
+    status: string[];
+    user_id: string[];
+    start_time: number[];
+    end_time: (number | null)[];
+    lifecycle_stage: string[];
+    code_commit: (string | null)[];
+    code_branch: (string | null)[];
+    code_dirty: (string | null)[];
+  };
+  metrics: Record<string, Value[]>;
+  params: Record<string, Value[]>;
+  tags: Record<string, Value[]>;
+  keys: { metrics: string[]; params: string[]; tags: string[] };
+}
+
+export interface Run {
+  info: {
+    run_id: string;
+    run_name: string;
+    experiment_id: string;
+    user_id: string;
+    status: string;
+    start_time: number;
+    end_time?: number;
+    lifecycle_stage: string;
+  };
+  data: {
+    metrics?: { key: string; value: number | string; step?: number; timestamp: number }[];
+    params?: { key: string; value: string }[];
+    tags?: { key: string; value: string }[];
+  };
+}
+
+export interface File {
+  path: string;
+  is_dir: boolean;
+  file_size?: number | string;
+}
+
+export interface Curve {
+  run_id: string;
+  key: string;
+  points: number;
+  values: Float32Array;
+  smoothed?: Float32Array;
+}
+
+export interface Chart {
+  exact: boolean;
+  low: number | null;
+  high: number | null;
+  axis: Float64Array;
+  curves: Curve[];
+}
+
+/** The server said no, or said nothing. */
+export class Trouble extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+  }
+}
+
+const API = "/ajax-api/2.0";
+type Said = Record<string, string | number | boolean | string[] | undefined>;
+
+async function ask(path: string, init: RequestInit = {}): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, init);
+  } catch (error) {
+    if ((error as Error).name === "AbortError") throw error;
+    throw new Trouble("The server cannot be reached. It is asked again when you come back to this page.", 0);
+  }
+  if (answer.status === 401) {
+    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+    throw new Trouble("Your login has ended.", 401);
+  }
+  if (!answer.ok) {
+    const said = (await answer.json().catch(() => ({}))) as { message?: string };
+    throw new Trouble(said.message ?? `The server answered with status ${answer.status}.`, answer.status);
+  }
+  return answer;
+}
+
+function query(said: Said): string {
+  const pairs = Object.entries(said).flatMap(([name, value]) =>
+    value === undefined ? [] : Array.isArray(value) ? value.map((one) => [name, one]) : [[name, String(value)]],
+  );
+  return new URLSearchParams(pairs as string[][]).toString();
+}
+
+async function get<T>(path: string, said: Said, signal?: AbortSignal): Promise<T> {
+  return (await (await ask(`${API}/${path}?${query(said)}`, { signal })).json()) as T;
+}
+
+async function post<T>(path: string, said: unknown, signal?: AbortSignal): Promise<T> {
+  const init = { method: "POST", body: JSON.stringify(said), headers: { "content-type": "application/json" }, signal };
+  return (await (await ask(`${API}/${path}`, init)).json()) as T;
+}
+
+export async function experiments(): Promise<Experiment[]> {
+  const found: Experiment[] = [];
+  let token: string | undefined;
+  do {
+    const said = { max_results: 1000, page_token: token, view_type: "ACTIVE_ONLY" };
+    const page = await post<{ experiments?: Experiment[]; next_page_token?: string }>(
+      "mlflow/experiments/search",
+      said,
+    );
+    found.push(...(page.experiments ?? []));
+    token = page.next_page_token;
+  } while (token);
+  return found;
+}
+
+export interface Search {
+  experiment_ids: string[];
+  filter?: string;
+  order_by?: string[];
+  run_view_type?: string;
+  max_results?: number;
+  offset?: number;
+}
+
+export function columns(search: Search, signal?: AbortSignal): Promise<Columns> {
+  return get<Columns>("gittrack/runs/columns", { ...search }, signal);
+}
+
+export async function run(runId: string): Promise<Run> {
+  return (await get<{ run: Run }>("mlflow/runs/get", { run_id: runId })).run;
+}
+
+export async function files(runId: string, path: string): Promise<File[]> {
+  return (await get<{ files?: File[] }>("mlflow/artifacts/list", { run_id: runId, path: path || undefined })).files ?? [];
+}
+
+export function fileUrl(runId: string, path: string): string {
+  return `/get-artifact?${query({ run_id: runId, path })}`;
+}
+
+export async function text(runId: string, path: string, most: number): Promise<string> {
+  const answer = await ask(fileUrl(runId, path));
+  const whole = await answer.text();
+  return whole.length > most ? `${whole.slice(0, most)}\n…` : whole;
+}
+
+export interface Asked {
+  run_ids: string[];
+  metric_keys: string[];
+  axis: string;
+  buckets: number;
+  smoothing?: number;
+  low?: number;
+  high?: number;
+}
+
+/** The head is JSON, the rest blocks of floats; see `views.py` of the server. */
+export async function chart(asked: Asked, signal?: AbortSignal): Promise<Chart> {
+  const answer = await ask(`${API}/gittrack/metrics/curves?${query({ ...asked })}`, { signal });
+  const body = await answer.arrayBuffer();
+  const length = new DataView(body).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(body, 4, length))) as {
+    exact: boolean;
+    places: number;
+    low: number | null;
+    high: number | null;
+    smoothed: boolean;
+    curves: { run_id: string; key: string; points: number }[];
+  };
+  const axis = new Float64Array(body, 4 + length, head.places);
+  let at = 4 + length + 8 * head.places;
+  const block = (): Float32Array => {
+    const found = new Float32Array(body, at, head.places);
+    at += 4 * head.places;
+    return found;
+  };
+  const curves = head.curves.map((named) => {
+    const values = block();
+    return head.smoothed ? { ...named, values, smoothed: block() } : { ...named, values };
+  });
+  return { exact: head.exact, low: head.low, high: head.high, axis, curves };
+}
+
+export interface Version {
+  name: string;
+  version: string;
+  current_stage?: string;
+  run_id?: string;
+  creation_timestamp?: number;
+  description?: string;
+  aliases?: string[];
+}
+
+export interface Model {
+  name: string;
+  description?: string;
+  last_updated_timestamp?: number;
+  latest_versions?: Version[];
+  aliases?: { alias: string; version: string }[];
+}
+
+export async function models(): Promise<Model[]> {
+  const found: Model[] = [];
+  let token: string | undefined;
+  do {
+    const page = await get<{ registered_models?: Model[]; next_page_token?: string }>(
+      "mlflow/registered-models/search",
+      { max_results: 100, page_token: token },
+    );
+    found.push(...(page.registered_models ?? []));
+    token = page.next_page_token;
+  } while (token);
+  return found;
+}
+
+export async function model(name: string): Promise<Model> {
+  return (await get<{ registered_model: Model }>("mlflow/registered-models/get", { name })).registered_model;
+}
+
+export async function versions(name: string): Promise<Version[]> {
+  const filter = `name = '${name.replaceAll("'", "''")}'`;
+  const found = await get<{ model_versions?: Version[] }>("mlflow/model-versions/search", { filter, max_results: 1000 });
+  return found.model_versions ?? [];
+}

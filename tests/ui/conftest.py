@@ -1,0 +1,184 @@
+"""The page in a real Chromium: a server with runs of every kind, and a browser that forgives nothing.
+
+A message on the console, an error of the page, a violation of its Content-Security-Policy or a request to any other
+machine fails the test in which it happens.
+"""
+
+import http.client
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from gittrack.server.hub import website
+from tests.conftest import run_git
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SIZES: list[ViewportSize] = [
+    {"width": 360, "height": 740},
+    {"width": 1280, "height": 800},
+    {"width": 3840, "height": 2160},
+]
+STEPS = 3000
+SPIKES = range(50, STEPS, 500)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    missing = None
+    if CHROMIUM is None:
+        missing = "there is no Chromium on this machine"
+    elif not website.is_built():
+        missing = "the page was not built: GITTRACK_WITHOUT_PAGE was set when this was installed"
+    if missing is not None:
+        if os.environ.get("GITTRACK_BROWSER_TESTS") == "required":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    assert CHROMIUM is not None
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+START = 1_700_000_000_000
+ATTACK = '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>\'"`${alert(1)}'
+
+
+@dataclass
+class Served:
+    """`gittrack ui`, its link, and the runs that it shows."""
+
+    link: str
+    runs: list[str]
+    evil: str
+
+    @property
+    def url(self) -> str:
+        return self.link.partition("/login")[0]
+
+    def ask(self, method: str, path: str, body: Any) -> Any:
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
+        try:
+            connection.request(method, path, data, {"content-type": kind})
+            answer = connection.getresponse()
+            said = answer.read()
+        finally:
+            connection.close()
+        assert answer.status == 200, said
+        return json.loads(said)
+
+    def post(self, path: str, **said: Any) -> Any:
+        return self.ask("POST", f"/api/2.0/mlflow/{path}", said)
+
+    def new_run(self, **said: Any) -> str:
+        return str(self.post("runs/create", **said)["run"]["info"]["run_id"])
+
+    def log(self, run_id: str, **said: Any) -> None:
+        self.post("runs/log-batch", run_id=run_id, **said)
+
+    def seed(self) -> None:
+        """Seven runs of all sorts, and one whose every text is an attack."""
+        experiment = self.post("experiments/create", name="vision")["experiment_id"]
+        for number in range(7):
+            run_id = self.new_run(experiment_id=experiment, run_name=f"run-{number}", start_time=START + number)
+            params = [{"key": "lr", "value": f"{10.0**-number:g}"}, {"key": "epochs", "value": "30"}]
+            point = {"key": "acc", "value": number / 10, "timestamp": START, "step": 0}
+            self.log(run_id, params=params, tags=[{"key": "team", "value": "blue"}], metrics=[point])
+            self.post("runs/update", run_id=run_id, status="FINISHED", end_time=START + 90_000)
+            self.runs.append(run_id)
+        first = self.runs[0]
+        values = [math.exp(-step / 400) + (50.0 if step in SPIKES else 0.0) for step in range(STEPS)]
+        points = [{"key": "train/loss", "value": v, "timestamp": START + s, "step": s} for s, v in enumerate(values)]
+        for start in range(0, STEPS, 1000):
+            self.log(first, metrics=points[start : start + 1000])
+        root = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{first}/artifacts"
+        for path, data in {
+            "notes.txt": b"what I saw",
+            "conf/a.json": b'{"a":[1,2]}',
+            "page.html": ATTACK.encode(),
+        }.items():
+            self.ask("PUT", f"{root}/{path}", data)
+        self.evil = self.new_run(experiment_id=experiment, run_name=ATTACK, start_time=START - 1000)
+        nothing = [{"key": "acc", "value": "NaN", "timestamp": 1, "step": 0}]
+        note = [{"key": "mlflow.note.content", "value": ATTACK}]
+        self.log(self.evil, metrics=nothing, params=[{"key": "lr", "value": ATTACK}], tags=note)
+        self.post("registered-models/create", name="resnet")
+        self.post("model-versions/create", name="resnet", source=f"runs:/{first}/conf", run_id=first)
+        self.post("model-versions/transition-stage", name="resnet", version="1", stage="Production")
+        self.post("registered-models/alias", name="resnet", version="1", alias="champion")
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("ui")
+    run_git(folder, "init", "--quiet")
+    command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    link = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", said)
+    assert link, said + process.stderr.read()
+    found = Served(link[1], [], "")
+    try:
+        found.seed()
+        yield found
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        process.stderr.close()
+
+
+class Watched:
+    """A page, and what went wrong in it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        page.on("console", lambda message: self._said(message.type, message.text))
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("request", lambda request: self._asks(request.url))
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.wrong.append(f"{kind}: {text}")
+
+    def _asks(self, url: str) -> None:
+        self.asked.append(url)
+        if not url.startswith((self.url, "blob:", "data:")):
+            self.wrong.append(f"asks {url}")
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.url + path)
+        return self.page
+
+
+@pytest.fixture
+def watched(browser: Browser, served: Served, request: pytest.FixtureRequest) -> Iterator[Watched]:
+    """A page of somebody who is logged in; the parameter, if there is one, is (size, theme)."""
+    size: ViewportSize
+    theme: Literal["light", "dark"]
+    size, theme = getattr(request, "param", (SIZES[1], "light"))
+    context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce", accept_downloads=True)
+    page = context.new_page()
+    page.goto(served.link)
+    page.wait_for_url(f"{served.url}/")
+    found = Watched(page, served.url)
+    yield found
+    attacked = page.evaluate("() => window.attacked === 1")
+    context.close()
+    assert not attacked
+    assert found.wrong == []
