@@ -9,8 +9,9 @@ import getpass
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from gittrack import config
@@ -20,6 +21,10 @@ from gittrack.store.repo import Repo
 from gittrack.track.capture import Capturer
 from gittrack.track.lifecycle import Lifecycle
 from gittrack.track.runs import Tracker
+
+if TYPE_CHECKING:
+    from gittrack.store.objects import ObjectStore
+    from gittrack.store.repo import Exchange
 
 _LOCAL_SCHEMES: Final = ("", "file", "gittrack")
 
@@ -146,13 +151,21 @@ def open_reader(uri: str | None = None) -> Tracker:
     return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values)
 
 
-def open_server(uri: str | None = None, database: str | None = None) -> Tracker:
+def open_server(
+    uri: str | None = None,
+    database: str | None = None,
+    objects: Callable[[Path], ObjectStore] | None = None,
+    exchange: Callable[[Repo], Exchange] | None = None,
+) -> Tracker:
     """The tracker of a server, whose runs are made by its clients; makes `.gittrack` where there is none.
 
     Args:
         uri: Of the repository; the setting if not given.
-        database: Of what the index is in: ``postgresql://…``, or ``sqlite:///FILE`` (four slashes: from the root); the
-            usual file if not given.
+        database: Of what the index is in: ``postgresql://…``, where what runs in progress record is kept, too, or
+            ``sqlite:///FILE`` (four slashes: from the root); the usual file if not given.
+        objects: Gives the place of the objects, if that is another one than the clone's folder of them, which it is
+            told.
+        exchange: Gives the way to what servers with other clones know, if there are some.
 
     Raises:
         NetworkError, MissingDependencyError: The database cannot be used.
@@ -169,10 +182,19 @@ def open_server(uri: str | None = None, database: str | None = None) -> Tracker:
         )
     repo = Repo.find(parse_uri(uri or config.current().tracking_uri).resolve(), create=True, database=place)
     repo.require_writable()
+    if objects is not None:
+        repo.objects = objects(repo.objects.root)
+    if exchange is not None:
+        repo.exchange = exchange(repo)
     settings = config.current(repo.paths.work_tree or repo.paths.main_root)
     repo.refresh()  # what is wrong with a database is said at the start
     seal.heal(repo)
-    return Tracker(repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values, serving=True)
+    found = Tracker(
+        repo, sync_interval=settings.sync, strict=True, truncate=settings.truncate_long_values, serving=True
+    )
+    if repo.frames is not None:
+        found.watch()
+    return found
 
 
 def user(settings: config.Config | None = None) -> str:

@@ -64,6 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Tests that take minutes are asked for."""
     parser.addoption("--install", action="store_true", help="also run the tests that install packages from an index")
     parser.addoption("--database", choices=KINDS_OF_DATABASE, default="sqlite", help="where the servers' index is")
+    parser.addoption("--objects", choices=("folder", "s3"), default="folder", help="where the servers' artifacts are")
 
 
 @pytest.fixture(autouse=True)

@@ -27,8 +27,19 @@ def command() -> None:
     "--backend-store-uri",
     "database",
     metavar="URL",
-    help="Have the index in a PostgreSQL database (`postgresql://USER@HOST/NAME`), or in another file than usual"
-    " (`sqlite:///FILE`).",
+    help="Have the index and what running runs record in a PostgreSQL database (`postgresql://USER@HOST/NAME`); or the"
+    " index in another file than usual (`sqlite:///FILE`).",
+)
+@click.option(
+    "--artifacts-destination",
+    "destination",
+    metavar="URL",
+    help="Keep artifacts in a bucket (`s3://BUCKET/PREFIX`) or in this folder instead of the repository's.",
+)
+@click.option(
+    "--shared-remote",
+    metavar="REMOTE",
+    help="Share runs and models through this git remote with servers that have clones of their own.",
 )
 @click.option("--public-url", metavar="URL", help="How clients reach the server, if there is a proxy before it.")
 @click.option(
@@ -36,7 +47,14 @@ def command() -> None:
 )
 @base.guard_options
 def start(
-    host: str, port: int, database: str | None, public_url: str | None, max_artifact: int | None, **asked: Any
+    host: str,
+    port: int,
+    database: str | None,
+    destination: str | None,
+    shared_remote: str | None,
+    public_url: str | None,
+    max_artifact: int | None,
+    **asked: Any,
 ) -> int:
     """Start the server; ^C ends it.
 
@@ -49,13 +67,22 @@ def start(
 
     with ending() as end:  # before anything that takes long
         from gittrack import session
+        from gittrack.errors import UsageError
         from gittrack.server.hub.app import Options
         from gittrack.server.hub.entrance import Asked
         from gittrack.server.hub.start import Plan, serve
         from gittrack.server.run import Address, show_log
+        from gittrack.sync import bucket_store
+        from gittrack.sync.exchange import Exchange
 
         who = Asked(accounts=asked.pop("url"), secure=(public_url or "").startswith("https:"), **asked)
-        tracker = session.open_server(database=database)
+        if shared_remote is not None and (database is None or database.startswith("sqlite:")):
+            raise UsageError("servers that share a remote share a database, too", hint="--backend-store-uri URL")
+        tracker = session.open_server(
+            database=database,
+            objects=None if destination is None else lambda root: bucket_store.at(root, destination),
+            exchange=None if shared_remote is None else lambda repo: Exchange(repo, shared_remote),
+        )
         where = tracker.repo.paths.main_root
 
         def said(url: str, page: str) -> None:

@@ -31,12 +31,11 @@ def command(as_json: bool) -> None:
 
 
 def _facts(opened: Tracker) -> dict[str, Any]:
-    from gittrack.store.journal import list_journals
     from gittrack.types import ViewType
 
     repo = opened.repo
     repo.refresh()
-    live = repo.index.get_runs(sorted(list_journals(repo.live)), keepers=False)
+    live = repo.index.get_runs(sorted(repo.live_runs()), keepers=False)
     return {
         "store": str(repo.root),
         "writable": not repo.read_only,

@@ -66,6 +66,7 @@ class Catalog:
 
         ``changed`` says that something did, which saves finding that out.
         """
+        self.repo.look()
         index = self.repo.index
         if not changed and index.meta_get("registry") == self._stamp():
             return

@@ -16,7 +16,7 @@ from gittrack.registry import documents, events, names
 from gittrack.registry.catalog import Catalog
 from gittrack.registry.documents import Document
 from gittrack.registry.events import AliasTag, Event, EventRef, StageTag, VersionTag
-from gittrack.store import files, layout
+from gittrack.store import layout
 from gittrack.store.refs import RefUpdate
 from gittrack.store.repo import LOCK_TIMEOUT
 from gittrack.types import LifecycleStage, ObjectId
@@ -47,7 +47,7 @@ class Publisher:
     def writing(self) -> Iterator[None]:
         """Held by whoever changes the registry of this clone; inside, the index is up to date."""
         self._repo.require_writable()
-        with files.FileLock(self._repo.root / "locks" / "registry", timeout=LOCK_TIMEOUT):
+        with self._repo.lock("registry", LOCK_TIMEOUT):
             self._catalog.refresh()
             yield
 

@@ -15,6 +15,7 @@ from gittrack.errors import CorruptError, FormatError, GittrackError, NotFoundEr
 from gittrack.store import codec, journal, layout
 from gittrack.store.experiments import ExperimentState
 from gittrack.store.record import RunState
+from gittrack.store.repo import JournalFile
 from gittrack.store.seal import seal
 from gittrack.types import Digest
 
@@ -109,7 +110,7 @@ def fsck(repo: Repo, *, full: bool = False, progress: Progress | None = None) ->
             problems += _check_run(repo, run_id, commit, digests)
             seen += 1
             progress(seen, None)
-    for run_id in journal.list_journals(repo.live):
+    for run_id in repo.live_runs():
         try:
             for artifact in repo.state(run_id).artifacts.values():
                 if artifact is not None:
@@ -214,11 +215,12 @@ def referenced(repo: Repo, ledgers: Mapping[str, ObjectId] | None = None) -> set
     ]
     todo += [commit for _, commit in tagged(repo, layout.TAG_PREFIX, layout.REMOTE_PREFIX)]
     found = {artifact.digest for oid in history(repo, todo) for artifact in repo.artifacts_of(oid).values()}
-    for folder in (repo.live, repo.root / "lost"):
-        for run_id, paths in journal.list_journals(folder).items():
+    lost = {run_id: [*map(JournalFile, paths)] for run_id, paths in journal.list_journals(repo.root / "lost").items()}
+    for journals_of in (repo.live_runs(), lost):
+        for run_id, journals in journals_of.items():
             state = RunState(run_id)
-            for path in paths:
-                for payload in journal.read_journal(path)[0]:
+            for one in journals:
+                for _, payload in one.frames():
                     try:
                         state.apply(codec.unpack(payload))
                     except FormatError:  # a damaged journal in `lost`: what can be read of it still counts
@@ -276,7 +278,7 @@ def gc(
             progress(done, None)
             if digest in keep:
                 continue
-            if repo.objects.path(digest).stat().st_mtime > horizon:
+            if repo.objects.modified(digest) > horizon:
                 report.kept_young += 1
                 continue
             report.objects.append(digest)

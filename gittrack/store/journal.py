@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 from zlib import crc32
 
 from gittrack.errors import CorruptError, InvalidValueError, NotFoundError, StateError, StorageError
@@ -33,6 +34,41 @@ _OPEN, _MENDING, _TORN, _CLOSED = "open", "mending", "torn", "closed"
 _write = os.write
 _header = HEADER.pack
 _crc32 = crc32
+
+
+class Overtaken(Exception):  # noqa: N818 - no error: the writer reads on
+    """Somebody else wrote into a journal that several write into; nothing was added."""
+
+
+class Journal(Protocol):
+    """A journal as its readers see it, be it a file or not."""
+
+    @property
+    def name(self) -> str:
+        """Which one, among all of its run."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        ...
+
+    @property
+    def opened(self) -> int:
+        """When it was opened, in nanoseconds since the epoch; 0 if it does not say."""
+        ...
+
+    def frames(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """The frames from ``start`` on as (where to go on behind it, payload).  Raises StorageError, NetworkError."""
+        ...
+
+    def drop(self, end: int) -> None:
+        """What comes before ``end`` is in a commit: it is not needed any more.  Raises StorageError, NetworkError."""
+        ...
+
+    def remove(self) -> None:
+        """Remove all of it.  Raises StorageError, NetworkError."""
+        ...
 
 
 class JournalWriter:

@@ -144,6 +144,28 @@ class ObjectStore:
         fd = self._open(digest)
         return cast("BinaryIO", io.BufferedReader(_Verified(fd, digest), _SMALL))
 
+    def size(self, digest: Digest) -> int:
+        """Bytes of the object.  Raises NotFoundError, StorageError."""
+        return self._status(digest).st_size
+
+    def modified(self, digest: Digest) -> float:
+        """When the object was stored, again if it came again, in seconds since the epoch.  Raises as ``size``."""
+        return self._status(digest).st_mtime
+
+    def _status(self, digest: Digest) -> os.stat_result:
+        path = self.path(digest)
+        with files.reporting(path, "read"):
+            try:
+                return path.stat()
+            except FileNotFoundError as error:
+                raise _absent(digest) from error
+
+    def open_from(self, digest: Digest, start: int) -> BinaryIO:
+        """The object's bytes from an offset on, which are not checked.  Raises NotFoundError, StorageError."""
+        file = os.fdopen(self._open(digest), "rb")
+        file.seek(start)
+        return file
+
     @contextmanager
     def descriptor(self, digest: Digest) -> Iterator[int]:
         """The object as an open file, whose bytes are not checked.  Raises NotFoundError, StorageError."""
@@ -158,7 +180,7 @@ class ObjectStore:
         with files.reporting(self.path(digest), "read"), io.FileIO(self._open(digest)) as file:
             data = file.readall()
         if hashlib.sha256(data).hexdigest() != digest:
-            raise _corrupt(digest)
+            raise wrong_object(digest)
         return data
 
     def verify(self, digest: Digest) -> None:
@@ -170,7 +192,7 @@ class ObjectStore:
         finally:
             os.close(fd)
         if found.digest != digest:
-            raise _corrupt(digest)
+            raise wrong_object(digest)
 
     def copy_out(self, digest: Digest, target: Path, *, root: Path | None = None, link: bool = False) -> None:
         """Writes the checked bytes to ``target``; a file or symlink of that name is replaced, not followed.
@@ -213,7 +235,7 @@ class ObjectStore:
                     if copied.failed:
                         raise files.failure(copied.failed, target) from copied.failed
                     if copied.digest != digest:
-                        raise _corrupt(digest)
+                        raise wrong_object(digest)
                     with files.reporting(target):
                         os.replace(name, final, src_dir_fd=folder, dst_dir_fd=folder)
                     if linked:
@@ -248,10 +270,7 @@ class ObjectStore:
         try:
             return files.open_source(path)
         except NotFoundError as error:
-            raise NotFoundError(
-                f"artifact object `{digest}` is not in this clone",
-                hint="fetch it from where the run came from: `gittrack help artifacts`",
-            ) from error
+            raise _absent(digest) from error
 
 
 class _Batch:
@@ -427,6 +446,7 @@ class Incoming:
 
     Attributes:
         size: How many have come.
+        digest: Their sha256, once they are finished.
     """
 
     def __init__(self, batch: _Batch) -> None:
@@ -435,6 +455,7 @@ class Incoming:
         self._hash = hashlib.sha256()
         self._written = 0
         self.size = 0
+        self.digest: Digest | None = None
 
     def write(self, data: bytes) -> None:
         """Adds the next bytes.  Raises StorageError."""
@@ -456,6 +477,7 @@ class Incoming:
             self._batch._drop(self._temp)
         else:
             self._batch._stage(digest, self.size, self._temp, target)
+        self.digest = digest
         return digest, self.size
 
 
@@ -681,7 +703,7 @@ class _Verified(io.RawIOBase):
     def _check(self) -> None:
         if self._hash.hexdigest() != self._digest:
             self.close()
-            raise _corrupt(self._digest)
+            raise wrong_object(self._digest)
 
 
 def _rename(temp: Path, target: Path) -> None:
@@ -704,7 +726,15 @@ def _is_object(path: Path, size: int | None) -> bool:
     return stat.S_ISREG(found.st_mode) and size in (None, found.st_size)
 
 
-def _corrupt(digest: Digest) -> CorruptError:
+def _absent(digest: Digest) -> NotFoundError:
+    return NotFoundError(
+        f"artifact object `{digest}` is not in this clone",
+        hint="fetch it from where the run came from: `gittrack help artifacts`",
+    )
+
+
+def wrong_object(digest: Digest) -> CorruptError:
+    """What is kept under a sha256 has another one."""
     return CorruptError(
         f"artifact object `{digest}` has other bytes than its name says",
         hint="`gittrack fsck --full` lists all such objects; remove it and fetch it again: `gittrack help artifacts`",

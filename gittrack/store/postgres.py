@@ -11,9 +11,13 @@ What differs from SQLite is here and nowhere else: types, the marks of parameter
 
 from __future__ import annotations
 
+import os
+import queue
 import re
+import select
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from typing import Any, Final
@@ -42,14 +46,18 @@ except ImportError as missing:
     ) from missing
 
 
+#: Connections that a process has at most: so many questions are answered beside each other.
+CONNECTIONS: Final = 8
 #: Rows from which on an INSERT becomes a COPY.
 _BULK: Final = 16
 #: Rows written since the planner's statistics were taken; beyond it they are taken anew.
 _ANALYZE: Final = 20_000
 #: Seconds to wait for the database to take a connection.
-_CONNECT_TIMEOUT: Final = 10
+_CONNECT_TIMEOUT: Final = 5
 #: Of the lock under which schemas are made; any number that nobody else uses.
 _MAKING: Final = 0x67697474
+
+_inherited: list[Any] = []  # a forked child keeps what was its parent's
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -74,15 +82,20 @@ class PostgresIndex(Index):
         self._url = url
         self._schema = schema
         self._where = f"index `{schema}` in {_shown(url)}"
+        self._here = _Here()
+        self._pool = Pool(self._open, timeout, _shown(url))
         super().__init__(None, timeout=timeout)
+        self._pool.adopt(self._link)
+        self._here.connection = None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """As ``Index.transaction``; after much was written the planner is told what there is now."""
-        with super().transaction():
-            yield
-        if not self._writing and self._link.written > _ANALYZE:
-            with self._using():
+        self._look_for_fork()
+        with self._lock, self._using():  # the lock first: a thread that waits for it needs no connection
+            with super().transaction():
+                yield
+            if not self._writing and self._link.written > _ANALYZE:
                 self._execute("ANALYZE")
                 self._link.written = 0
 
@@ -95,13 +108,14 @@ class PostgresIndex(Index):
     # -- what differs ------------------------------------------------------------------------------------------------
 
     @property
-    def _link(self) -> _Connection:
-        assert isinstance(self._connection, _Connection)  # noqa: S101 — it is what `_open` returned
-        return self._connection
+    def _link(self) -> Connected:
+        """The connection that this thread has, inside ``_using``."""
+        assert self._here.connection is not None  # noqa: S101 — nothing here asks outside
+        return self._here.connection
 
-    def _open(self) -> Connection:
+    def _open(self) -> Connected:
         with self._translating():
-            connection = _Connection(self._url)
+            connection = Connected(self._url)
             try:
                 self._ready(connection)
             except BaseException:
@@ -109,7 +123,7 @@ class PostgresIndex(Index):
                 raise
             return connection
 
-    def _ready(self, connection: _Connection) -> None:
+    def _ready(self, connection: Connected) -> None:
         """Make the schema and its tables if they are not there, or not these."""
         encoding = connection.execute("SHOW server_encoding").fetchall()[0][0]
         if encoding != "UTF8":
@@ -126,13 +140,48 @@ class PostgresIndex(Index):
             _create(connection)
         connection.execute("COMMIT")
 
+    @property
+    def _connection(self) -> Connection:
+        return self._link
+
+    @_connection.setter
+    def _connection(self, connection: Connection) -> None:
+        assert isinstance(connection, Connected)  # noqa: S101 — it is what `_open` returned
+        self._here.connection = connection
+
+    @property
+    def _writing(self) -> bool:
+        return self._here.writing
+
+    @_writing.setter
+    def _writing(self, writing: bool) -> None:
+        self._here.writing = writing
+
     @contextmanager
     def _using(self) -> Iterator[Connection]:
-        """The connection, for one thread at a time; a new one after the database was away."""
-        with super()._using() as connection:
-            if self._link.broken and not self._writing:
-                connection = self._connection = self._open()  # noqa: PLW2901 — the caller gets the one that works
-            yield connection
+        """A connection for this thread; a new one after the database was away, and in a forked child."""
+        self._look_for_fork()
+        if self._here.connection is not None:
+            yield self._here.connection
+            return
+        pool = self._pool
+        self._here.connection = pool.take()
+        try:
+            yield self._here.connection
+        finally:
+            connection, self._here.connection = self._link, None
+            pool.give_back(connection)
+
+    def _look_for_fork(self) -> None:
+        if self._pid != os.getpid():
+            _inherited.append((self._here, self._pool))  # closing them would end the parent's
+            self._here, self._pool = _Here(), Pool(self._open, self._timeout, _shown(self._url))
+            self._lock = threading.RLock()
+            self._pid = os.getpid()
+
+    def close(self) -> None:
+        """As ``Index.close``; a connection that another thread has is closed when it gives it back."""
+        self._pool.close()
 
     def _begin(self, *, write: bool) -> None:
         try:
@@ -165,31 +214,85 @@ class PostgresIndex(Index):
         self._shared.clear()
 
     def _failure(self, error: Exception) -> GittrackError | None:
-        if not isinstance(error, psycopg.Error):
-            return None
-        text = str(error).partition("\n")[0]
-        if isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)):
-            return LockedError(f"another process is writing the {self._where}", hint="try again")
-        if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)):
-            return CorruptError(
-                f"damaged {self._where}: {text}", hint="run `gittrack reindex`: nothing is lost with it"
-            )
-        if isinstance(error, (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
-            return ReadOnlyError(f"cannot write the {self._where}: {text}", hint="GRANT CREATE ON DATABASE … TO …")
-        if isinstance(error, (errors.ProgramLimitExceeded, errors.StatementTooComplex)):
-            return InvalidValueError(f"too large a query: {text}", hint="search for less at once")
-        if isinstance(error, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)):
-            return NetworkError(f"{_shown(self._url)} does not let us in", hint="check user and password", denied=True)
-        if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-            return InvalidValueError("the address of the database cannot be read", hint="postgresql://user@host/name")
-        if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-            return NetworkError(
-                f"{_shown(self._url)} cannot be used: {text}", hint="is the database running?", again=1.0
-            )
-        return StorageError(f"cannot use the {self._where}: {text}")
+        return translated(error, self._url, self._where)
 
 
-class _Connection:
+class _Here(threading.local):
+    """What a thread has."""
+
+    def __init__(self) -> None:
+        self.connection: Connected | None = None
+        self.writing = False
+
+
+class Pool:
+    """Connections for the threads of a process, made when they are needed.
+
+    Args:
+        connect: Makes one.
+        timeout: Seconds to wait for one if all are in use.
+        where: What they lead to, for people.
+    """
+
+    def __init__(self, connect: Callable[[], Connected], timeout: float, where: str) -> None:
+        self._connect = connect
+        self._timeout = timeout
+        self._where = where
+        self._closed = False
+        self._idle: queue.LifoQueue[Connected | None] = queue.LifoQueue()  # None: not made yet
+        for _ in range(CONNECTIONS):
+            self._idle.put(None)
+
+    def take(self) -> Connected:
+        """A connection that works, as far as can be told without asking.
+
+        Raises:
+            LockedError: All are in use.
+            NetworkError: The database cannot be reached.
+        """
+        try:
+            found = self._idle.get(timeout=self._timeout)
+        except queue.Empty:
+            raise LockedError(f"all connections to {self._where} are busy", hint="try again") from None
+        try:
+            if found is not None and found.left:
+                found.close()
+                found = None
+            return self._connect() if found is None else found
+        except BaseException:
+            self._idle.put(None)
+            raise
+
+    def give_back(self, connection: Connected) -> None:
+        """Somebody is done with a connection; one that is broken, or in the middle of something, is closed."""
+        if self._closed or connection.in_transaction or connection.broken:
+            connection.close()
+            self._idle.put(None)
+        else:
+            self._idle.put(connection)
+
+    def adopt(self, connection: Connected) -> None:
+        """Take over a connection that was made elsewhere, as one of those there may be."""
+        self._idle.get()
+        self._idle.put(connection)
+
+    @property
+    def idle(self) -> int:
+        """Connections that may be taken."""
+        return self._idle.qsize()
+
+    def close(self) -> None:
+        """Close every connection; those in use, when they are given back."""
+        self._closed = True
+        with suppress(queue.Empty):
+            while True:
+                if (found := self._idle.get_nowait()) is not None:
+                    found.close()
+        for _ in range(CONNECTIONS):
+            self._idle.put(None)
+
+
+class Connected:
     """A connection as ``index.Connection`` describes it.
 
     Attributes:
@@ -208,6 +311,7 @@ class _Connection:
 
     @property
     def in_transaction(self) -> bool:
+        """As ``index.Connection``."""
         status = self._psycopg.info.transaction_status
         return status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
 
@@ -216,10 +320,20 @@ class _Connection:
         """True after the database has gone away."""
         return self._psycopg.closed
 
+    @property
+    def left(self) -> bool:
+        """True if the database has gone away while nobody asked it anything: only then does it say something."""
+        try:
+            return self.broken or bool(select.select([self._psycopg.fileno()], [], [], 0)[0])
+        except psycopg.Error:
+            return True
+
     def execute(self, sql: str, params: Mapping[str, Any] | None = None, /) -> Cursor:
+        """As ``index.Connection``."""
         return self._psycopg.execute(_marked(sql), params or None)
 
     def executemany(self, sql: str, rows: Sequence[Mapping[str, Any]], /) -> None:
+        """As ``index.Connection``; many rows are copied."""
         bulk = _INSERT.fullmatch(sql) if len(rows) >= _BULK else None
         with self._psycopg.cursor() as cursor:
             if bulk is None:
@@ -232,9 +346,12 @@ class _Connection:
         self.written += len(rows)
 
     def rollback(self) -> None:
-        self._psycopg.rollback()
+        """As ``index.Connection``; what a database that went away does by itself."""
+        with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+            self._psycopg.rollback()
 
     def close(self) -> None:
+        """As ``index.Connection``."""
         self._psycopg.close()
 
     def version(self) -> int | None:
@@ -322,6 +439,34 @@ def _fold_text() -> str:
         f' CASE WHEN octet_length(x) = length(x) THEN lower(x COLLATE "C")'
         f" ELSE translate({inner}, '{''.join(single)}', '{''.join(single.values())}') END $$"
     )
+
+
+def translated(error: Exception, url: str, where: str) -> GittrackError | None:
+    """An error of the database as ours; None if it is none of the database's.
+
+    Args:
+        error: What psycopg raised.
+        url: Of the database.
+        where: What was used there, for people.
+    """
+    if not isinstance(error, psycopg.Error):
+        return None
+    text = str(error).partition("\n")[0]
+    if isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)):
+        return LockedError(f"another process is writing the {where}", hint="try again")
+    if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)):
+        return CorruptError(f"damaged {where}: {text}", hint="run `gittrack reindex`: nothing is lost with it")
+    if isinstance(error, (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
+        return ReadOnlyError(f"cannot write the {where}: {text}", hint="GRANT CREATE ON DATABASE … TO …")
+    if isinstance(error, (errors.ProgramLimitExceeded, errors.StatementTooComplex)):
+        return InvalidValueError(f"too large a query: {text}", hint="search for less at once")
+    if isinstance(error, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)):
+        return NetworkError(f"{_shown(url)} does not let us in", hint="check user and password", denied=True)
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return InvalidValueError("the address of the database cannot be read", hint="postgresql://user@host/name")
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return NetworkError(f"{_shown(url)} cannot be used: {text}", hint="is the database running?", again=1.0)
+    return StorageError(f"cannot use the {where}: {text}")
 
 
 def _shown(url: str) -> str:

@@ -17,10 +17,10 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gittrack.errors import (
     CorruptError,
@@ -39,11 +39,13 @@ from gittrack.store.ledger import by_folder
 from gittrack.store.objects import ObjectStore
 from gittrack.store.record import CLOSE, OPEN, RunState, merge_histories
 from gittrack.store.refs import RefUpdate
-from gittrack.types import Artifact, MetricHistory, ObjectId, Run
+from gittrack.types import Artifact, MetricHistory, ObjectId, Run, RunId
 
 if TYPE_CHECKING:
     from gittrack.store.index import Index
+    from gittrack.store.journal import Journal
     from gittrack.store.pack import Batch
+    from gittrack.store.shared import Frames, SharedJournal
 
 _log = logging.getLogger("gittrack")
 _UNREADABLE: Final = "gittrack: run `%s` cannot be read: %s; run `gittrack fsck`"
@@ -54,14 +56,50 @@ LOCK_TIMEOUT: Final = 60.0
 _VERY_MANY: Final = 2000
 
 
+class Exchange(Protocol):
+    """How the clones of servers that share a database come by what the others have in git.
+
+    Attributes:
+        group: The same for all of them.
+    """
+
+    group: str
+
+    @property
+    def inside(self) -> bool:
+        """True in a thread that changes something, or brings something: what it knows stays as it is meanwhile."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """A block in which this thread is inside."""
+        ...
+
+    def behind(self) -> bool:
+        """True if others have sent something that is not here."""
+        ...
+
+    def look(self) -> None:
+        """Bring what others sent; nothing inside."""
+        ...
+
+    def bring(self) -> None:
+        """Bring what others sent, inside."""
+        ...
+
+    def send(self) -> None:
+        """Send what this clone has moved."""
+        ...
+
+
 class Repo:
     """One clone's store.  Use ``Repo.find``; threads may share it.
 
     Args:
         paths: Where git's things are.
         read_only: Nothing can be written.
-        database: Where the index is kept: the address of a PostgreSQL database, in a schema of this clone's own;
-            another file than usual, on a faster disk perhaps; None: the usual file.
+        database: Where the index is kept: the address of a PostgreSQL database, which has what is recorded through
+            servers, too, in schemas of this clone's own; another file than usual, on a faster disk perhaps; None: the
+            usual file.
 
     Attributes:
         paths: Where git's things are.
@@ -69,6 +107,7 @@ class Repo:
         git: Objects and refs.
         objects: Artifacts by content.
         read_only: True if nothing can be written; reading works all the same.
+        exchange: How it has what servers with other clones know; None for a clone that stands alone.
     """
 
     def __init__(
@@ -82,6 +121,8 @@ class Repo:
         self.objects = ObjectStore(self.root / "objects")
         self._database = database
         self._index: Index | None = None
+        self._frames: Frames | None = None
+        self.exchange: Exchange | None = None
         self.after_fork_in_child()
         files.tell_after_fork(self)
         self._writer: str | None = None
@@ -183,11 +224,10 @@ class Repo:
         return self._index
 
     def _open_index(self) -> Index:
-        read_only = self.read_only or not self.exists
-        if self._database is None or read_only:
+        if self._database is None or not self._has_database:
             from gittrack.store.index import Index
 
-            return Index(self.root / "index.db", read_only=read_only)
+            return Index(self.root / "index.db", read_only=self.read_only or not self.exists)
         if isinstance(self._database, Path):
             return self._index_in(self._database)
         from gittrack.store.postgres import PostgresIndex
@@ -219,12 +259,31 @@ class Repo:
             )
         return index
 
+    @property
+    def _has_database(self) -> bool:
+        return self._database is not None and self.exists and not self.read_only
+
+    @property
+    def frames(self) -> Frames | None:
+        """Where journals are that several servers write into; None if there is no database."""
+        if self._frames is None and isinstance(self._database, str) and self._has_database:
+            from gittrack.store.shared import Frames
+
+            with self._opening:
+                if self._frames is None:
+                    name = self.writer[-49:].replace("-", "_") if self.exchange is None else self.exchange.group
+                    self._frames = Frames(self._database, f"gittrack_live_{name}")
+        return self._frames
+
     def close(self) -> None:
         """Close index and packs; the next use opens them again."""
         self.git.close()
         if self._index is not None:
             self._index.close()
             self._index = None
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
@@ -243,8 +302,17 @@ class Repo:
 
     def ledger_refs(self) -> dict[str, ObjectId]:
         """Every ledger ref and what it names, whether that exists or not."""
+        self.look()
         refs = self.git.refs(layout.LEDGER_PREFIX)
         return {ref: oid for ref, oid in refs.items() if layout.parse_ledger_ref(ref)}
+
+    def look(self) -> None:
+        """Have what servers with other clones know, before something that depends on it is read.
+
+        After journals were read: what is not in them any more is in git then.  Raises NetworkError.
+        """
+        if self.exchange is not None:
+            self.exchange.look()
 
     def revisions(self, run_id: str, ledgers: Mapping[str, ObjectId] | None = None) -> list[ObjectId]:
         """The newest run commits of a run: one, or several if two clones amended it and nobody has merged yet.
@@ -371,9 +439,22 @@ class Repo:
                 state.merge(one)
         return state
 
-    def journals(self, run_id: str) -> list[Path]:
+    def journals(self, run_id: str) -> list[Journal]:
         """The journals of a run, oldest first."""
-        return sorted(journal.list_run(self.live / run_id), key=opened)
+        return _in_order([*map(JournalFile, journal.list_run(self.live / run_id)), *self._shared(run_id)])
+
+    def _shared(self, run_id: str) -> list[SharedJournal]:
+        return [] if self.frames is None else self.frames.of(run_id)
+
+    def live_runs(self) -> dict[RunId, list[Journal]]:
+        """The journals of each run that has some, oldest first.  Raises StorageError, NetworkError."""
+        found: dict[RunId, list[Journal]] = {}
+        for run_id, paths in journal.list_journals(self.live).items():
+            found[run_id] = [JournalFile(path) for path in paths]
+        if self.frames is not None:
+            for run_id, one in self.frames.runs().items():
+                found.setdefault(run_id, []).append(one)
+        return {run_id: _in_order(journals) for run_id, journals in found.items()}
 
     def state(self, run_id: str) -> RunState:
         """The run as it is now: its revisions and its journals folded.
@@ -419,7 +500,7 @@ class Repo:
         ledgers = self.ledgers()
         stones = self.tombstones(ledgers)
         found = {run_id for run_id in self._listed(ledgers) if not stones or layout.tombstone(run_id) not in stones}
-        return found | {run_id for run_id in journal.list_journals(self.live) if self._is_whole(run_id)}
+        return found | {run_id for run_id in self.live_runs() if self._is_whole(run_id)}
 
     def _listed(self, ledgers: Mapping[str, ObjectId]) -> set[str]:
         """The id of every run in these ledgers, as far as they can be read."""
@@ -564,9 +645,34 @@ class Repo:
         new = self.git.ledger_build(batch, old, changes, files or {}, message, author=self.git.identity(), time_s=time)
         return RefUpdate(ref, old, new)
 
-    def seal_lock(self, timeout: float = LOCK_TIMEOUT) -> files.FileLock:
+    def seal_lock(self, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[object]:
         """The lock that whoever moves this clone's ledgers holds."""
-        return files.FileLock(self.root / "locks" / "seal", timeout=timeout)
+        return self.lock("seal", timeout)
+
+    @contextmanager
+    def lock(self, name: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+        """A lock of this clone; servers that share a database take it from each other, wherever they are.
+
+        Raises:
+            LockedError: Somebody has it for ``timeout`` seconds.
+        """
+        here = files.FileLock(self.root / "locks" / name, timeout=timeout)
+        with ExitStack() as stack:
+            if self.exchange is None:
+                if self.frames is not None:
+                    stack.enter_context(self.frames.lock(name, timeout))
+                with here:
+                    yield
+            elif self.exchange.inside or self.frames is None:
+                with here:
+                    yield
+            else:  # what one clone does depends on what all others did
+                stack.enter_context(self.frames.lock("all", timeout))
+                stack.enter_context(self.exchange.alone())
+                self.exchange.bring()
+                with here:
+                    yield
+                self.exchange.send()
 
     # -- index -------------------------------------------------------------------------------------------------------
 
@@ -575,13 +681,20 @@ class Repo:
 
         ``progress`` is told (runs done, runs in all).
         """
-        if not self._is_stale():
-            return
+        while self._is_stale():
+            with nullcontext() if self.exchange is None else self.exchange.alone():
+                if self._refresh(progress):
+                    return
+
+    def _refresh(self, progress: Callable[[int, int | None], None] | None) -> bool:
+        """Index what is new; False if others have sent something meanwhile, without which runs would be missing."""
         index = self.index
         with index.transaction():
             # Looked at again inside, where only one process is at a time: what another has indexed since must not be
             # replaced by what this one saw before.
             live, fingerprint = self._stamps()
+            if self.exchange is not None and self.exchange.behind():
+                return False
             seen = index.meta_get("live") or {}
             settled: set[str] = set()
             if index.meta_get("fingerprint") != fingerprint:
@@ -595,6 +708,7 @@ class Repo:
                     except (CorruptError, NotFoundError) as error:
                         _log.warning(_UNREADABLE, run_id, error.message)
             index.meta_set("live", live)
+        return True
 
     def _is_stale(self) -> bool:
         live, fingerprint = self._stamps()
@@ -605,10 +719,12 @@ class Repo:
 
         The journals first: a run that is sealed in between is then found in the refs, never missed in both.
         """
-        return self._live_stamps(), self.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
+        live = self._live_stamps()
+        self.look()
+        return live, self.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
 
     def _live_stamps(self) -> dict[str, list[list[Any]]]:
-        """Per run in `live/`, its journals with size and modification time."""
+        """Per run in progress, its journals with size and modification time."""
         stamps: dict[str, list[list[Any]]] = {}
         for run_id, paths in journal.list_journals(self.live).items():
             rows = []
@@ -620,6 +736,9 @@ class Repo:
                 rows.append([path.name, status.st_size, status.st_mtime_ns])
             if rows:
                 stamps[run_id] = rows
+        if self.frames is not None:
+            for run_id, one in self.frames.runs().items():
+                stamps.setdefault(run_id, []).append([one.name, one.last, 0])
         return stamps
 
     def _refresh_ledgers(self, progress: Callable[[int, int | None], None] | None) -> set[str]:
@@ -692,20 +811,21 @@ class Repo:
     def _refresh_live(self, run_id: str, *, from_start: bool) -> None:
         """Fold the new frames of a run's journals into what the index has of it."""
         index = self.index
-        paths = self.journals(run_id)
-        if not paths:
+        journals = self.journals(run_id)
+        if not journals:
             index.meta_set(f"live:{run_id}", None)
             stored = self.stored_state(run_id, self.revisions(run_id))
             if stored is None:
-                index.drop_runs([run_id])
+                if self.exchange is None or not self.exchange.behind():  # else the next look finds its commit
+                    index.drop_runs([run_id])
             else:  # sealed since the refs were looked at
                 self.index_states([stored])
             return
         cached = index.meta_get(f"live:{run_id}")
         offsets: dict[str, int] = {} if cached is None else cached["offsets"]
-        if cached is None or from_start or set(offsets) - {p.name for p in paths}:
+        if cached is None or from_start or set(offsets) - {one.name for one in journals}:
             offsets = {}
-        events = JournalEvents.read(paths, offsets)
+        events = JournalEvents.read(journals, offsets)
         if offsets and cached is not None:
             state: RunState | None = RunState.decode(cached["record"], base=cached["base"])
         else:
@@ -744,17 +864,17 @@ class JournalEvents:
         self.ends: dict[str, int] = {}
 
     @classmethod
-    def read(cls, paths: Iterable[Path], offsets: Mapping[str, int] | None = None) -> JournalEvents:
-        """Read the journals, oldest first, from the given offsets on.  Raises StorageError."""
+    def read(cls, journals: Iterable[Journal], offsets: Mapping[str, int] | None = None) -> JournalEvents:
+        """Read the journals, oldest first, from the given offsets on.  Raises StorageError, NetworkError."""
         self = cls()
-        for path in paths:
-            start = (offsets or {}).get(path.name, 0)
+        for one in journals:
+            start = (offsets or {}).get(one.name, 0)
             ends, payloads = array("q"), []
-            for end, payload in journal.iter_journal(path, start):
+            for end, payload in one.frames(start):
                 ends.append(end)
                 payloads.append(payload)
-            self._frames.append((path.name, ends, payloads))
-            self.ends[path.name] = ends[-1] if ends else start
+            self._frames.append((one.name, ends, payloads))
+            self.ends[one.name] = ends[-1] if ends else start
         return self
 
     @property
@@ -771,6 +891,50 @@ class JournalEvents:
             if start < len(payloads):
                 state = RunState.fold(run_id, map(codec.unpack, islice(payloads, start, None)), state)
         return state
+
+
+class JournalFile:
+    """A journal that is a file.
+
+    Attributes:
+        path: Where it is.
+        name: Its name there.
+    """
+
+    __slots__ = ("name", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+    @property
+    def opened(self) -> int:
+        """When it was opened, in nanoseconds since the epoch; 0 if it does not say."""
+        opening = journal_opening(self.path)
+        return int(opening["opened"]) if opening else 0
+
+    def frames(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """As ``iter_journal``."""
+        return journal.iter_journal(self.path, start)
+
+    def drop(self, end: int) -> None:
+        """Remove the file, unless somebody wrote behind its end: that is the next seal's."""
+        if self.path.stat().st_size == end:
+            self.path.unlink()
+
+    def remove(self) -> None:
+        """Remove the file."""
+        files.remove(self.path)
+
+
+def _in_order(journals: list[Journal]) -> list[Journal]:
+    """Journals apply in the order in which they were opened."""
+    return sorted(journals, key=lambda one: (one.opened, one.name)) if len(journals) > 1 else journals
 
 
 def journal_opening(path: Path) -> dict[str, Any] | None:
@@ -790,12 +954,6 @@ def journal_opening(path: Path) -> dict[str, Any] | None:
             _log.debug("`%s` does not say whose it is", path, exc_info=True)
         return None
     return None
-
-
-def opened(path: Path) -> tuple[int, str]:
-    """Sort key: journals apply in the order in which they were opened."""
-    opening = journal_opening(path)
-    return (int(opening["opened"]) if opening else 0, path.name)
 
 
 def new_writer() -> str:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gittrack.errors import CorruptError, NotFoundError, StateError
-from gittrack.store import codec, files, layout
+from gittrack.store import codec, layout
 from gittrack.store.check import history, referenced, tagged
 from gittrack.store.experiments import ExperimentState
 from gittrack.store.git import RefUpdate
-from gittrack.store.seal import merged, owner_alive, seal
+from gittrack.store.seal import going_on, merged, seal
 from gittrack.types import Digest
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def purge(repo: Repo, run_id: str) -> int:
     state = repo.state(run_id)
     if state.field("lifecycle") != "deleted":
         raise StateError(f"run `{run_id}` is not deleted", hint=f"`gittrack rm {run_id[:8]}` first")
-    if any(owner_alive(path) for path in repo.journals(run_id)):
+    if any(map(going_on, repo.journals(run_id))):
         raise StateError(f"run `{run_id}` goes on", hint="end it first")
     revisions = list(history(repo, repo.revisions(run_id)))
     if tags := _tags_at(repo, revisions):
@@ -201,15 +201,15 @@ def _experiment(repo: Repo, experiment_id: str, ledger: ObjectId) -> ExperimentS
 
 def _forget(repo: Repo, run_ids: Iterable[str], own: set[Digest], began: float, ledgers: Mapping[str, ObjectId]) -> int:
     """Remove the journals of runs, and of the artifacts that were theirs what nothing else refers to; bytes freed."""
-    for path in [path for run_id in run_ids for path in repo.journals(run_id)]:
-        files.remove(path)
+    for one in [one for run_id in run_ids for one in repo.journals(run_id)]:
+        one.remove()
     if notes := repo.git.ref(layout.NOTES_REF):  # they and their history name the runs; the hooks write them again
         repo.git.publish(repo.git.batch(), [RefUpdate(layout.NOTES_REF, notes, None)])
     freed = 0
     # Only its own: other processes may have stored objects that they are about to name, equal ones too.
     for digest in own - referenced(repo, ledgers):
-        with suppress(FileNotFoundError):
-            if repo.objects.path(digest).stat().st_mtime < began:
+        with suppress(NotFoundError):
+            if repo.objects.modified(digest) < began:
                 freed += repo.objects.delete(digest)
     return freed
 

@@ -12,7 +12,7 @@ import logging
 import time as clock
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from gittrack.errors import (
     CorruptError,
@@ -26,12 +26,14 @@ from gittrack.errors import (
 from gittrack.store import codec, files, journal, layout
 from gittrack.store.git import RefUpdate
 from gittrack.store.record import CLOSE, CREATE, STATUS, RunState
-from gittrack.store.repo import LOCK_TIMEOUT, JournalEvents, journal_opening, opened
+from gittrack.store.repo import LOCK_TIMEOUT, JournalEvents, JournalFile, journal_opening
 from gittrack.types import ObjectId
 
 if TYPE_CHECKING:
     from gittrack.store.git import Batch
+    from gittrack.store.journal import Journal
     from gittrack.store.repo import Repo
+    from gittrack.store.shared import SharedJournal
 
 #: Runs per pack and ledger commit: bounds the parents of one commit.
 GROUP: Final = 500
@@ -54,7 +56,7 @@ class _Ready(NamedTuple):
     """A run whose journals nobody writes any more."""
 
     run_id: str
-    paths: list[Path]
+    journals: list[Journal]
     killed: bool  #: its owner died without ending it
 
 
@@ -64,8 +66,8 @@ def heal(repo: Repo) -> list[str]:
     For reading commands, which must not fail or wait because somebody else is sealing.
     """
     try:
-        for paths in journal.list_journals(repo.live).values():
-            if not any(owner_alive(path) for path in paths):
+        for journals in repo.live_runs().values():
+            if not any(map(going_on, journals)):
                 return seal(repo, timeout=1.0)
     except (LockedError, ReadOnlyError) as error:
         _log.debug("left to whoever is sealing: %s", error)
@@ -83,17 +85,19 @@ def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT) -> list[str]:
     """
     repo.require_writable()
     done: list[str] = []
+    if repo.frames is not None:
+        repo.frames.tidy()
     for run_id in journal.empty_runs(repo.live):
         _remove_if_abandoned(repo.live / run_id)
-    if not journal.list_journals(repo.live):
+    if not repo.live_runs():
         return done
     with repo.seal_lock(timeout):
         repo.git.heal_locks()
-        ready = [r for run_id, paths in journal.list_journals(repo.live).items() if (r := _ready(run_id, paths))]
+        ready = [r for run_id, journals in repo.live_runs().items() if (r := _ready(run_id, journals))]
         for group in _groups(ready):
             done += _commit_group(repo, group)
         if ready:
-            if not journal.list_journals(repo.live):
+            if not repo.live_runs():
                 repo.git.unpin_except((), grace_s=5)  # nothing goes on: no captured code waits for its commit
             repo.git.maintain()
     return done
@@ -103,7 +107,7 @@ def _groups(ready: list[_Ready]) -> Iterator[list[_Ready]]:
     group: list[_Ready] = []
     room = GROUP_BYTES
     for item in ready:
-        size = sum(path.stat().st_size for path in item.paths)
+        size = sum(one.size for one in item.journals)
         if group and (len(group) == GROUP or size > room):
             yield group
             group, room = [], GROUP_BYTES
@@ -111,6 +115,11 @@ def _groups(ready: list[_Ready]) -> Iterator[list[_Ready]]:
         room -= size
     if group:
         yield group
+
+
+def going_on(one: Journal) -> bool:
+    """True if somebody may write into this journal as part of a run that goes on."""
+    return owner_alive(one.path) if isinstance(one, JournalFile) else not cast("SharedJournal", one).ended
 
 
 def owner_alive(path: Path) -> bool:
@@ -140,21 +149,21 @@ def _closed(path: Path) -> bool:
     return last == _CLOSING[codec.HEADER.size :]
 
 
-def _ready(run_id: str, paths: list[Path]) -> _Ready | None:
+def _ready(run_id: str, journals: list[Journal]) -> _Ready | None:
     """The run if all its journals are closed or orphaned, and its end is known or its owner dead."""
     orphaned = False
-    for path in paths:
-        if owner_alive(path):
+    for one in journals:
+        if going_on(one):
             return None
-        if _closed(path):
+        if not isinstance(one, JournalFile) or _closed(one.path):
             continue
-        journal.repair(path)
+        journal.repair(one.path)
         # A helper process that died says nothing about the run, nor does a server, whose clients go on with it
         # elsewhere; the process that made or resumed it does.
-        if not _by_server(path):
-            orphaned = orphaned or any(payload[:2] in _OWNERS for _, payload in journal.iter_journal(path))
+        if not _by_server(one.path):
+            orphaned = orphaned or any(payload[:2] in _OWNERS for _, payload in one.frames())
     # Only these: a journal that was opened meanwhile is somebody's, and has not been looked at.
-    return _Ready(run_id, sorted(paths, key=opened), orphaned)
+    return _Ready(run_id, journals, orphaned)
 
 
 def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
@@ -168,7 +177,7 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
     revisions = repo.revisions_of([item.run_id for item in group], ledgers)
     for item in group:
         if repo.purged(item.run_id, ledgers):  # by another clone, while somebody here went on with it
-            spent.append((item, JournalEvents.read(item.paths).ends))
+            spent.append((item, JournalEvents.read(item.journals).ends))
             continue
         try:
             stored = repo.stored_state(item.run_id, revisions[item.run_id])
@@ -176,7 +185,7 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
             _leave(item, error)
             continue
         try:
-            events = JournalEvents.read(item.paths)
+            events = JournalEvents.read(item.journals)
             known = {} if stored is None else dict(stored.absorbed)
             told = stored is None or stored.terminated  # else it went on after a checkpoint
             if events.empty or (told and all(known.get(name, 0) >= end for name, end in events.ends.items())):
@@ -200,10 +209,11 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
         commits.setdefault(state.experiment_id, {})[item.run_id] = commit
         state.base = commit
     _publish(repo, batch, states, commits)
+    if repo.exchange is not None:
+        repo.exchange.send()  # the others must find the commits where the frames were
     for item, ends in spent:
-        for path in item.paths:
-            if path.stat().st_size == ends[path.name]:  # else somebody wrote behind its end: that is the next seal's
-                path.unlink()
+        for one in item.journals:
+            one.drop(ends[one.name])
         _remove_folder(repo.live / item.run_id)
     if spent:
         files.sync_dir(repo.live)
@@ -274,7 +284,8 @@ def _final_state(item: _Ready, state: RunState | None) -> RunState | None:
     if not state.terminated:
         if not item.killed:
             return None
-        last_sign = max(path.stat().st_mtime_ns for path in item.paths) // 1_000_000
+        paths = [one.path for one in item.journals if isinstance(one, JournalFile)]
+        last_sign = max(path.stat().st_mtime_ns for path in paths) // 1_000_000
         state.apply([STATUS, "KILLED", max(last_sign, state.start_time)])
     return state
 
@@ -288,8 +299,13 @@ def _set_aside(repo: Repo, item: _Ready, why: str) -> None:
     """Move journals that make no run out of the way, where `gittrack fsck` reports them; never delete them."""
     target = repo.root / "lost" / item.run_id
     files.make_dirs(target)
-    for path in item.paths:
-        path.replace(target / path.name)
+    for one in item.journals:
+        if isinstance(one, JournalFile):
+            one.path.replace(target / one.name)
+        else:
+            frames = b"".join(codec.frame(payload) for _, payload in one.frames())
+            files.write_atomic(target / one.name, frames)
+            one.remove()
     files.sync_dir(target)
     _remove_folder(repo.live / item.run_id)
     _log.warning("gittrack: the journal of run `%s` is damaged (%s); it was moved to `%s`", item.run_id, why, target)
@@ -433,7 +449,7 @@ def _index(repo: Repo, states: Mapping[str, RunState], updates: list[RefUpdate],
                 return
             for run_id, state in states.items():
                 # What was logged since, another reader may have indexed already: it must not disappear again.
-                JournalEvents.read(p for p in repo.journals(run_id) if p.name not in state.absorbed).fold(run_id, state)
+                JournalEvents.read(repo.journals(run_id), state.absorbed).fold(run_id, state)
                 state.settle()
             after = repo.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
             expected = {**ledgers, **{u.name: u.new for u in updates}}

@@ -232,7 +232,7 @@ def _chosen(repo: Repo) -> Depot | None:
     if scheme != "file":
         from gittrack.sync.bucket import BucketDepot
 
-        return BucketDepot(repo, url)
+        return BucketDepot(repo.objects, url)
     where = place(url, repo.paths.main_root, lfs=True)
     if not isinstance(where, Path):
         raise InvalidValueError(f"`{url}` is no folder")

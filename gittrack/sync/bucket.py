@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime
+from typing import Any, Final
 
 from gittrack.errors import (
     CorruptError,
@@ -26,12 +27,11 @@ from gittrack.errors import (
     NotFoundError,
 )
 from gittrack.store.gateway import strip_credentials
-from gittrack.store.objects import Arrivals, Part
+from gittrack.store.objects import Arrivals, ObjectStore, Part
 from gittrack.sync.depots import Count, Item, Progress, in_parallel, persist, receive
+from gittrack.types import Digest
 
-if TYPE_CHECKING:
-    from gittrack.store.repo import Repo
-
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _THREADS: Final = 8
 _LOOKERS: Final = 16  #: a look at an object is one short request
 _PIECE: Final = 16 << 20  #: bytes that are fetched at a time, and sent as one part
@@ -78,13 +78,15 @@ _KINDS: Final = {
     "ssh": _SSH,
     "sftp": _SSH,
 }
+#: The kinds of addresses that are buckets, or folders on another machine.
+SCHEMES: Final = frozenset(_KINDS)
 
 
 class BucketDepot:
     """A prefix in a bucket, or a folder on another machine.
 
     Args:
-        repo: This clone.
+        store: The objects of this clone.
         url: Its address.
 
     Raises:
@@ -93,9 +95,9 @@ class BucketDepot:
         NetworkError: It cannot be reached.
     """
 
-    def __init__(self, repo: Repo, url: str) -> None:
+    def __init__(self, store: ObjectStore, url: str) -> None:
         self.name = f"`{strip_credentials(url)}`"
-        self._repo = repo
+        self._store = store
         self._stop = threading.Event()
         scheme = url.partition("://")[0].lower()
         self._kind = _KINDS[scheme]
@@ -132,26 +134,57 @@ class BucketDepot:
     def download(self, items: Sequence[Item], progress: Progress) -> None:
         """Fetch objects; see ``Depot``."""
         count = Count(items, progress)
-        with Arrivals(self._repo.objects, len(items)) as arrivals:
+        with Arrivals(self._store, len(items)) as arrivals:
             self._all(items, lambda item, _: self._fetch(arrivals, item, count), _THREADS)
 
     # -- one object
 
-    def _path(self, item: Item) -> str:
-        return f"{self._root}/{item.digest[:2]}/{item.digest[2:4]}/{item.digest}"
+    def size(self, digest: Digest) -> int:
+        """Bytes that an object has there.  Raises NotFoundError, NetworkError."""
+
+        def look() -> int:
+            with self._reporting():
+                return int(self._fs.info(self._path(digest))["size"])
+
+        return persist(look, self._stop)
+
+    def modified(self, digest: Digest) -> float:
+        """When an object was put there, in seconds since the epoch.  Raises NotFoundError, NetworkError."""
+        with self._reporting():
+            when: datetime = self._fs.modified(self._path(digest))
+        return when.timestamp()
+
+    def keep(self, item: Item) -> None:
+        """Put an object of the clone there, whose bytes were just looked at.  Raises as ``upload``."""
+        persist(lambda: self._put(item, Count([item], lambda _done, _total: None)), self._stop)
+
+    def piece(self, item: Item, start: int, end: int) -> bytes:
+        """Some bytes of an object, unchecked.  Raises NotFoundError, CorruptError if there are fewer, NetworkError."""
+        return self._piece(item, start, end)
+
+    def remove(self, digest: Digest) -> None:
+        """Remove an object.  Raises NotFoundError, NetworkError."""
+        with self._reporting():
+            self._fs.rm_file(self._path(digest))
+
+    def listed(self) -> list[Item]:
+        """Every object there, sorted.  Raises NetworkError."""
+        with self._reporting():
+            found = self._fs.find(self._root, detail=True).values()
+        items = [(str(one["name"]).rpartition("/")[2], int(one["size"])) for one in found]
+        return sorted(Item(Digest(name), size) for name, size in items if _DIGEST.fullmatch(name))
+
+    def _path(self, digest: Digest) -> str:
+        return f"{self._root}/{digest[:2]}/{digest[2:4]}/{digest}"
 
     def _has(self, item: Item) -> bool:
-        def look() -> bool:
-            with self._reporting():
-                return bool(self._fs.info(self._path(item))["size"] == item.size)
-
         try:
-            return persist(look, self._stop)
+            return self.size(item.digest) == item.size
         except NotFoundError:
             return False
 
     def _send(self, item: Item, count: Count) -> None:
-        self._repo.objects.verify(item.digest)
+        self._store.verify(item.digest)
         persist(lambda: self._put(item, count), self._stop)
 
     def _put(self, item: Item, count: Count) -> None:
@@ -168,13 +201,11 @@ class BucketDepot:
             def absolute_update(self, value: int) -> None:
                 self.relative_update(value - told)
 
-        path = self._path(item)
+        path = self._path(item.digest)
         target = path if self._kind.atomic else f"{self._root}/incoming/{item.digest}.{os.urandom(8).hex()}"
         try:
             with self._reporting(gone="the bucket or folder is not there"):
-                self._fs.put_file(
-                    str(self._repo.objects.path(item.digest)), target, callback=Told(), **self._kind.sending
-                )
+                self._fs.put_file(str(self._store.path(item.digest)), target, callback=Told(), **self._kind.sending)
                 if target != path:
                     self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
                     self._fs.mv(target, path)
@@ -209,7 +240,7 @@ class BucketDepot:
 
         def fetch() -> bytes:
             with self._reporting():
-                data = bytes(self._fs.cat_file(self._path(item), start=start, end=end))
+                data = bytes(self._fs.cat_file(self._path(item.digest), start=start, end=end))
             if len(data) != end - start:
                 raise CorruptError(f"{self.name} has not {item.size} bytes of object `{item.digest[:12]}`")
             return data
@@ -251,4 +282,4 @@ def _said(error: Exception) -> str:
     return text[:200] or type(error).__name__
 
 
-__all__ = ["BucketDepot"]
+__all__ = ["SCHEMES", "BucketDepot"]

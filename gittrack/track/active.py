@@ -14,24 +14,31 @@ import secrets
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from gittrack.errors import GittrackError, InvalidValueError, NotFoundError, StateError
 from gittrack.store import codec, files, journal, layout, record
+from gittrack.store.journal import Overtaken
 from gittrack.track import limits
 from gittrack.track.secrets import redact_value
 from gittrack.types import TERMINAL, DatasetInput, Digest, LifecycleStage, Metric, ModelOutput, Run, RunData, RunInfo
 
 if TYPE_CHECKING:
     from gittrack.store.record import RunState
+    from gittrack.store.shared import Mark
     from gittrack.track.runs import Tracker
 
 #: Bytes of frames kept in memory while the disk refuses them; beyond it they are counted and lost.
 BACKLOG: Final = 64 * 1024 * 1024
 #: Points in one frame: 24 bytes each, far below a frame's limit.
 FRAME_POINTS: Final = 250_000
+#: Seconds that what a handle knows of a run may be old, where other servers write into it too.
+LOOK: Final = 1.0
+#: Seconds after which a server forgets what it knows of a run that nobody writes into.
+FORGET: Final = 60.0
 #: Seconds between attempts to write the backlog.
 RETRY: Final = 1.0
 
@@ -41,6 +48,40 @@ _METRIC = record.METRIC
 _pack = codec.packer()
 _STEP = range(limits.INT64_MIN, limits.INT64_MAX + 1)
 _TIME = range(limits.INT64_MAX + 1)
+
+
+_Operation = TypeVar("_Operation", bound=Callable[..., None])
+
+
+def _current(operation: _Operation) -> _Operation:
+    """What follows from what the handle knows of the run: if others wrote meanwhile, it learns that, and it is redone.
+
+    Only servers that share a database can be overtaken.
+    """
+
+    @wraps(operation)
+    def made(self: ActiveRun, *args: Any, **more: Any) -> None:
+        if self._frames is None:
+            operation(self, *args, **more)
+            return
+        with self._lock:
+            outermost = not self._careful
+            self._careful = True
+            try:
+                while True:
+                    try:
+                        operation(self, *args, **more)
+                    except Overtaken:
+                        if not outermost:
+                            raise
+                        self._catch_up()
+                    else:
+                        return
+            finally:
+                if outermost:
+                    self._careful = False
+
+    return cast("_Operation", made)
 
 
 class ActiveRun:
@@ -55,7 +96,7 @@ class ActiveRun:
             run which another one has open.
     """
 
-    def __init__(self, tracker: Tracker, state: RunState, *, owner: bool) -> None:
+    def __init__(self, tracker: Tracker, state: RunState, *, owner: bool, mark: Mark | None = None) -> None:
         self.run_id = state.run_id
         self.experiment_id = state.experiment_id
         self.user_id = state.user_id
@@ -63,19 +104,15 @@ class ActiveRun:
         self.owner = owner
         self._tracker = tracker
         self._metrics = {key: summary.value for key, summary in state.current_summaries().items()}
-        self._params = dict(state.params)
-        self._tags = state.tags()
-        self._counter = state.next_counter
-        self._status = state.status
-        self._end_time = state.end_time
-        self._lifecycle = state.field("lifecycle", LifecycleStage.ACTIVE)
+        self._params: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+        self._counter = 0
+        self._lifecycle: str = LifecycleStage.ACTIVE
         self._keys: set[str] = set()
         self.models: dict[int, list[str]] = {}
-        for output in state.outputs:
-            self.models.setdefault(output.get("step", 0), []).append(output["model_id"])
-        self._read = {item["model_id"] for item in state.inputs if "model_id" in item}
-        self._files = {path for path, artifact in state.artifacts.items() if artifact is not None}
-        self._folders = _folders_of(self._files)
+        self._read: set[str] = set()
+        self._files: set[str] = set()
+        self._learn(state)
         self._lock = threading.RLock()
         self._journal: journal.JournalWriter | None = None
         self._backlog: list[bytes] = []
@@ -86,7 +123,39 @@ class ActiveRun:
         self._close_wanted = False
         self.environment: dict[str, Any] = {}  #: what differs from this process's, if another program makes the run
         self.touched = time.monotonic()
+        self._frames = tracker.repo.frames
+        self._mark = mark  # how far this handle knows what is in the journal that it shares with other servers
+        self._careful = False  # what is written now follows from what this handle knows
+        self._looked = self.touched
+        self._shares = False  # it has written into that journal lately
         files.tell_after_fork(self)
+
+    def _learn(self, state: RunState) -> None:
+        """Take over what a state says, be it the whole run or only what happened since this handle looked."""
+        for key, value in state.params.items():
+            self._params.setdefault(key, value)
+        for name, field in state.fields.items():
+            if name == "lifecycle":
+                self._lifecycle = field.value or LifecycleStage.ACTIVE
+            elif name == "name" or name.startswith("tags."):
+                key = record.RUN_NAME_TAG if name == "name" else name.removeprefix("tags.")
+                self._tags.pop(key, None)
+                if field.value is not None:
+                    self._tags[key] = field.value
+        if state.created:
+            self._tags.setdefault(record.RUN_NAME_TAG, "")
+            if state.parent_run_id is not None:
+                self._tags.setdefault(record.PARENT_TAG, state.parent_run_id)
+        self._counter = max(self._counter, state.next_counter)
+        self._status, self._end_time = state.status, state.end_time
+        for output in state.outputs:
+            known = self.models.setdefault(output.get("step", 0), [])
+            if output["model_id"] not in known:
+                known.append(output["model_id"])
+        self._read |= {item["model_id"] for item in state.inputs if "model_id" in item}
+        self._files |= {path for path, artifact in state.artifacts.items() if artifact is not None}
+        self._files -= {path for path, artifact in state.artifacts.items() if artifact is None}
+        self._folders = _folders_of(self._files)
 
     # -- metrics, params, tags ---------------------------------------------------------------------------------------
 
@@ -159,6 +228,7 @@ class ActiveRun:
         for link in links:
             self.write_event(link)
 
+    @_current
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, once each; the same value again is fine.
 
@@ -194,6 +264,7 @@ class ActiveRun:
         checked = dict(limits.check_tag(key, value, truncate=self._tracker.truncate) for key, value in tags.items())
         self._edit({"name" if key == record.RUN_NAME_TAG else f"tags.{key}": value for key, value in checked.items()})
 
+    @_current
     def delete_tag(self, key: str) -> None:
         """Remove a tag.  Raises NotFoundError if the run has no such tag, InvalidValueError if none can have it."""
         if limits.check_key("tag", key) not in self._tags:
@@ -213,6 +284,7 @@ class ActiveRun:
         self._edit({"lifecycle": stage})
         self._lifecycle = stage
 
+    @_current
     def _edit(self, changes: Mapping[str, str | None]) -> None:
         if not changes:
             return
@@ -308,6 +380,7 @@ class ActiveRun:
                 f"artifact `{min(both)}` of run `{self.run_id}` cannot be a file and a folder", hint="use another name"
             )
 
+    @_current
     def _place(self, rows: list[list[Any]]) -> None:
         """Record changes of artifacts, in this order."""
         with self._lock:
@@ -340,6 +413,7 @@ class ActiveRun:
         """Drop artifacts from the run; their bytes go at the next ``gc``.  Raises InvalidValueError."""
         self._place([[path, None, 0] for path in paths])
 
+    @_current
     def log_inputs(self, inputs: Iterable[DatasetInput], model_ids: Iterable[str] = ()) -> None:
         """Record datasets and logged models that the run read; all or none.  Raises InvalidValueError."""
         events: list[dict[str, Any]] = []
@@ -352,6 +426,7 @@ class ActiveRun:
             self.write_event([record.INPUT, event])
         self._read.update(read)
 
+    @_current
     def log_outputs(self, outputs: Iterable[ModelOutput]) -> None:
         """Record logged models that the run made; all or none.  Raises InvalidValueError."""
         events: list[dict[str, Any]] = []
@@ -422,6 +497,7 @@ class ActiveRun:
         """``active`` or ``deleted``, as this process knows it."""
         return self._lifecycle
 
+    @_current
     def set_status(self, status: str, end_time: int | None = None) -> None:
         """Say how the run is doing; a terminal status is on disk when this returns, and committed shortly after."""
         ended = status in TERMINAL
@@ -477,6 +553,7 @@ class ActiveRun:
             if self._backlog:  # a journal that is closed says that there is nothing more to come
                 return
             writer, self._journal = self._journal, None
+            self._shares = False
             self._tracker.closed(self)
             if writer is None:
                 return
@@ -487,6 +564,10 @@ class ActiveRun:
 
     def sync(self) -> None:
         """Put what was written on disk.  Trouble is reported, not raised."""
+        if self._frames is not None:
+            if self.idle > FORGET:
+                self.release()
+            return
         with self._lock:
             self._flush_backlog()
             if self._journal is not None:
@@ -503,7 +584,7 @@ class ActiveRun:
     @property
     def open(self) -> bool:
         """True while this process has a journal open for the run."""
-        return self._journal is not None
+        return self._journal is not None or self._shares
 
     @property
     def terminated(self) -> bool:
@@ -520,6 +601,40 @@ class ActiveRun:
         self.owner = False
 
     # -- writing -----------------------------------------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Learn what other servers wrote, if this handle has not looked for a second.  Raises NetworkError."""
+        now = time.monotonic()
+        if self._frames is not None and now - self._looked > LOOK:
+            with self._lock:
+                self._looked = now
+                if self._frames.mark(self.run_id) != self._mark:
+                    self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Learn what other servers wrote since this handle looked.  Raises NetworkError."""
+        assert self._frames is not None  # noqa: S101 — nobody else overtakes
+        mark, payloads = self._frames.since(self.run_id, self._mark)
+        if payloads is None:
+            self._learn(self._tracker.repo.state(self.run_id))
+        else:
+            news = record.RunState(self.run_id)
+            news.status, news.end_time = self._status, self._end_time
+            self._learn(record.RunState.fold(self.run_id, map(codec.unpack, payloads), news))
+        self._mark = mark
+
+    def _share(self, payload: bytes) -> None:
+        """Commit a frame to the journal that all servers write into.  Raises NetworkError, Overtaken."""
+        assert self._frames is not None  # noqa: S101 — as the caller found
+        if self._careful:
+            self._mark = self._frames.append_after(self.run_id, self._mark, payload, over=self.terminated)
+        else:
+            known, now = self._mark, self._frames.append(self.run_id, payload, over=self.terminated)
+            if now == ((now.name, 1) if known is None else (known.name, known.size + 1)):
+                self._mark = now  # else others wrote too; what follows from that is learnt when it is needed
+        if not self._shares:
+            self._shares = True
+            self._tracker.opened(self)
 
     def _write(self, payload: bytes) -> None:
         writer = self._journal
@@ -539,6 +654,9 @@ class ActiveRun:
         """Open the journal first, or write what an earlier failure left in memory first."""
         with self._lock:
             self.touched = time.monotonic()
+            if self._frames is not None:
+                self._share(payload)
+                return
             if self._backlog:
                 self._keep(payload, None)
                 if self.touched >= self._retry_at:

@@ -34,6 +34,7 @@ class Keeper:
         seal: Commits what is ready; False if somebody else is at it and it should be tried again.
         capture: Captures code and environment once, for all the runs given.
         sync_interval: Seconds between putting the journals on disk.
+        waiting: True if something is ready that nobody here was told about.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Keeper:
         seal: Callable[[], bool],
         capture: Callable[[list[ActiveRun]], None],
         sync_interval: float,
+        waiting: Callable[[], bool],
     ) -> None:
         self._handles = handles
         self._seal = seal
         self._capture = capture
         self._interval = sync_interval
+        self._waiting = waiting
         self.reset()
 
     def reset(self) -> None:
@@ -109,6 +112,8 @@ class Keeper:
                     self.seal_soon()
                 else:
                     run.sync()
+            if self._waiting():
+                self.seal_soon()
 
     def _seal_loop(self) -> None:
         while True:

@@ -22,13 +22,15 @@ from gittrack.errors import (
     GittrackError,
     InvalidValueError,
     LockedError,
+    NetworkError,
     NotFoundError,
+    PushRefusedError,
     StateError,
     shown,
 )
 from gittrack.store import gateway, layout, record, seal
 from gittrack.store.record import RunState
-from gittrack.store.repo import Repo
+from gittrack.store.repo import JournalFile, Repo
 from gittrack.track import limits
 from gittrack.track.active import ActiveRun
 from gittrack.track.keeper import Keeper
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
 #: Seconds that this process waits while another one commits; what is left then, the next command does.
 SEAL_TIMEOUT: Final = 5.0
+#: Seconds after which a run that is over, and that its server has not committed, is committed by another one.
+LEFT: Final = 2.0
 #: Runs whose journals are closed together (two descriptors each), and how many at a time.
 _TOGETHER: Final = 64
 _SYNCS: Final = 8
@@ -103,6 +107,7 @@ class Tracker:
             seal=self._seal_quietly,
             capture=self._capture_for,
             sync_interval=sync_interval,
+            waiting=self._others_wait,
         )
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._keeper.reset)
@@ -229,9 +234,12 @@ class Tracker:
         run = self._handles.get(run_id)
         if run is None:
             self.repo.require_writable()
+            mark = None if self.repo.frames is None else self.repo.frames.mark(run_id)  # before what it says is read
             state = self.repo.state(check_run_id(run_id))
             others = state.status == "RUNNING" and self._open_elsewhere(run_id)
-            run = self._handles.setdefault(run_id, ActiveRun(self, state, owner=not others))
+            run = self._handles.setdefault(run_id, ActiveRun(self, state, owner=not others, mark=mark))
+        else:
+            run.look_again()
         return run
 
     def open_run(self, run_id: str) -> ActiveRun | None:
@@ -250,7 +258,8 @@ class Tracker:
         return StateError(f"run `{run_id}` is deleted", hint=f"`gittrack restore {run_id}` brings it back")
 
     def _open_elsewhere(self, run_id: str) -> bool:
-        return any(seal.owner_alive(path) for path in self.repo.journals(run_id))
+        """True if another process has a journal of the run open; servers that share one are all the same."""
+        return any(isinstance(one, JournalFile) and seal.going_on(one) for one in self.repo.journals(run_id))
 
     def delete_run(self, run_id: str) -> None:
         """Mark a run deleted; ``restore_run`` undoes it.  Raises NotFoundError, StateError if it is deleted already."""
@@ -741,6 +750,18 @@ class Tracker:
         else:
             self.close()
 
+    def watch(self) -> None:
+        """Do the background work from now on, also before anything is recorded here: other servers may end."""
+        self._keeper.watch()
+
+    def _others_wait(self) -> bool:
+        """True if runs of other servers are over, and those servers have not committed them."""
+        try:
+            return self.repo.frames is not None and self.repo.frames.waiting(LEFT)
+        except GittrackError as error:  # the database is away: clients are told
+            _log.info("gittrack: %s", error)
+            return False
+
     def _seal_quietly(self) -> bool:
         """Commit what is ready; False if another process is at it.  Trouble is reported, not raised."""
         if self.repo.read_only and not self._recorded:
@@ -751,6 +772,8 @@ class Tracker:
             seal.seal(self.repo, timeout=SEAL_TIMEOUT)
         except LockedError:
             return False
+        except (NetworkError, PushRefusedError) as error:  # the database or the remote is away
+            _log.warning("gittrack: finished runs are committed later: %s", error)
         except GittrackError as error:
             self.trouble(error, "finished runs stay in their journals; `gittrack fsck` commits them later")
         except Exception:  # a bug of ours must not end the thread

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.roles import LOCAL, Caller
 from gittrack.server.run import Address, config, listen
 from gittrack.store.repo import Repo
+from gittrack.sync import bucket_store
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
+from tests.transfer import servers
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, options: Options | None = None, database: str | None = None) -> Iterator[Running]:
-    """A server of the repository in ``folder``, with its index in a database if there is one."""
-    tracker = Tracker(Repo.find(folder, create=True, database=database), strict=True)
+def running(
+    folder: Path, options: Options | None = None, database: str | None = None, bucket: str | None = None
+) -> Iterator[Running]:
+    """A server of the repository in ``folder``, with its index in a database and its files in a bucket if there is."""
+    repo = Repo.find(folder, create=True, database=database)
+    if bucket is not None:
+        repo.objects = bucket_store.at(repo.objects.root, bucket)
+    tracker = Tracker(repo, strict=True)
     app = App(Hub(tracker, options or Options()), ROUTES)
     found = Running(app.hub, 0, LOCAL)
 
@@ -117,5 +125,28 @@ def server(git_repo: Sandbox, request: pytest.FixtureRequest) -> Iterator[Runnin
     database = None
     if request.config.getoption("--database") == "postgres":
         database = request.getfixturevalue("postgres").url
-    with running(git_repo.path, database=database) as found:
+    bucket = request.getfixturevalue("bucket") if request.config.getoption("--objects") == "s3" else None
+    with running(git_repo.path, database=database, bucket=bucket) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An S3 over HTTP; its address."""
+    servers.needs("moto", "s3fs", "flask")
+    with servers.moto(tmp_path_factory.mktemp("moto")) as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a bucket, with the credentials for it in the environment."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"b{secrets.token_hex(8)}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}/artifacts"

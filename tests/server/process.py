@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,15 @@ def main(folder: str, port: str) -> None:
 
 
 class Process:
-    """The server, and where it is."""
+    """The server, and where it is; with ``options`` it is the one of the command line, started with them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, options: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self.log = folder.parent / f"server-{id(self)}.log"
+        self.options = options
+        self.environ = environ
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -48,11 +53,12 @@ class Process:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.server.process", str(self.folder), str(self.port)],
-            cwd=Path(__file__).parents[2],
-            stderr=subprocess.DEVNULL,
-        )
+        top = Path(__file__).parents[2]
+        command = ["tests.server.process", str(self.folder), str(self.port)]
+        if self.options is not None:
+            command = ["gittrack", "-C", str(self.folder), "server", f"--port={self.port}", *self.options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", *command], cwd=top, stderr=log, env=self.environ)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), self.connected() as connection:

@@ -1,11 +1,14 @@
 """The index in PostgreSQL: what is not as in SQLite.  What is, the tests of the index and of queries run on both."""
 
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ from tests.databases import Place, Server, new_place, start_server
 from tests.store.test_index import ALL, ids, make
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'gittrack[postgres]'")
-from gittrack.store.postgres import PostgresIndex
+from gittrack.store.postgres import CONNECTIONS, PostgresIndex
 
 
 @pytest.fixture
@@ -193,7 +196,8 @@ def test_a_writer_whose_process_is_stopped_is_waited_for_only_so_long(place: Pla
     with closing(place.open(timeout=0.05)) as other, index.transaction():
         with pytest.raises(LockedError):
             other.clear()
-        assert not other._connection.in_transaction
+        with other._using() as connection:
+            assert not connection.in_transaction
         assert ids(other) == ""
 
 
@@ -217,3 +221,19 @@ def test_a_repository_has_its_index_in_a_database(make_repo: MakeRepo, postgres:
     plain.refresh()
     assert plain.index.count_runs(ALL) == 1
     plain.close()
+
+
+def test_questions_are_answered_beside_each_other(index: Index) -> None:
+    """A long search holds up nobody, and a thread that goes on asking has its connection for itself."""
+    assert isinstance(index, PostgresIndex)
+    index.meta_set("key", "value")
+    together = threading.Barrier(5, timeout=20)
+
+    def ask(_: int) -> Any:
+        with index._reading():
+            together.wait()
+            return index.meta_get("key")
+
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(ask, range(5))) == ["value"] * 5
+    assert index._pool.idle == CONNECTIONS

@@ -150,7 +150,7 @@ def test_a_journal_left_by_a_crash_after_the_commit_is_not_folded_twice(git_repo
     tracker = tracker_at(git_repo.path)
     run = tracker.create_run()
     run.log_metric("loss", 1.0)
-    journal_path = tracker.repo.journals(run.run_id)[0]
+    [journal_path] = (tracker.repo.live / run.run_id).iterdir()
     saved = None
     run._tracker._keeper.seal_soon = lambda: None  # type: ignore[method-assign]
     run.end()

@@ -61,8 +61,8 @@ def test_wrong_bytes_do_not_count(ana: Clone, ben: Clone, cloud: str) -> None:
     use(cloud, ana, ben)
     items = ana.put(b"true weights")
     artifacts.upload(ana.tracker, None, items)
-    depot = bucket.BucketDepot(ana.tracker.repo, cloud)
-    path = depot._path(items[0])
+    depot = bucket.BucketDepot(ana.tracker.repo.objects, cloud)
+    path = depot._path(items[0].digest)
     for wrong in (b"fake weights", b"short"):
         depot._fs.pipe_file(path, wrong)
         with pytest.raises(CorruptError, match=items[0].digest[:12]):

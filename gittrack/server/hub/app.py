@@ -174,8 +174,8 @@ class Hub:
         return run
 
     def is_open(self, values: Mapping[str, Any]) -> bool:
-        """True if a write to the run of a message only appends to an open journal."""
-        return self.tracker.open_run(values["run_id"]) is not None
+        """True if a write to the run of a message only appends to an open journal that is a file."""
+        return self.tracker.repo.frames is None and self.tracker.open_run(values["run_id"]) is not None
 
 
 def no_run(run_id: str) -> NotFoundError:

@@ -6,6 +6,7 @@ MLflow's clients see one tree: ``<experiment>/<run>/artifacts/<path>`` and, for 
 
 from __future__ import annotations
 
+import contextlib
 import mimetypes
 from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
@@ -170,13 +171,19 @@ async def _upload(call: Call) -> Any:
     if announced and announced <= _SMALL:
         await _threaded(writer.log_bytes, await call.request.body(), path)
         return {}
-    with hub.tracker.repo.objects.incoming() as incoming:
+    stack = contextlib.ExitStack()
+    incoming = await _threaded(stack.enter_context, hub.tracker.repo.objects.incoming())
+    try:
         async for piece in call.request.stream():
             if most is not None and incoming.size + len(piece) > most:
                 raise TooLargeError(f"the file has more than {most} bytes")
             if piece:
                 await _threaded(incoming.write, piece)
         stored = await _threaded(incoming.finish)
+    except BaseException as error:
+        stack.__exit__(type(error), error, error.__traceback__)  # nothing of it stays; no disk is waited for
+        raise
+    await _threaded(stack.close)
     await _threaded(writer.log_stored, path, *stored)
     return {}
 

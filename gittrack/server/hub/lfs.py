@@ -10,7 +10,6 @@ Source: https://github.com/git-lfs/git-lfs/tree/main/docs/api
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -159,10 +158,9 @@ class LfsServer:
     async def _download(self, call: Call) -> Response:
         project = await self._find(call, Role.READER)
         digest = _digest(call)
-        path = project.repo.objects.path(digest)
         try:
-            size = (await self._in_thread(os.stat, path)).st_size
-        except FileNotFoundError:
+            size: int = await self._in_thread(project.repo.objects.size, digest)
+        except NotFoundError:
             raise NotFoundError("this object is not here") from None
         headers = {
             "etag": f'"{digest}"',
@@ -180,21 +178,14 @@ class LfsServer:
                 return Response(b"", 416, {**headers, "content-range": f"bytes */{size}"})
             status, headers["content-range"] = 206, f"bytes {start}-{stop - 1}/{size}"
         headers["content-length"] = str(stop - start)
-        stack = contextlib.ExitStack()
+        objects = project.repo.objects
         if status == 200:  # its last bytes are sent only if all of them are right
-            source = await self._in_thread(project.repo.objects.open, digest)
-            stack.callback(source.close)
-            read: Callable[[int], bytes] = source.read
+            source = await self._in_thread(objects.open, digest)
         else:
-            fd = await self._in_thread(stack.enter_context, project.repo.objects.descriptor(digest))
-            os.lseek(fd, start, os.SEEK_SET)
-
-            def read(amount: int) -> bytes:
-                return os.read(fd, amount)
-
-        pieces = self._pieces(read, stop - start)
+            source = await self._in_thread(objects.open_from, digest, start)
+        pieces = self._pieces(source.read, stop - start)
         kind = "application/octet-stream"
-        return Timely(pieces, silence=self.bounds.silence, ended=stack.close, status_code=status, media_type=kind,
+        return Timely(pieces, silence=self.bounds.silence, ended=source.close, status_code=status, media_type=kind,
                       headers=headers)  # fmt: skip
 
     async def _pieces(self, read: Callable[[int], bytes], size: int) -> AsyncIterator[bytes]:
