@@ -384,6 +384,8 @@ class ActiveRun:
     def _place(self, rows: list[list[Any]]) -> None:
         """Record changes of artifacts, in this order."""
         with self._lock:
+            if self._frames is not None:  # others may have been quicker since the caller looked
+                self._check_free([path for path, digest, _ in rows if digest is not None])
             for start in range(0, len(rows), 10_000):
                 self.write_event([record.ARTIFACTS, rows[start : start + 10_000]])
             here = {path for path, digest, _ in rows if digest is not None}
