@@ -94,6 +94,18 @@ def start(
         return serve(tracker, Plan(Address(host, port), who, Options(max_artifact=max_artifact), public_url), said, end)
 
 
+@command.command("openapi")
+def openapi() -> None:
+    """Print the OpenAPI description of the server's REST API, in JSON.
+
+    A server that runs answers the same at `/api/2.0/gittrack/openapi.json`.
+    """
+    from gittrack.server.hub.all_routes import ROUTES
+    from gittrack.server.hub.openapi import description
+
+    output.document(description(ROUTES))
+
+
 command.add_command(token.command, "token")
 command.add_command(user.command, "user")
 command.add_command(server_project.command, "project")

@@ -11,7 +11,7 @@ from gittrack.server.hub.routes import Route
 from tests.server.conftest import Running
 
 #: Whoever asks these is shown what he may see, or asks about himself.
-FOR_ALL = ("/search", "/runs/columns", "/search-datasets", "/version", "/server-info", "/logout", "/session")
+FOR_ALL = ("/search", "/search-datasets", "/version", "/server-info", "/logout", "/session", "/openapi.json")
 
 
 @pytest.fixture

@@ -88,11 +88,13 @@ class Hub:
         client: Every operation, under MLflow's names.
         registry: Its registered models.
         logged_models: Its logged models.
+        routes: What is answered, once there is an application.
     """
 
     def __init__(self, tracker: Tracker, options: Options) -> None:
         self.tracker = tracker
         self.options = options
+        self.routes: tuple[Route, ...] = ()
         self.client: Client = _Client(tracker)
         self.registry = Registry(tracker)
         self.logged_models = LoggedModels(tracker)
@@ -208,7 +210,7 @@ class App:
     def __init__(self, hub: Hub, routes: Iterable[Route], noted: Noted | None = None) -> None:
         self.hub = hub
         self._noted = noted
-        self.routes = tuple(routes)
+        self.routes = hub.routes = tuple(routes)
         self._table = Table(self.routes)
         self._threads = CapacityLimiter(hub.options.threads)
 
@@ -234,7 +236,7 @@ class App:
         method, path = scope["method"], scope["path"]
         route, parts = self._table.find(method, path)
         if route is None:
-            raise self._nothing(method, path)
+            return self._nothing(method, path)
         request = Request(scope, receive)
         caller: Caller = scope["gittrack.caller"]
         values = await self._values(route, request, parts)
@@ -287,11 +289,12 @@ class App:
             return found
         return Response(orjson.dumps(found if found is not None else {}), media_type="application/json")
 
-    def _nothing(self, method: str, path: str) -> GittrackError:
-        methods = self._table.methods(path)
+    def _nothing(self, method: str, path: str) -> Response:
+        methods = ", ".join(sorted(self._table.methods(path)))
         if methods:
-            return NoMethodError(f"{method} is not answered at this address", hint=f"use {', '.join(sorted(methods))}")
-        return NoEndpointError("there is nothing at this address")
+            error = NoMethodError(f"{method} is not answered at this address", hint=f"use {methods}")
+            return refusal(error, {"allow": methods})
+        return refusal(NoEndpointError("there is nothing at this address"))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

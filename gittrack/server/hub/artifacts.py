@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from gittrack.errors import InvalidValueError, NotFoundError, TooLargeError
 from gittrack.server.hub import records
 from gittrack.server.hub.app import Hub
-from gittrack.server.hub.messages import Message, Values, text
+from gittrack.server.hub.messages import Message, Values, messages, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.server.hub.runs import run_scope
@@ -215,17 +215,26 @@ ROUTES: Final = (
         Permission(Role.READER, run_scope),
         _list,
         Message(run_id=text(required=True, alias="run_uuid"), path=text(), page_token=text()),
+        answer=records.FILES,
     ),
-    Route("GET", _FILES, Permission(Role.READER, _tree_scope), _list_tree, Message(path=text())),
-    Route("GET", f"{_FILES}/{{path:path}}", Permission(Role.READER, _scope), _download),
-    Route("PUT", f"{_FILES}/{{path:path}}", Permission(Role.WRITER, _scope), _upload),
-    Route("DELETE", f"{_FILES}/{{path:path}}", Permission(Role.MAINTAINER, _scope), _delete),
-    Route("GET", "/get-artifact", Permission(Role.READER, run_scope), _download_of_run, _RUN_FILE),
+    Route(
+        "GET",
+        _FILES,
+        Permission(Role.READER, _tree_scope),
+        _list_tree,
+        Message(path=text()),
+        answer=Message(files=messages(records.FILE)),
+    ),
+    Route("GET", f"{_FILES}/{{path:path}}", Permission(Role.READER, _scope), _download, answer="*/*"),
+    Route("PUT", f"{_FILES}/{{path:path}}", Permission(Role.WRITER, _scope), _upload, answer=records.DONE),
+    Route("DELETE", f"{_FILES}/{{path:path}}", Permission(Role.MAINTAINER, _scope), _delete, answer=records.DONE),
+    Route("GET", "/get-artifact", Permission(Role.READER, run_scope), _download_of_run, _RUN_FILE, answer="*/*"),
     Route(
         "GET",
         "/model-versions/get-artifact",
         Permission(Role.READER, _model_scope),
         _download_of_version,
         Message(name=text(required=True), version=text(required=True), path=text(required=True)),
+        answer="*/*",
     ),
 )

@@ -7,13 +7,15 @@ from typing import Any, Final
 from gittrack.errors import NotFoundError, StateError
 from gittrack.server.hub import records
 from gittrack.server.hub.app import Hub, deleted, no_experiment
-from gittrack.server.hub.messages import Message, Values, integer, messages, one_of, text, texts
+from gittrack.server.hub.messages import Message, Values, integer, message, messages, one_of, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.track import limits
 from gittrack.types import LifecycleStage, ViewType
 
 VIEWS: Final = {"ACTIVE_ONLY": ViewType.ACTIVE_ONLY, "DELETED_ONLY": ViewType.DELETED_ONLY, "ALL": ViewType.ALL}
-TAG: Final = Message(key=text(required=True), value=text())
+_KEY: Final = text(required=True, longest=limits.MAX_KEY)
+TAG: Final = Message(key=_KEY, value=text())
 
 
 def tags_of(values: Values) -> dict[str, str]:
@@ -116,6 +118,7 @@ def _delete_tag(call: Call) -> Any:
     return {}
 
 
+_NAME: Final = text(required=True, longest=limits.MAX_EXPERIMENT_NAME)
 _ONE: Final = Message(experiment_id=text(required=True))
 _SEARCH: Final = Message(
     view_type=one_of(VIEWS),
@@ -135,33 +138,53 @@ ROUTES: Final = (
         f"{_AT}/create",
         Permission(Role.WRITER, _new),
         _create,
-        Message(name=text(required=True), artifact_location=text(), tags=messages(TAG)),
+        Message(name=_NAME, artifact_location=text(), tags=messages(TAG)),
+        answer=Message(experiment_id=text(required=True)),
     ),
-    Route("GET", f"{_AT}/get", _READ, _get, _ONE),
+    Route(
+        "GET", f"{_AT}/get", _READ, _get, _ONE, answer=Message(experiment=message(records.EXPERIMENT, required=True))
+    ),
     Route(
         "GET",
         f"{_AT}/get-by-name",
         Permission(Role.READER, _by_name),
         _get_by_name,
         Message(experiment_name=text(required=True)),
+        answer=Message(experiment=message(records.EXPERIMENT, required=True)),
     ),
-    Route("POST", f"{_AT}/search", Permission(Role.READER), _search, _SEARCH),
-    Route("GET", f"{_AT}/search", Permission(Role.READER), _search, _SEARCH),
-    Route("POST", f"{_AT}/delete", _MAINTAIN, _delete, _ONE),
-    Route("POST", f"{_AT}/restore", _MAINTAIN, _restore, _ONE),
+    Route(
+        "POST",
+        f"{_AT}/search",
+        Permission(Role.READER),
+        _search,
+        _SEARCH,
+        answer=Message(experiments=messages(records.EXPERIMENT), **records.PAGE),
+    ),
+    Route(
+        "GET",
+        f"{_AT}/search",
+        Permission(Role.READER),
+        _search,
+        _SEARCH,
+        answer=Message(experiments=messages(records.EXPERIMENT), **records.PAGE),
+    ),
+    Route("POST", f"{_AT}/delete", _MAINTAIN, _delete, _ONE, answer=records.DONE),
+    Route("POST", f"{_AT}/restore", _MAINTAIN, _restore, _ONE, answer=records.DONE),
     Route(
         "POST",
         f"{_AT}/update",
         _WRITE,
         _update,
-        Message(experiment_id=text(required=True), new_name=text(required=True)),
+        Message(experiment_id=text(required=True), new_name=_NAME),
+        answer=records.DONE,
     ),
     Route(
         "POST",
         f"{_AT}/set-experiment-tag",
         _WRITE,
         _set_tag,
-        Message(experiment_id=text(required=True), key=text(required=True), value=text()),
+        Message(experiment_id=text(required=True), key=_KEY, value=text(longest=limits.MAX_EXPERIMENT_TAG_VALUE)),
+        answer=records.DONE,
     ),
     Route(
         "POST",
@@ -169,5 +192,6 @@ ROUTES: Final = (
         _WRITE,
         _delete_tag,
         Message(experiment_id=text(required=True), key=text(required=True)),
+        answer=records.DONE,
     ),
 )

@@ -8,7 +8,7 @@ from gittrack.errors import InvalidValueError, NotFoundError
 from gittrack.server.hub import records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
-from gittrack.server.hub.messages import Message, Values, boolean, integer, messages, one_of, text, texts
+from gittrack.server.hub.messages import Message, Values, boolean, integer, message, messages, one_of, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.track import limits
@@ -126,6 +126,7 @@ def _list(call: Call) -> Any:
 _AT: Final = "{api}/mlflow/logged-models"
 _ONE: Final = f"{_AT}/{{model_id}}"
 _ID: Final = text(required=True)
+_MODEL: Final = Message(model=message(records.LOGGED_MODEL, required=True))
 _READ: Final = Permission(Role.READER, scope)
 _WRITE: Final = Permission(Role.WRITER, scope)
 
@@ -137,12 +138,13 @@ ROUTES: Final = (
         _create,
         Message(
             experiment_id=text(required=True),
-            name=text(),
-            model_type=text(),
+            name=text(longest=limits.MAX_MODEL_NAME),
+            model_type=text(longest=limits.MAX_MODEL_TYPE),
             source_run_id=text(),
             params=messages(TAG),
             tags=messages(TAG),
         ),
+        answer=_MODEL,
     ),
     Route(
         "POST",
@@ -159,18 +161,29 @@ ROUTES: Final = (
             ),
             page_token=text(),
         ),
+        answer=Message(models=messages(records.LOGGED_MODEL), **records.PAGE),
     ),
-    Route("GET", _ONE, _READ, _get, Message(model_id=_ID, allow_deleted=boolean())),
-    Route("PATCH", _ONE, _WRITE, _finalize, Message(model_id=_ID, status=one_of(_NUMBERS))),
-    Route("DELETE", _ONE, Permission(Role.MAINTAINER, scope), _delete, Message(model_id=_ID)),
-    Route("PATCH", f"{_ONE}/tags", _WRITE, _set_tags, Message(model_id=_ID, tags=messages(TAG))),
-    Route("DELETE", f"{_ONE}/tags/{{tag_key:path}}", _WRITE, _delete_tag, Message(model_id=_ID, tag_key=_ID)),
-    Route("POST", f"{_ONE}/params", _WRITE, _log_params, Message(model_id=_ID, params=messages(TAG))),
+    Route("GET", _ONE, _READ, _get, Message(model_id=_ID, allow_deleted=boolean()), answer=_MODEL),
+    Route("PATCH", _ONE, _WRITE, _finalize, Message(model_id=_ID, status=one_of(_NUMBERS)), answer=_MODEL),
+    Route("DELETE", _ONE, Permission(Role.MAINTAINER, scope), _delete, Message(model_id=_ID), answer=records.DONE),
+    Route("PATCH", f"{_ONE}/tags", _WRITE, _set_tags, Message(model_id=_ID, tags=messages(TAG)), answer=_MODEL),
+    Route(
+        "DELETE",
+        f"{_ONE}/tags/{{tag_key:path}}",
+        _WRITE,
+        _delete_tag,
+        Message(model_id=_ID, tag_key=_ID),
+        answer=records.DONE,
+    ),
+    Route(
+        "POST", f"{_ONE}/params", _WRITE, _log_params, Message(model_id=_ID, params=messages(TAG)), answer=records.DONE
+    ),
     Route(
         "GET",
         f"{_ONE}/artifacts/directories",
         _READ,
         _list,
         Message(model_id=_ID, artifact_directory_path=text(), page_token=text()),
+        answer=records.FILES,
     ),
 )

@@ -18,6 +18,7 @@ from gittrack.errors import GittrackError, InvalidValueError, MediaTypeError, Un
 from gittrack.server.hub import credentials
 from gittrack.server.hub.audit import Event
 from gittrack.server.hub.credentials import Password, Token
+from gittrack.server.hub.messages import Message, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route
 
@@ -102,10 +103,16 @@ async def _noted(guard: Guard, event: Event) -> None:
 
 
 ROUTES: Final = (
-    Route("GET", "/login", Permission(None), _login_page),
-    Route("GET", "/login.js", Permission(None), _script),
-    Route("GET", "/login.css", Permission(None), _style),
-    Route("POST", "/login", Permission(None), _log_in),
-    Route("POST", "/logout", Permission(Role.READER), _log_out),
-    Route("GET", "/session", Permission(Role.READER), _session),
+    Route("GET", "/login", Permission(None), _login_page, answer="text/html"),
+    Route("GET", "/login.js", Permission(None), _script, answer="text/javascript"),
+    Route("GET", "/login.css", Permission(None), _style, answer="text/css"),
+    Route("POST", "/login", Permission(None), _log_in, answer=Message(name=text(required=True))),
+    Route("POST", "/logout", Permission(Role.READER), _log_out, answer=Message()),
+    Route(
+        "GET",
+        "/session",
+        Permission(Role.READER),
+        _session,
+        answer=Message(name=text(required=True), kind=text(required=True)),
+    ),
 )

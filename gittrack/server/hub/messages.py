@@ -11,6 +11,7 @@ Source: https://protobuf.dev/programming-guides/json/ and MLflow 3's ``mlflow/se
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,8 +21,10 @@ import orjson
 from gittrack.errors import InvalidValueError
 
 _SHOWN: Final = 200  #: characters of a value that an error shows
-_INT64: Final = range(-(1 << 63), 1 << 63)
+INT64: Final = range(-(1 << 63), 1 << 63)
 _INT32: Final = range(-(1 << 31), 1 << 31)
+_WHOLE: Final = re.compile(r"-?[0-9]{1,20}")
+_DECIMAL: Final = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DOUBLES: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _SEE: Final = "See the API docs for more information about request parameters."
 
@@ -37,16 +40,11 @@ def _text(value: Any) -> str:
 def _integer(value: Any) -> int:
     if type(value) is int:
         number = value
-    elif type(value) is str and len(value) <= 20:
-        try:
-            number = int(value)
-        except ValueError:
-            raise TypeError from None
-    elif type(value) is float and value.is_integer():
+    elif (type(value) is str and _WHOLE.fullmatch(value)) or (type(value) is float and value.is_integer()):
         number = int(value)
     else:
         raise TypeError
-    if number not in _INT64:
+    if number not in INT64:
         raise TypeError
     return number
 
@@ -59,11 +57,10 @@ def _double(value: Any) -> float:
             return float(value)
         except OverflowError:
             raise TypeError from None
-    if type(value) is str and len(value) <= 400:
-        try:
-            return _DOUBLES[value] if value in _DOUBLES else float(value)
-        except ValueError:
-            raise TypeError from None
+    if type(value) is str and value in _DOUBLES:
+        return _DOUBLES[value]
+    if type(value) is str and len(value) <= 400 and _DECIMAL.fullmatch(value):
+        return float(value)
     raise TypeError
 
 
@@ -86,7 +83,9 @@ class Field:
         most: The greatest number that is allowed.
         of: The fields of the message that it is.
         alias: An old name of it.
-        doc: What it is, for people.
+        type: What JSON calls it.
+        longest: The most characters of a text: said in the description; who stores it refuses more.
+        names: The names of an enum's values.
     """
 
     read: Callable[[Any], Any]
@@ -96,12 +95,13 @@ class Field:
     of: Message | None = None
     alias: str | None = None
     type: str = "string"
-    doc: str = ""
+    longest: int | None = None
+    names: tuple[str, ...] = ()
 
 
-def text(*, required: bool = False, alias: str | None = None) -> Field:
+def text(*, required: bool = False, alias: str | None = None, longest: int | None = None) -> Field:
     """A text."""
-    return Field(_text, required, alias=alias)
+    return Field(_text, required, alias=alias, longest=longest)
 
 
 def texts(*, required: bool = False) -> Field:
@@ -119,9 +119,9 @@ def double(*, required: bool = False) -> Field:
     return Field(_double, required, type="number")
 
 
-def boolean() -> Field:
+def boolean(*, required: bool = False) -> Field:
     """True or false."""
-    return Field(_boolean, type="boolean")
+    return Field(_boolean, required, type="boolean")
 
 
 def one_of(numbers: Mapping[str, int]) -> Field:
@@ -134,7 +134,7 @@ def one_of(numbers: Mapping[str, int]) -> Field:
             return value if value in numbers.values() else None
         raise TypeError
 
-    return Field(read)
+    return Field(read, names=tuple(numbers))
 
 
 def message(of: Message, *, required: bool = False) -> Field:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from gittrack.errors import InvalidValueError
 from gittrack.server.hub import records
 from gittrack.server.hub.app import Hub
-from gittrack.server.hub.messages import Message, Values, integer, text, texts
+from gittrack.server.hub.messages import Message, Values, integer, messages, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.server.hub.runs import run_scope
@@ -105,6 +105,7 @@ def _spaced(count: int, most: int) -> list[int]:
 
 _READ: Final = Permission(Role.READER, run_scope)
 _READ_ALL: Final = Permission(Role.READER, _scopes_of)
+_METRICS: Final = Message(metrics=messages(records.METRIC))
 _SAMPLE: Final = Message(
     run_ids=texts(required=True),
     metric_key=text(required=True),
@@ -125,6 +126,7 @@ ROUTES: Final = (
             page_token=text(),
             max_results=integer(),
         ),
+        answer=Message(metrics=messages(records.METRIC), **records.PAGE),
     ),
     Route(
         "GET",
@@ -132,7 +134,8 @@ ROUTES: Final = (
         _READ_ALL,
         _bulk,
         Message(run_id=texts(), metric_key=text(), max_results=integer()),
+        answer=_METRICS,
     ),
-    Route("GET", "{api}/mlflow/metrics/get-history-bulk-interval", _READ_ALL, _sampled, _SAMPLE),
-    Route("GET", "/api/2.11/mlflow/metrics/get-history-bulk-interval", _READ_ALL, _sampled, _SAMPLE),
+    Route("GET", "{api}/mlflow/metrics/get-history-bulk-interval", _READ_ALL, _sampled, _SAMPLE, answer=_METRICS),
+    Route("GET", "/api/2.11/mlflow/metrics/get-history-bulk-interval", _READ_ALL, _sampled, _SAMPLE, answer=_METRICS),
 )

@@ -7,6 +7,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from gittrack._version import __version__
+from gittrack.server.hub import openapi
+from gittrack.server.hub.messages import Message, boolean, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route
 
@@ -38,12 +40,24 @@ def _server_info(call: Call) -> Any:
     }
 
 
+async def _openapi(call: Call) -> Any:
+    return openapi.description(call.hub.routes)
+
+
+_INFO: Final = Message(
+    store_type=text(required=True),
+    workspaces_enabled=boolean(required=True),
+    multipart_uploads_enabled=boolean(required=True),
+    multipart_downloads_enabled=boolean(required=True),
+    gittrack_version=text(required=True),
+)
 _EVERYBODY: Final = Permission(None)
 
 ROUTES: Final = (
-    Route("GET", "/health", _EVERYBODY, _health),
-    Route("GET", "/ready", _EVERYBODY, _ready),
-    Route("GET", "/version", Permission(Role.READER), _version),
-    Route("GET", "/api/3.0/mlflow/server-info", Permission(Role.READER), _server_info),
-    Route("GET", "/ajax-api/3.0/mlflow/server-info", Permission(Role.READER), _server_info),
+    Route("GET", "/health", _EVERYBODY, _health, answer="text/plain"),
+    Route("GET", "/ready", _EVERYBODY, _ready, answer="text/plain"),
+    Route("GET", "{api}/gittrack/openapi.json", Permission(Role.READER), _openapi),
+    Route("GET", "/version", Permission(Role.READER), _version, answer="text/plain"),
+    Route("GET", "/api/3.0/mlflow/server-info", Permission(Role.READER), _server_info, answer=_INFO),
+    Route("GET", "/ajax-api/3.0/mlflow/server-info", Permission(Role.READER), _server_info, answer=_INFO),
 )

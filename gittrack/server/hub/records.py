@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from gittrack.server.hub.messages import number
+from gittrack.server.hub.messages import (
+    Message,
+    boolean,
+    double,
+    integer,
+    message,
+    messages,
+    number,
+    one_of,
+    text,
+    texts,
+)
 from gittrack.types import (
     DatasetInput,
     Experiment,
@@ -26,6 +37,108 @@ from gittrack.types import (
 ARTIFACTS: Final = "mlflow-artifacts:/"
 
 Json = dict[str, Any]
+
+_ALWAYS: Final = text(required=True)
+_NUMBER: Final = integer(required=True)
+_STAGE: Final = one_of({"active": 1, "deleted": 2})
+_PAIR: Final = Message(key=_ALWAYS, value=_ALWAYS)
+PAGE: Final = {"next_page_token": text()}
+
+#: What the functions below answer, for the description.
+EXPERIMENT: Final = Message(
+    experiment_id=_ALWAYS,
+    name=_ALWAYS,
+    artifact_location=_ALWAYS,
+    lifecycle_stage=_STAGE,
+    last_update_time=integer(),
+    creation_time=integer(),
+    tags=messages(_PAIR),
+)
+RUN_INFO: Final = Message(
+    run_uuid=_ALWAYS,
+    experiment_id=_ALWAYS,
+    run_name=text(),
+    user_id=_ALWAYS,
+    status=_ALWAYS,
+    start_time=integer(),
+    end_time=integer(),
+    artifact_uri=_ALWAYS,
+    lifecycle_stage=_STAGE,
+    run_id=_ALWAYS,
+)
+METRIC: Final = Message(
+    key=_ALWAYS,
+    value=double(required=True),
+    timestamp=_NUMBER,
+    step=_NUMBER,
+    model_id=text(),
+    dataset_name=text(),
+    dataset_digest=text(),
+    run_id=text(),
+)
+_DATASET: Final = Message(
+    name=_ALWAYS, digest=_ALWAYS, source_type=_ALWAYS, source=_ALWAYS, schema=text(), profile=text()
+)
+_DATASET_INPUT: Final = Message(tags=messages(_PAIR), dataset=message(_DATASET, required=True))
+RUN: Final = Message(
+    info=message(RUN_INFO, required=True),
+    data=message(Message(metrics=messages(METRIC), params=messages(_PAIR), tags=messages(_PAIR)), required=True),
+    inputs=message(
+        Message(dataset_inputs=messages(_DATASET_INPUT), model_inputs=messages(Message(model_id=_ALWAYS))),
+        required=True,
+    ),
+    outputs=message(Message(model_outputs=messages(Message(model_id=_ALWAYS, step=_NUMBER), required=True))),
+)
+LOGGED_MODEL: Final = Message(
+    info=message(
+        Message(
+            experiment_id=_ALWAYS,
+            model_id=_ALWAYS,
+            name=text(),
+            artifact_uri=_ALWAYS,
+            creation_timestamp_ms=integer(),
+            last_updated_timestamp_ms=integer(),
+            model_type=text(),
+            source_run_id=text(),
+            status=_ALWAYS,
+            status_message=text(),
+            tags=messages(_PAIR),
+        ),
+        required=True,
+    ),
+    data=message(Message(params=messages(_PAIR), metrics=messages(METRIC)), required=True),
+)
+FILE: Final = Message(path=_ALWAYS, is_dir=boolean(required=True), file_size=integer())
+MODEL_VERSION: Final = Message(
+    name=_ALWAYS,
+    version=_ALWAYS,
+    creation_timestamp=integer(),
+    last_updated_timestamp=integer(),
+    user_id=text(),
+    current_stage=text(),
+    description=text(),
+    source=text(),
+    run_id=text(),
+    status=text(),
+    status_message=text(),
+    run_link=text(),
+    model_id=text(),
+    tags=messages(_PAIR),
+    aliases=texts(),
+)
+REGISTERED_MODEL: Final = Message(
+    name=_ALWAYS,
+    creation_timestamp=integer(),
+    last_updated_timestamp=integer(),
+    description=text(),
+    latest_versions=messages(MODEL_VERSION),
+    tags=messages(_PAIR),
+    aliases=messages(Message(alias=_ALWAYS, version=_ALWAYS)),
+)
+#: A list of files, and where they are.
+FILES: Final = Message(root_uri=_ALWAYS, files=messages(FILE))
+#: Nothing.
+DONE: Final = Message()
 
 
 def artifact_root(experiment_id: str, run_id: str) -> str:

@@ -9,10 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 from gittrack.errors import InvalidValueError
 from gittrack.models import requirements
+from gittrack.registry import names
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
-from gittrack.server.hub.messages import Message, Values, boolean, integer, messages, text, texts
+from gittrack.server.hub.messages import Message, Values, boolean, integer, message, messages, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.types import ModelVersion, PagedList, RegisteredModel
@@ -262,45 +263,66 @@ def _by_alias(call: Call) -> Any:
 _MODELS: Final = "{api}/mlflow/registered-models"
 _VERSIONS: Final = "{api}/mlflow/model-versions"
 _REQUIREMENTS: Final = "{api}/gittrack/model-versions/requirements"
-_NAME: Final = text(required=True)
+_NAME: Final = text(required=True, longest=names.MAX_PART)
 _ONE: Final = Message(name=_NAME)
 _ONE_VERSION: Final = Message(name=_NAME, version=text(required=True))
-_KEY: Final = text(required=True)
+_KEY: Final = text(required=True, longest=names.MAX_TAG_KEY)
 _FIND: Final = {"filter": text(), "order_by": texts(), "page_token": text()}
+_ALIAS_NAME: Final = text(required=True, longest=names.MAX_PART)
 _LATEST: Final = Message(name=_NAME, stages=texts())
-_ALIAS: Final = Message(name=_NAME, alias=text(required=True))
+_ALIAS: Final = Message(name=_NAME, alias=_ALIAS_NAME)
+_MODEL: Final = Message(registered_model=message(records.REGISTERED_MODEL, required=True))
+_VERSION: Final = Message(model_version=message(records.MODEL_VERSION, required=True))
+_LISTED: Final = Message(model_versions=messages(records.MODEL_VERSION), **records.PAGE)
+_LINES: Final = Message(requirements=texts(required=True))
 _READ: Final = Permission(Role.READER, _scope)
 _WRITE: Final = Permission(Role.WRITER, _scope)
 _MAINTAIN: Final = Permission(Role.MAINTAINER, _scope)
 
 ROUTES: Final = (
-    Route("POST", f"{_MODELS}/create", _WRITE, _create, Message(name=_NAME, tags=messages(TAG), description=text())),
-    Route("GET", f"{_MODELS}/get", _READ, _get, _ONE),
-    Route("PATCH", f"{_MODELS}/update", _WRITE, _update, Message(name=_NAME, description=text())),
+    Route(
+        "POST",
+        f"{_MODELS}/create",
+        _WRITE,
+        _create,
+        Message(name=_NAME, tags=messages(TAG), description=text()),
+        answer=_MODEL,
+    ),
+    Route("GET", f"{_MODELS}/get", _READ, _get, _ONE, answer=_MODEL),
+    Route("PATCH", f"{_MODELS}/update", _WRITE, _update, Message(name=_NAME, description=text()), answer=_MODEL),
     Route(
         "POST",
         f"{_MODELS}/rename",
         Permission(Role.MAINTAINER, _renaming),
         _rename,
-        Message(name=_NAME, new_name=text(required=True)),
+        Message(name=_NAME, new_name=_NAME),
+        answer=_MODEL,
     ),
-    Route("DELETE", f"{_MODELS}/delete", _MAINTAIN, _delete, _ONE),
+    Route("DELETE", f"{_MODELS}/delete", _MAINTAIN, _delete, _ONE, answer=records.DONE),
     Route(
-        "GET", f"{_MODELS}/search", Permission(Role.READER), _search, Message(max_results=integer(most=1000), **_FIND)
+        "GET",
+        f"{_MODELS}/search",
+        Permission(Role.READER),
+        _search,
+        Message(max_results=integer(most=1000), **_FIND),
+        answer=Message(registered_models=messages(records.REGISTERED_MODEL), **records.PAGE),
     ),
-    Route("POST", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST),
-    Route("GET", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST),
-    Route("POST", f"{_MODELS}/set-tag", _WRITE, _set_tag, Message(name=_NAME, key=_KEY, value=text())),
-    Route("DELETE", f"{_MODELS}/delete-tag", _WRITE, _delete_tag, Message(name=_NAME, key=_KEY)),
+    Route("POST", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST, answer=_LISTED),
+    Route("GET", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST, answer=_LISTED),
+    Route(
+        "POST", f"{_MODELS}/set-tag", _WRITE, _set_tag, Message(name=_NAME, key=_KEY, value=text()), answer=records.DONE
+    ),
+    Route("DELETE", f"{_MODELS}/delete-tag", _WRITE, _delete_tag, Message(name=_NAME, key=_KEY), answer=records.DONE),
     Route(
         "POST",
         f"{_MODELS}/alias",
         _MAINTAIN,
         _set_alias,
-        Message(name=_NAME, alias=text(required=True), version=text(required=True)),
+        Message(name=_NAME, alias=_ALIAS_NAME, version=text(required=True)),
+        answer=records.DONE,
     ),
-    Route("DELETE", f"{_MODELS}/alias", _MAINTAIN, _delete_alias, _ALIAS),
-    Route("GET", f"{_MODELS}/alias", _READ, _by_alias, _ALIAS),
+    Route("DELETE", f"{_MODELS}/alias", _MAINTAIN, _delete_alias, _ALIAS, answer=records.DONE),
+    Route("GET", f"{_MODELS}/alias", _READ, _by_alias, _ALIAS, answer=_VERSION),
     Route(
         "POST",
         f"{_VERSIONS}/create",
@@ -315,30 +337,34 @@ ROUTES: Final = (
             description=text(),
             model_id=text(),
         ),
+        answer=_VERSION,
     ),
-    Route("GET", _REQUIREMENTS, _READ, _requirements, _ONE_VERSION),
+    Route("GET", _REQUIREMENTS, _READ, _requirements, _ONE_VERSION, answer=_LINES),
     Route(
         "POST",
         _REQUIREMENTS,
         _MAINTAIN,
         _set_requirements,
         Message(name=_NAME, version=text(required=True), requirements=texts(required=True), reason=text()),
+        answer=records.DONE,
     ),
-    Route("GET", f"{_VERSIONS}/get", _READ, _get_version, _ONE_VERSION),
+    Route("GET", f"{_VERSIONS}/get", _READ, _get_version, _ONE_VERSION, answer=_VERSION),
     Route(
         "PATCH",
         f"{_VERSIONS}/update",
         _WRITE,
         _update_version,
         Message(name=_NAME, version=text(required=True), description=text()),
+        answer=_VERSION,
     ),
-    Route("DELETE", f"{_VERSIONS}/delete", _MAINTAIN, _delete_version, _ONE_VERSION),
+    Route("DELETE", f"{_VERSIONS}/delete", _MAINTAIN, _delete_version, _ONE_VERSION, answer=records.DONE),
     Route(
         "GET",
         f"{_VERSIONS}/search",
         Permission(Role.READER),
         _search_versions,
         Message(max_results=integer(most=200_000), **_FIND),
+        answer=_LISTED,
     ),
     Route(
         "POST",
@@ -351,14 +377,23 @@ ROUTES: Final = (
             stage=text(required=True),
             archive_existing_versions=boolean(),
         ),
+        answer=_VERSION,
     ),
-    Route("GET", f"{_VERSIONS}/get-download-uri", _READ, _download_uri, _ONE_VERSION),
+    Route(
+        "GET",
+        f"{_VERSIONS}/get-download-uri",
+        _READ,
+        _download_uri,
+        _ONE_VERSION,
+        answer=Message(artifact_uri=text(required=True)),
+    ),
     Route(
         "POST",
         f"{_VERSIONS}/set-tag",
         _WRITE,
         _set_version_tag,
         Message(name=_NAME, version=text(required=True), key=_KEY, value=text()),
+        answer=records.DONE,
     ),
     Route(
         "DELETE",
@@ -366,5 +401,6 @@ ROUTES: Final = (
         _WRITE,
         _delete_version_tag,
         Message(name=_NAME, version=text(required=True), key=_KEY),
+        answer=records.DONE,
     ),
 )

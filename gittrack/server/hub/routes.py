@@ -111,6 +111,7 @@ class Route:
         handler: Who answers it.
         message: What it says; None: nothing, or the handler reads it.
         at_once: Whether the answer takes no time worth a thread.
+        answer: What is answered: the fields of JSON, or a media type; None: JSON that is not described.
     """
 
     method: str
@@ -119,6 +120,7 @@ class Route:
     handler: Handler
     message: Message | None = None
     at_once: Callable[[Hub, Values], bool] | None = None
+    answer: Message | str | None = None
 
     def paths(self) -> Iterator[str]:
         """The paths that it answers at."""
@@ -165,6 +167,8 @@ class Table:
         found = self._plain.get((method, path))
         if found is not None:
             return found, {}
+        if path in self._methods:  # by other methods: it is no name of something
+            return None, {}
         for pattern, route in self._patterns:
             if route.method == method:
                 match = pattern.fullmatch(path)
@@ -174,8 +178,8 @@ class Table:
 
     def methods(self, path: str) -> set[str]:
         """The methods that are answered at a path."""
-        found = set(self._methods.get(path, ()))
-        return found | {route.method for pattern, route in self._patterns if pattern.fullmatch(path)}
+        found = self._methods.get(path)
+        return found or {route.method for pattern, route in self._patterns if pattern.fullmatch(path)}
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -12,6 +12,7 @@ from gittrack.server.hub.experiments import TAG, VIEWS, tags_of
 from gittrack.server.hub.messages import Message, Values, double, integer, message, messages, one_of, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.track import limits
 from gittrack.types import (
     Dataset,
     DatasetInput,
@@ -237,8 +238,9 @@ def _search_datasets(call: Call) -> Any:
 _ID: Final = text(required=True, alias="run_uuid")
 _ONE: Final = Message(run_id=_ID)
 _STATUS: Final = {"RUNNING": 1, "SCHEDULED": 2, "FINISHED": 3, "FAILED": 4, "KILLED": 5}
+_KEY: Final = text(required=True, longest=limits.MAX_KEY)
 _POINT: Final = {
-    "key": text(required=True),
+    "key": _KEY,
     "value": double(required=True),
     "timestamp": integer(required=True),
     "step": integer(),
@@ -247,12 +249,16 @@ _POINT: Final = {
     "dataset_digest": text(),
 }
 _DATASET: Final = Message(
-    name=text(required=True),
-    digest=text(required=True),
-    source_type=text(required=True),
-    source=text(required=True),
-    schema=text(),
-    profile=text(),
+    name=text(required=True, longest=limits.MAX_DATASET_NAME),
+    digest=text(required=True, longest=limits.MAX_DATASET_DIGEST),
+    source_type=text(required=True, longest=limits.MAX_DATASET_NAME),
+    source=text(required=True, longest=limits.MAX_DATASET_SOURCE),
+    schema=text(longest=limits.MAX_DATASET_SCHEMA),
+    profile=text(longest=limits.MAX_DATASET_PROFILE),
+)
+_RUN: Final = Message(run=message(records.RUN, required=True))
+_SUMMARY: Final = Message(
+    experiment_id=text(required=True), name=text(required=True), digest=text(required=True), context=text()
 )
 _AT: Final = "{api}/mlflow/runs"
 _READ: Final = Permission(Role.READER, run_scope)
@@ -265,18 +271,26 @@ ROUTES: Final = (
         f"{_AT}/create",
         Permission(Role.WRITER, _experiment_scope),
         _create,
-        Message(experiment_id=text(), user_id=text(), run_name=text(), start_time=integer(), tags=messages(TAG)),
+        Message(
+            experiment_id=text(),
+            user_id=text(),
+            run_name=text(longest=limits.MAX_TAG_VALUE),
+            start_time=integer(),
+            tags=messages(TAG),
+        ),
+        answer=_RUN,
     ),
-    Route("GET", f"{_AT}/get", _READ, _get, _ONE),
+    Route("GET", f"{_AT}/get", _READ, _get, _ONE, answer=_RUN),
     Route(
         "POST",
         f"{_AT}/update",
         _WRITE,
         _update,
-        Message(run_id=_ID, status=one_of(_STATUS), end_time=integer(), run_name=text()),
+        Message(run_id=_ID, status=one_of(_STATUS), end_time=integer(), run_name=text(longest=limits.MAX_TAG_VALUE)),
+        answer=Message(run_info=message(records.RUN_INFO, required=True)),
     ),
-    Route("POST", f"{_AT}/delete", _MAINTAIN, _delete, _ONE),
-    Route("POST", f"{_AT}/restore", _MAINTAIN, _restore, _ONE),
+    Route("POST", f"{_AT}/delete", _MAINTAIN, _delete, _ONE, answer=records.DONE),
+    Route("POST", f"{_AT}/restore", _MAINTAIN, _restore, _ONE, answer=records.DONE),
     Route(
         "POST",
         f"{_AT}/search",
@@ -290,25 +304,43 @@ ROUTES: Final = (
             order_by=texts(),
             page_token=text(),
         ),
+        answer=Message(runs=messages(records.RUN), **records.PAGE),
     ),
-    Route("POST", f"{_AT}/log-metric", _WRITE, _log_metric, Message(run_id=_ID, **_POINT), Hub.is_open),
+    Route(
+        "POST",
+        f"{_AT}/log-metric",
+        _WRITE,
+        _log_metric,
+        Message(run_id=_ID, **_POINT),
+        Hub.is_open,
+        answer=records.DONE,
+    ),
     Route(
         "POST",
         f"{_AT}/log-parameter",
         _WRITE,
         _log_param,
-        Message(run_id=_ID, key=text(required=True), value=text()),
+        Message(run_id=_ID, key=_KEY, value=text()),
         Hub.is_open,
+        answer=records.DONE,
     ),
     Route(
         "POST",
         f"{_AT}/set-tag",
         _WRITE,
         _set_tag,
-        Message(run_id=_ID, key=text(required=True), value=text()),
+        Message(run_id=_ID, key=_KEY, value=text()),
         Hub.is_open,
+        answer=records.DONE,
     ),
-    Route("POST", f"{_AT}/delete-tag", _WRITE, _delete_tag, Message(run_id=_ID, key=text(required=True))),
+    Route(
+        "POST",
+        f"{_AT}/delete-tag",
+        _WRITE,
+        _delete_tag,
+        Message(run_id=_ID, key=text(required=True)),
+        answer=records.DONE,
+    ),
     Route(
         "POST",
         f"{_AT}/log-batch",
@@ -317,10 +349,11 @@ ROUTES: Final = (
         Message(
             run_id=_ID,
             metrics=messages(Message(**_POINT)),
-            params=messages(Message(key=text(required=True), value=text())),
+            params=messages(TAG),
             tags=messages(TAG),
         ),
         Hub.is_open,
+        answer=records.DONE,
     ),
     Route(
         "POST",
@@ -332,6 +365,7 @@ ROUTES: Final = (
             datasets=messages(Message(tags=messages(TAG), dataset=message(_DATASET, required=True))),
             models=messages(Message(model_id=text(required=True))),
         ),
+        answer=records.DONE,
     ),
     Route(
         "POST",
@@ -339,13 +373,22 @@ ROUTES: Final = (
         _WRITE,
         _log_outputs,
         Message(run_id=_ID, models=messages(Message(model_id=text(required=True), step=integer()), required=True)),
+        answer=records.DONE,
     ),
-    Route("POST", f"{_AT}/log-model", _WRITE, _log_model, Message(run_id=_ID, model_json=text(required=True))),
+    Route(
+        "POST",
+        f"{_AT}/log-model",
+        _WRITE,
+        _log_model,
+        Message(run_id=_ID, model_json=text(required=True)),
+        answer=records.DONE,
+    ),
     Route(
         "POST",
         "{api}/mlflow/experiments/search-datasets",
         Permission(Role.READER),
         _search_datasets,
         Message(experiment_ids=texts()),
+        answer=Message(dataset_summaries=messages(_SUMMARY)),
     ),
 )

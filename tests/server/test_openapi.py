@@ -1,0 +1,75 @@
+"""The OpenAPI description: made from the routes themselves, and nothing that they answer contradicts it."""
+
+import json
+import re
+from typing import Any
+
+from click.testing import CliRunner
+
+from gittrack.cli.server import command
+from gittrack.server.hub import openapi
+from gittrack.server.hub.all_routes import ROUTES
+from gittrack.server.hub.messages import Message, integer, text, texts
+from gittrack.server.hub.roles import Caller, Role
+from gittrack.server.hub.routes import Permission, Route
+from tests.server.conftest import Running
+
+
+def _operations(described: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(method.upper(), path) for path, item in described["paths"].items() for method in item}
+
+
+def test_every_route_is_described_once_with_its_answers(server: Running) -> None:
+    described = server.get("/api/2.0/gittrack/openapi.json").ok
+    wanted = {(one.method, re.sub(r":path\}", "}", next(one.paths()))) for one in ROUTES}
+    assert _operations(described) == wanted
+    names = [one["operationId"] for item in described["paths"].values() for one in item.values()]
+    assert len(set(names)) == len(names) == len(ROUTES)
+    for path, item in described["paths"].items():
+        for one in item.values():
+            assert {"200", "400", "413", "421", "429"} <= set(one["responses"])
+            public = one["x-permission"] == "everybody"
+            assert public == (one.get("security") == []) == ("401" not in one["responses"]), path
+    server.caller = Caller("nobody", (), "token")
+    assert server.get("/ajax-api/2.0/gittrack/openapi.json").ok == described
+
+
+def test_mlflows_routes_say_what_they_answer() -> None:
+    assert [one.path for one in ROUTES if "/mlflow/" in one.path and one.answer is None] == []
+
+
+def test_what_a_message_is_said_to_be() -> None:
+    message = Message(name=text(required=True, longest=9), size=integer(most=7), of=texts())
+    route = Route("POST", "{api}/x/{name}", Permission(Role.WRITER), lambda call: None, message)
+    (item,) = openapi.description([route])["paths"].values()
+    said = item["post"]
+    assert said["x-permission"] == "writer"
+    assert said["x-also-at"] == ["/ajax-api/2.0/x/{name}"]
+    assert [one["name"] for one in said["parameters"]] == ["name"]
+    properties = said["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert set(properties) == {"size", "of"}
+    assert properties["size"]["anyOf"][0]["anyOf"][0]["maximum"] == 7
+    got = openapi.description([Route("GET", "/x", Permission(Role.READER), lambda call: None, message)])
+    query = {one["name"]: one for one in got["paths"]["/x"]["get"]["parameters"]}
+    assert query["name"] == {
+        "name": "name", "in": "query", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 9},
+    }  # fmt: skip
+    assert query["of"]["schema"]["type"] == "array"
+
+
+def test_it_is_printed_without_a_server() -> None:
+    printed = CliRunner().invoke(command, ["openapi"])
+    assert printed.exit_code == 0
+    assert json.loads(printed.output) == json.loads(json.dumps(openapi.description(ROUTES)))
+
+
+def test_methods_that_an_address_has_not(server: Running) -> None:
+    for route in ROUTES:
+        path = re.sub(r"\{\w+(:path)?\}", "x", next(route.paths()))
+        here = {one.method for one in ROUTES for at in one.paths() if re.sub(r"\{\w+(:path)?\}", "x", at) == path}
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} - here:
+            answer = server.ask(method, path)
+            assert answer.status == 405, (method, path, answer)
+            allowed = set(answer.headers["allow"].split(", "))
+            assert here <= allowed
+            assert method not in allowed
