@@ -461,6 +461,8 @@ class Guard:
             return answer
         if isinstance(error, TooManyRequestsError):
             return refusal(error, {"retry-after": str(error.again)})
+        if isinstance(error, NoMethodError):
+            return refusal(error, {"allow": ", ".join(sorted(_METHODS))})
         return refusal(error)
 
 

@@ -14,11 +14,11 @@ import anyio.to_thread
 import orjson
 from starlette.responses import Response
 
-from gittrack.errors import GittrackError, InvalidValueError, MediaTypeError, UnauthenticatedError
+from gittrack.errors import GittrackError, InvalidValueError, UnauthenticatedError
 from gittrack.server.hub import credentials
 from gittrack.server.hub.audit import Event
 from gittrack.server.hub.credentials import Password, Token
-from gittrack.server.hub.messages import Message, text
+from gittrack.server.hub.messages import Message, Values, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route
 
@@ -48,7 +48,7 @@ async def _style(call: Call) -> Response:
 async def _log_in(call: Call) -> Response:
     guard: Guard = call.request.scope["gittrack.guard"]
     client: str = call.request.scope["gittrack.address"]
-    shown = _shown(call.request.headers.get("content-type", ""), await call.request.body())
+    shown = _shown(call.values)
     name = shown.user if isinstance(shown, Password) else f"token {shown.id}"
     try:
         await guard.auth.refresh()
@@ -63,22 +63,14 @@ async def _log_in(call: Call) -> Response:
     return answer
 
 
-def _shown(content_type: str, body: bytes) -> Token | Password:
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise MediaTypeError("a login is sent as JSON")
-    try:
-        found: Any = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise InvalidValueError("a login has a `user` and a `password`, or a `token`")
-    if set(found) == {"token"}:
-        token = credentials.parse_token(found["token"])
+def _shown(values: Values) -> Token | Password:
+    if set(values) == {"token"}:
+        token = credentials.parse_token(values["token"])
         if token is None:
             raise UnauthenticatedError("that is no token of gittrack's")
         return token
-    if set(found) == {"user", "password"} and found["password"]:
-        return Password(found["user"], found["password"])
+    if set(values) == {"user", "password"} and values["password"]:
+        return Password(values["user"], values["password"])
     raise InvalidValueError("a login has a `user` and a `password`, or a `token`")
 
 
@@ -102,11 +94,13 @@ async def _noted(guard: Guard, event: Event) -> None:
     await anyio.to_thread.run_sync(guard.audit.record, event)
 
 
+_LOGIN: Final = Message(user=text(), password=text(), token=text())
+
 ROUTES: Final = (
     Route("GET", "/login", Permission(None), _login_page, answer="text/html"),
     Route("GET", "/login.js", Permission(None), _script, answer="text/javascript"),
     Route("GET", "/login.css", Permission(None), _style, answer="text/css"),
-    Route("POST", "/login", Permission(None), _log_in, answer=Message(name=text(required=True))),
+    Route("POST", "/login", Permission(None), _log_in, _LOGIN, answer=Message(name=text(required=True))),
     Route("POST", "/logout", Permission(Role.READER), _log_out, answer=Message()),
     Route(
         "GET",
