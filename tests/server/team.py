@@ -110,12 +110,16 @@ class Team:
         """An experiment, a run, a registered model with a version, a logged model; as messages call them."""
         experiment = self.post("experiments/create", {"name": name}).ok["experiment_id"]
         run = self.post("runs/create", {"experiment_id": experiment}).ok["run"]["info"]["run_id"]
-        path = f"{experiment}/{run}/artifacts/m/MLmodel"
-        assert self.ask("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{path}", b"flavors: {}").ok == {}
+        file = f"{experiment}/{run}/artifacts/m/MLmodel"
+        assert self.ask("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{file}", b"flavors: {}").ok == {}
         assert self.post("registered-models/create", {"name": name}).ok
         assert self.post("model-versions/create", {"name": name, "source": f"runs:/{run}/m"}).ok
         assert self.post("registered-models/alias", {"name": name, "alias": "best", "version": "1"}).ok == {}
         made = self.post("logged-models", {"experiment_id": experiment, "name": name}).ok["model"]["info"]
+        path = f"{experiment}/models/{made['model_id']}/artifacts/MLmodel"
+        assert self.ask("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{path}", b"flavors: {}").ok == {}
+        tagged = {"tags": [{"key": "k", "value": "1"}]}
+        assert self.ask("PATCH", f"{API}/logged-models/{made['model_id']}/tags", tagged).ok
         for kind in ("metric", "parameter"):
             facts = {"run_id": run, "key": "k", "value": "1", "timestamp": 1}
             assert self.post(f"runs/log-{kind}", facts).ok == {}
@@ -131,11 +135,14 @@ class Team:
             "experiment_name": name,
             "version": "1",
             "model_id": made["model_id"],
-            "path": path,
+            "path": file,
             "source": f"runs:/{run}/m",
             "stage": "Staging",
             "alias": "best",
             "key": "k",
+            "value": "1",
+            "field_name": "name",
+            "max_results": "1",
             "metric_key": "k",
             "tag_key": "k",
             "model_json": json.dumps({"artifact_path": "m", "flavors": {}, "utc_time_created": "x", "run_id": run}),

@@ -1,113 +1,223 @@
-"""Who may do what, for every route there is: the table of routes itself says which, so none can be left out."""
+"""Who may do what, for every route there is: the application itself says which, so none can be left out (Z1, Z2, Z4).
 
-from typing import Any
+Each route is asked for something that works if one may.  What is answered must follow from the permission that the
+route declares, and whoever may not, or asks a route that is said to read, leaves everything as it was.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from statistics import median
 
 import pytest
 
 from gittrack.server.hub.all_routes import ROUTES
-from gittrack.server.hub.messages import Field, Message
-from gittrack.server.hub.roles import Caller, Grant, Role
-from gittrack.server.hub.routes import Route
-from tests.server.conftest import Running
+from gittrack.server.hub.roles import Grant, Role
+from gittrack.server.hub.routes import Permission, Route
+from tests.conftest import Sandbox
+from tests.server.asking import is_public, prepare, request, stored
+from tests.server.team import Team, serving
 
-#: Whoever asks these is shown what he may see, or asks about himself.
-FOR_ALL = ("/search", "/search-datasets", "/version", "/server-info", "/logout", "/session", "/openapi.json")
+DENIED = (Grant(Role.ADMIN, "*", "*"), Grant(None, "mine*", "mine*"))
+ELSEWHERE = (Grant(Role.ADMIN, "other*", "other*"),)
+#: More than every route asks for shows nothing more.
+HIGHEST = max(one.permission.role or Role.READER for one in ROUTES)
+#: Routes of git and git-lfs decide project by project and ref by ref, which `test_git` and `test_lfs` show.
+FOREIGN = "/git/"
 
 
 @pytest.fixture
-def things(server: Running) -> dict[str, str]:
-    """An experiment, a run, a registered and a logged model called ``mine``; what messages call them."""
-    experiment = server.post("experiments/create", {"name": "mine"}).ok["experiment_id"]
-    run = server.new_run(experiment_id=experiment)
-    assert server.ask("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/m/MLmodel", b"x").status
-    assert server.post("registered-models/create", {"name": "mine"}).ok
-    assert server.post("model-versions/create", {"name": "mine", "source": f"runs:/{run}/m"}).ok
-    logged = server.post("logged-models", {"experiment_id": experiment, "name": "mine"}).ok["model"]["info"]["model_id"]
-    return {
-        "experiment_id": experiment,
-        "experiment_ids": experiment,
-        "run_id": run,
-        "run_ids": run,
-        "name": "mine",
-        "new_name": "mine2",
-        "experiment_name": "mine",
-        "version": "1",
-        "model_id": logged,
-        "path": f"{experiment}/{run}/artifacts/m/MLmodel",
-        "source": f"runs:/{run}/m",
-        "stage": "Staging",
-        "metric_key": "m",
-        "tag_key": "t",
-        "model_json": "{}",
-    }
+def team(git_repo: Sandbox) -> Iterator[Team]:
+    with serving(git_repo.path) as found:
+        yield found
 
 
-def request_of(route: Route, things: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """A path and a message that get as far as the permission."""
-    path = next(route.paths()).replace(":path", "")
-    if "/mlflow/runs" in path or "get-artifact" in path or "artifacts/list" in path:
-        things = {**things, "path": "m/MLmodel"}
-    for name, value in things.items():
-        path = path.replace(f"{{{name}}}", value)
-    return path, said(route.message, things) if route.message is not None else {}
+def asked(team: Team) -> list[Route]:
+    """The routes that need somebody, those that take away last."""
+    routes = [one for one in team.routes if not is_public(one)]
+    return sorted(routes, key=lambda one: (one.permission.role or 0, one.method == "DELETE", "delete" in one.path))
 
 
-def said(message: Message, things: dict[str, str]) -> dict[str, Any]:
-    return {
-        name: value(name, field, things) for name, field in message.fields.items() if field.required or name in things
-    }
+def test_who_shows_no_credentials_gets_nowhere(team: Team) -> None:
+    things = team.things()
+    before = stored(team)
+    for route in team.routes:
+        answer = request(route, things).of(team, "")
+        assert is_public(route) or answer.status == 401, (route.method, route.path, answer)
+    assert stored(team) == before
 
 
-def value(name: str, field: Field, things: dict[str, str]) -> Any:
-    one: Any
-    if field.of is not None:
-        one = said(field.of, things)
-    elif field.type in ("integer", "number"):
-        one = 1
-    else:
-        one = things.get(name, "x")
-    return [one] if field.many else one
+@pytest.mark.parametrize("grants", [(), ELSEWHERE, DENIED], ids=["none", "elsewhere", "denied"])
+def test_who_may_nothing_with_it(team: Team, grants: tuple[Grant, ...]) -> None:
+    """It is as if it were not there, and nothing is changed."""
+    things = team.things()
+    somebody = team.token(*grants)
+    before = stored(team)
+    for route in asked(team):
+        answer = request(route, things).of(team, somebody)
+        where = (route.method, route.path, answer)
+        if route.permission.about is not None:
+            assert answer.status == 404, where
+        elif not route.path.startswith(FOREIGN):
+            assert answer.status == (200 if route.permission.role == Role.READER else 403), where
+            assert b'"mine' not in answer.body, where
+        elif not grants:
+            assert answer.status in (400, 403, 404), where
+        assert stored(team) == before, where
 
 
-def ask(server: Running, route: Route, things: dict[str, str]) -> int:
-    path, body = request_of(route, things)
-    if route.method in ("GET", "HEAD"):
-        pairs = [
-            f"{name}={one}" for name, found in body.items() for one in (found if isinstance(found, list) else [found])
-        ]
-        return server.get(f"{path}?{'&'.join(pairs)}").status
-    if route.method == "PUT":
-        return server.ask("PUT", path, b"bytes").status
-    return server.ask(route.method, path, body).status
-
-
-@pytest.mark.parametrize("role", [None, *Role])
-@pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_every_route_for_every_role(server: Running, things: dict[str, str], role: Role | None, where: str) -> None:
-    """Nobody gets further than his role; whoever has none there is told that nothing is there."""
-    name = "mine*" if where == "here" else "other*"
-    server.caller = Caller("ana", () if role is None else (Grant(role, name, name),), "token")
-    before = len(server.hub.tracker.search_runs(["0", things["experiment_id"]]))
-    # What takes more comes first: what is deleted by one route cannot be asked for by the next.
-    routes = [one for one in ROUTES if one.permission.role is not None and "{api}" in one.path]
-    for route in sorted(
-        routes, key=lambda one: (one.permission.role or 0, one.method == "DELETE", "delete" in one.path)
-    ):
+@pytest.mark.parametrize("role", [one for one in Role if one <= HIGHEST])
+def test_everybody_gets_as_far_as_his_role(team: Team, role: Role) -> None:
+    """And what he may works, or the refusals would show nothing."""
+    somebody = team.token(Grant(role, "mine*", "mine*"))
+    things = team.things()
+    before = stored(team)
+    for number, route in enumerate(asked(team)):
         needed = route.permission.role
         assert needed is not None
-        if route.path.endswith(FOR_ALL):
+        if route.path.startswith(FOREIGN) and needed <= role:
             continue
-        allowed = role is not None and where == "here" and role >= needed
-        if allowed and needed >= Role.MAINTAINER:
-            continue  # what they do is shown elsewhere; here it would take away what the next route is asked about
-        status = ask(server, route, things)
-        if allowed:
-            assert status not in (401, 403), (route.method, route.path, status)
-        elif role is not None and where == "here":
-            assert status == 403, (route.method, route.path, status)
-        else:
-            assert status in (403, 404), (route.method, route.path, status)
-    if role is None or where == "elsewhere" or role < Role.WRITER:
-        server.caller = Caller("all", (Grant(Role.ADMIN, "*", "*"),), "local")
-        assert len(server.hub.tracker.search_runs(["0", things["experiment_id"]])) == before
-        assert server.hub.client.get_registered_model("mine").latest_versions[0].tags == {}
+        if Role.MAINTAINER <= needed <= role:
+            things = team.things(f"mine{number}")  # the last one took it away
+        things["new_name"] = f"mine too {number}"
+        if needed <= role:
+            prepare(team, route, things)
+            before = stored(team)
+        answer = request(route, things).of(team, somebody)
+        assert answer.status == (200 if needed <= role else 403), (route.method, route.path, answer)
+        if Role.READER < needed <= role:
+            before = stored(team)
+        assert stored(team) == before, (route.method, route.path, "changes something for who may not")
+
+
+def test_a_route_that_only_says_that_it_reads_is_found(team: Team) -> None:
+    """What the test above is for: a handler that writes under a reader's permission does not go unnoticed."""
+    things = team.things()
+    before = stored(team)
+    writing = next(one for one in team.routes if one.path.endswith("/runs/set-tag"))
+    wrong = Route(writing.method, writing.path, Permission(Role.READER, writing.permission.about), writing.handler,
+                  writing.message)  # fmt: skip
+    for table in (team.app._table._plain,):
+        table.update({(wrong.method, path): wrong for path in wrong.paths()})
+    answer = request(wrong, {**things, "value": "2"}).of(team, team.token(Grant(Role.READER, "mine*", "mine*")))
+    assert answer.status == 200
+    assert stored(team) != before
+
+
+# --- Z2
+
+
+#: Fields that name something, and what somebody could put there that is not his.
+NAMING = ("experiment_id", "experiment_ids", "run_id", "run_ids", "name", "experiment_name", "new_name", "model_id",
+          "path", "source", "source_run_id", "metric_key")  # fmt: skip
+
+
+def test_what_one_may_not_see_is_as_if_it_were_not_there(team: Team) -> None:
+    """For every field of every route: a hidden thing and one that never was are answered with the same bytes."""
+    mine, hidden = team.things("mine"), team.things("secret")
+    never = {name: _never(hidden[name]) for name in hidden}
+    mine["source_run_id"], hidden["source_run_id"], never["source_run_id"] = (
+        one["run_id"] for one in (mine, hidden, never)
+    )
+    hidden["source"], never["source"] = f"runs:/{hidden['run_id']}/m", f"runs:/{never['run_id']}/m"
+    hidden["path"] = f"{hidden['experiment_id']}/{hidden['run_id']}/artifacts/m/MLmodel"
+    never["path"] = f"{never['experiment_id']}/{never['run_id']}/artifacts/m/MLmodel"
+    hidden["new_name"], never["new_name"] = "secret", "sfcrft"
+    somebody = team.token(Grant(Role.MAINTAINER, "mine*", "mine*"))
+    before = stored(team)
+    compared = 0
+    for route in asked(team):
+        if route.path.startswith(FOREIGN):
+            continue
+        fields = set(route.message.fields) if route.message is not None else set(re.findall(r"{(\w+)", route.path))
+        for field in sorted(fields & set(NAMING)):
+            many = route.message is not None and route.message.fields[field].many
+            answers = []
+            for one in (hidden, never):
+                value = one[field] if field != "path" or "{path" in route.path else "m/none"
+                sent = request(route, mine, **{field: [value] if many else value})
+                answer = sent.of(team, somebody)
+                body = answer.body.replace(one[field].encode(), b"?")
+                answers.append(
+                    (answer.status, re.sub(rb"[0-9a-f]{13,}|\"version\":\"[0-9]+", b"?", body))
+                )  # ids, times
+            assert answers[0] == answers[1], (route.method, route.path, field)
+            compared += 1
+        after = stored(team)
+        for kind, found in before.items():
+            for name, value in found.items():
+                if "secret" in name or "secret" in value or hidden["run_id"] in name:
+                    assert after[kind].get(name) == value, (route.path, kind)
+    assert compared > 60
+
+
+def _never(text: str) -> str:
+    """Another name of the same form."""
+    return "".join({"0": "1", "1": "2", "e": "f"}.get(one, one) if one.isalnum() else one for one in text)
+
+
+def test_pages_do_not_tell_how_much_is_hidden(team: Team) -> None:
+    """Nor does asking for few at a time, with a filter that fits the hidden ones."""
+    team.things("mine")
+    for number in range(3):
+        team.things(f"secret{number}")
+    somebody = team.token(Grant(Role.READER, "mine*", "mine*"))
+    for path, method, what in [
+        ("experiments/search", "POST", "experiments"),
+        ("registered-models/search", "GET", "registered_models"),
+        ("model-versions/search", "GET", "model_versions"),
+    ]:
+        for where in ("name LIKE 'secret%'", "name LIKE '%e%'", "name = 'mine'"):
+            if method == "POST":
+                answer = team.post(path, {"max_results": 1, "filter": where}, somebody)
+            else:
+                asked = f"/api/2.0/mlflow/{path}?max_results=1&filter={where.replace(' ', '+').replace('%', '%25')}"
+                answer = team.ask("GET", asked, token=somebody)
+            found = answer.ok
+            assert "next_page_token" not in found, (path, where)
+            assert [one["name"] for one in found.get(what, [])] == ([] if "secret" in where else ["mine"])
+
+
+def test_a_version_of_a_hidden_model_cannot_be_copied(team: Team) -> None:
+    team.things("mine")
+    hidden = team.things("secret")
+    somebody = team.token(Grant(Role.WRITER, "mine*", "mine*"))
+    for source in (
+        "models:/secret/1", "models:///secret/1", "models:secret/1", "models:/secret@best", "models:/secret/latest",
+        f"models:/{hidden['model_id']}", f"models:///{hidden['model_id']}", f"models:{hidden['model_id']}",
+        f"runs:/{hidden['run_id']}/m", f"runs:///{hidden['run_id']}/m",
+        f"mlflow-artifacts:/{hidden['experiment_id']}/{hidden['run_id']}/artifacts/m",
+    ):  # fmt: skip
+        answer = team.post("model-versions/create", {"name": "mine", "source": source}, somebody)
+        assert answer.status in (400, 404), (source, answer)
+        allowed = team.post("model-versions/create", {"name": "mine", "source": source})
+        assert allowed.status in (200, 400), (source, allowed)
+    versions = team.ask("GET", "/api/2.0/mlflow/model-versions/search?filter=name='mine'", token=somebody).ok
+    assert len(versions["model_versions"]) > 1  # those of the administrator
+
+
+def test_an_experiment_is_not_renamed_into_what_is_of_others(team: Team) -> None:
+    mine, _ = team.things("mine"), team.things("secret")
+    somebody = team.token(Grant(Role.WRITER, "mine*", "mine*"))
+    for name in ("secret", "unknown"):
+        facts = {"experiment_id": mine["experiment_id"], "new_name": name}
+        assert team.post("experiments/update", facts, somebody).status == 404
+    facts = {"experiment_id": mine["experiment_id"], "new_name": "mine too"}
+    assert team.post("experiments/update", facts, somebody).ok == {}
+
+
+def test_finding_out_takes_as_long_as_if_nothing_were_there(team: Team) -> None:
+    team.things("mine")
+    hidden = team.things("secret")
+    somebody = team.token(Grant(Role.READER, "mine*", "mine*"))
+
+    def seconds(run_id: str) -> float:
+        took = []
+        for _ in range(30):
+            start = time.perf_counter()
+            assert team.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run_id}", token=somebody).status == 404
+            took.append(time.perf_counter() - start)
+        return median(took)
+
+    there, never = seconds(hidden["run_id"]), seconds(_never(hidden["run_id"]))
+    assert abs(there - never) < 0.01, (there, never)

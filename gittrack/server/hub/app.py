@@ -11,7 +11,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 import orjson
@@ -33,10 +33,11 @@ from gittrack.registry.registry import Registry
 from gittrack.server.hub import messages
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Route, Scope, Table
+from gittrack.track import query
 from gittrack.track.active import ActiveRun
 from gittrack.track.logged_models import LoggedModels
 from gittrack.track.runs import Tracker
-from gittrack.types import Experiment, LifecycleStage, LoggedModel, Run
+from gittrack.types import Experiment, LifecycleStage, LoggedModel, PagedList, Run
 
 AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -44,6 +45,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 Noted = Callable[[Route, Call, str], None]
 
+T = TypeVar("T")
+
+_MOST_AT_ONCE: Final = 1000  #: that every search gives
 _DELETED: Final = "The {kind} {name} must be in the 'active' state. Current state is deleted."
 
 _log = logging.getLogger("gittrack.server")
@@ -123,6 +127,31 @@ class Hub:
             return list(experiment_ids)
         names = {one.experiment_id: one.name for one in self.experiments()}
         return [one for one in experiment_ids if one in names and caller.may(Role.READER, experiment=names[one])]
+
+    def seen(
+        self,
+        caller: Caller,
+        page: Callable[[int, str | None], PagedList[T]],
+        sees: Callable[[T], bool],
+        size: int,
+        token: str | None,
+    ) -> PagedList[T]:
+        """One page of what a caller may see of a search; how long it is, or that there is another, tells of no more.
+
+        Args:
+            caller: Who asks.
+            page: The search; what is wrong with the query, it says.
+            sees: Whether he may see one of what is found.
+            size: Of the page.
+            token: That of the page before.
+        """
+        found = page(size, token)
+        if caller.may(Role.READER):
+            return found
+        every = [one for one in all_pages(page, most=_MOST_AT_ONCE) if sees(one)]
+        start = query.page_offset(token)
+        end = start + size
+        return PagedList(every[start:end], query.page_token(end) if end < len(every) else None)
 
     def logged_model(self, model_id: str, *, deleted: bool = False) -> LoggedModel:
         """A logged model; one that is deleted only if ``deleted``.  Raises NotFoundError in MLflow's words."""

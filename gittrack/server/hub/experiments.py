@@ -31,6 +31,10 @@ def _new(hub: Hub, values: Values) -> list[Scope]:
     return [Scope("experiment", values["name"], no_experiment(values["name"]))]
 
 
+def _renaming(hub: Hub, values: Values) -> list[Scope]:
+    return [*_named(hub, values), *_new(hub, {"name": values["new_name"]})]
+
+
 def _by_name(hub: Hub, values: Values) -> list[Scope]:
     return [Scope("experiment", values["experiment_name"], _no_name(values["experiment_name"]))]
 
@@ -62,15 +66,16 @@ def _get_by_name(call: Call) -> Any:
 
 def _search(call: Call) -> Any:
     values = call.values
-    page = call.hub.client.search_experiments(
-        view_type=values.get("view_type", ViewType.ACTIVE_ONLY),
-        max_results=values.get("max_results", 0),
-        filter_string=values.get("filter"),
-        order_by=values.get("order_by"),
-        page_token=values.get("page_token") or None,
+    page = call.hub.seen(
+        call.caller,
+        lambda size, token: call.hub.client.search_experiments(
+            values.get("view_type", ViewType.ACTIVE_ONLY), size, values.get("filter"), values.get("order_by"), token
+        ),
+        lambda one: call.caller.may(Role.READER, experiment=one.name),
+        values.get("max_results", 0),
+        values.get("page_token") or None,
     )
-    seen = [one for one in page if call.caller.may(Role.READER, experiment=one.name)]
-    answer: records.Json = {"experiments": [records.experiment(one) for one in seen]} if seen else {}
+    answer: records.Json = {"experiments": [records.experiment(one) for one in page]} if page else {}
     return answer | ({"next_page_token": page.token} if page.token else {})
 
 
@@ -173,7 +178,7 @@ ROUTES: Final = (
     Route(
         "POST",
         f"{_AT}/update",
-        _WRITE,
+        Permission(Role.WRITER, _renaming),
         _update,
         Message(experiment_id=text(required=True), new_name=_NAME),
         answer=records.DONE,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from gittrack.errors import InvalidValueError
-from gittrack.models import requirements
+from gittrack.models import addresses, requirements
 from gittrack.registry import names
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
@@ -16,7 +16,7 @@ from gittrack.server.hub.experiments import TAG, tags_of
 from gittrack.server.hub.messages import Message, Values, boolean, integer, message, messages, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
-from gittrack.types import ModelVersion, PagedList, RegisteredModel
+from gittrack.types import ModelVersion, RegisteredModel
 
 _SEPARATORS: Final = re.compile(r"/+")
 
@@ -90,11 +90,16 @@ def _delete(call: Call) -> Any:
 
 def _search(call: Call) -> Any:
     values = call.values
-    page: PagedList[RegisteredModel] = call.hub.client.search_registered_models(
-        values.get("filter"), values.get("max_results", 100), values.get("order_by"), values.get("page_token") or None
+    page = call.hub.seen(
+        call.caller,
+        lambda size, token: call.hub.client.search_registered_models(
+            values.get("filter"), size, values.get("order_by"), token
+        ),
+        lambda one: call.caller.may(Role.READER, model=one.name),
+        values.get("max_results", 100),
+        values.get("page_token") or None,
     )
-    seen = (one for one in page if call.caller.may(Role.READER, model=one.name))
-    return _page("registered_models", map(_model, seen), page.token)
+    return _page("registered_models", map(_model, page), page.token)
 
 
 def _latest(call: Call) -> Any:
@@ -146,11 +151,13 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
             "objectstore, or mlflow-artifacts uri, an absolute path must be provided without relative path references "
             "present. Please provide an absolute path."
         )
-    if source.startswith("models:/m-"):
-        model = hub.logged_model(source.removeprefix("models:/"))
-        Permission(Role.READER, logged_models.scope).check(call.caller, hub, {"model_id": model.model_id})
+    model_id = addresses.model_id_of(source)
+    if model_id is not None:
+        Permission(Role.READER, logged_models.scope).check(call.caller, hub, {"model_id": model_id})
+        model = hub.logged_model(model_id)
         return f"runs:/{model.run_id}/{model.path}"
-    if source.startswith("models:/"):
+    if source.startswith("models:"):
+        _READ.check(call.caller, hub, {"name": names.parse_address(source).name})
         return source
     found = _run_path(source)
     if found is None and urlsplit(source).scheme == "mlflow-artifacts":
@@ -184,14 +191,16 @@ def _delete_version(call: Call) -> Any:
 
 def _search_versions(call: Call) -> Any:
     values = call.values
-    page: PagedList[ModelVersion] = call.hub.client.search_model_versions(
-        values.get("filter"),
+    page = call.hub.seen(
+        call.caller,
+        lambda size, token: call.hub.client.search_model_versions(
+            values.get("filter"), size, values.get("order_by"), token
+        ),
+        lambda one: call.caller.may(Role.READER, model=one.name),
         values.get("max_results", 200_000),
-        values.get("order_by"),
         values.get("page_token") or None,
     )
-    seen = (one for one in page if call.caller.may(Role.READER, model=one.name))
-    return _page("model_versions", map(_version, seen), page.token)
+    return _page("model_versions", map(_version, page), page.token)
 
 
 def _transition(call: Call) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from gittrack.errors import InvalidValueError, NotFoundError
-from gittrack.server.hub import records
+from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub, deleted
 from gittrack.server.hub.experiments import TAG, VIEWS, tags_of
 from gittrack.server.hub.messages import Message, Values, double, integer, message, messages, one_of, text, texts
@@ -110,7 +111,23 @@ def _metric(values: Values) -> Metric:
     )
 
 
+def _models_of(points: Iterable[Values]) -> set[str]:
+    return {one["model_id"] for one in points if one.get("model_id")}
+
+
+def _check_models(call: Call, model_ids: Iterable[str]) -> None:
+    """Refuse to say something of logged models that the caller may not know of.  Raises NotFoundError."""
+    if not call.caller.may(Role.READER):
+        for model_id in model_ids:
+            Permission(Role.READER, logged_models.scope).check(call.caller, call.hub, {"model_id": model_id})
+
+
+def _only_appends(hub: Hub, values: Values) -> bool:
+    return hub.is_open(values) and not _models_of([values, *values.get("metrics", ())])
+
+
 def _log_metric(call: Call) -> Any:
+    _check_models(call, _models_of([call.values]))
     found = _metric(call.values)
     writer = call.hub.writer(call.values["run_id"])
     if found.model_id is None and found.dataset_name is None and found.dataset_digest is None:
@@ -152,6 +169,7 @@ def _log_batch(call: Call) -> Any:
         raise InvalidValueError(
             f"A batch logging request can contain at most {_BATCH_IN_ALL} metrics, params, and tags in all."
         )
+    _check_models(call, _models_of(found["metrics"]))
     call.hub.writer(values["run_id"])
     call.hub.client.log_batch(
         values["run_id"],
@@ -184,11 +202,13 @@ def _log_inputs(call: Call) -> Any:
     values = call.values
     datasets = [_dataset_input(one) for one in values.get("datasets", ())]
     models = [one["model_id"] for one in values.get("models", ())]
+    _check_models(call, models)
     call.hub.writer(values["run_id"]).log_inputs(datasets, models)
     return {}
 
 
 def _log_outputs(call: Call) -> Any:
+    _check_models(call, _models_of(call.values["models"]))
     outputs = [ModelOutput(one["model_id"], one.get("step", 0)) for one in call.values["models"]]
     call.hub.writer(call.values["run_id"]).log_outputs(outputs)
     return {}
@@ -312,7 +332,7 @@ ROUTES: Final = (
         _WRITE,
         _log_metric,
         Message(run_id=_ID, **_POINT),
-        Hub.is_open,
+        _only_appends,
         answer=records.DONE,
     ),
     Route(
@@ -352,7 +372,7 @@ ROUTES: Final = (
             params=messages(TAG),
             tags=messages(TAG),
         ),
-        Hub.is_open,
+        _only_appends,
         answer=records.DONE,
     ),
     Route(
