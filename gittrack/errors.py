@@ -23,6 +23,13 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
+def _printable(text: str) -> str:
+    """``text``, in which names and values of others may be, as one line, and only text."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class GittrackError(Exception):
     """Base of every error that gittrack raises on purpose.
 
@@ -36,11 +43,10 @@ class GittrackError(Exception):
     http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        if not message.isprintable():  # names and values of others may be in it: it stays one line, and only text
-            message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+        message = _printable(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else _printable(hint)
 
     def leaving(self, left: str, *, hint: str | None = None) -> None:
         """Add to the message what was and was not done before, and to the hint another way on."""

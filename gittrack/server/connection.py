@@ -22,11 +22,13 @@ class Limits:
         head_bytes: Bytes of the request line and the headers.
         receive_seconds: From the first byte of a request to its last.
         write_seconds: For the last bytes of an answer to be read by the client, once the connection is closing.
+        linger_seconds: For the rest of a request that was answered before it was complete, as one that is too large is.
     """
 
     head_bytes: int = 64 << 10
     receive_seconds: float = 30.0
     write_seconds: float = 30.0
+    linger_seconds: float = 2.0
 
 
 class GuardedConnection(HttpToolsProtocol):
@@ -76,6 +78,13 @@ class GuardedConnection(HttpToolsProtocol):
         self._head = 0
         self._complete = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is sent: whoever is still sending the request has not long for it."""
+        super().on_response_complete()
+        if not self._complete and not self.transport.is_closing():
+            self._forget_deadline()
+            self._deadline = self.loop.call_later(self._limits.linger_seconds, self.transport.abort)
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing was asked for a while: close; a client that does not read its last answer is cut off."""

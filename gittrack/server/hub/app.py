@@ -48,6 +48,7 @@ Noted = Callable[[Route, Call, str], None]
 T = TypeVar("T")
 
 _MOST_AT_ONCE: Final = 1000  #: that every search gives
+_MOST_SAID: Final = 2000  #: characters of an error
 _DELETED: Final = "The {kind} {name} must be in the 'active' state. Current state is deleted."
 
 _log = logging.getLogger("gittrack.server")
@@ -255,6 +256,8 @@ class App:
         except ClientDisconnect:
             return
         except GittrackError as error:
+            if isinstance(error, NotFoundError) and not scope["gittrack.caller"].may(Role.READER):
+                error.hint = None  # it may tell what is there instead
             response = refusal(error)
         except Exception:  # noqa: BLE001 - a bug of ours: said in the log, and to nobody outside
             _log.exception("%s %s failed", scope["method"], scope["path"])
@@ -336,5 +339,8 @@ class App:
 
 def refusal(error: GittrackError, headers: Mapping[str, str] | None = None) -> Response:
     """An error in MLflow's shape."""
-    body = {"error_code": error.code, "message": str(error)}
+    message = str(error)
+    if len(message) > _MOST_SAID:  # what was sent is in it
+        message = f"{message[:_MOST_SAID]}…"
+    body = {"error_code": error.code, "message": message}
     return Response(orjson.dumps(body), error.http_status, dict(headers or {}), media_type="application/json")

@@ -40,7 +40,9 @@ def _text(value: Any) -> str:
 def _integer(value: Any) -> int:
     if type(value) is int:
         number = value
-    elif (type(value) is str and _WHOLE.fullmatch(value)) or (type(value) is float and value.is_integer()):
+    elif (type(value) is str and _WHOLE.fullmatch(value)) or (
+        type(value) is float and value.is_integer() and value > INT64[0]
+    ):
         number = int(value)
     else:
         raise TypeError

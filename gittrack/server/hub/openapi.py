@@ -120,7 +120,9 @@ def _body(message: Message) -> Json:
 
 def _answers(route: Route) -> Json:
     role = route.permission.role
-    refused = [*_ANY, *(() if role is None else _GUARDED), *(() if route.method == "GET" else _CHANGING)]
+    refused = {*_ANY, *(() if role is None else _GUARDED), *(() if route.method == "GET" else _CHANGING)}
+    if role is None and route.method != "GET":
+        refused.add(401)  # it is how one says who one is
     if isinstance(route.answer, str):
         content: Json = {route.answer: {}}
     else:
