@@ -280,6 +280,9 @@ _RUN: Final = Message(run=message(records.RUN, required=True))
 _SUMMARY: Final = Message(
     experiment_id=text(required=True), name=text(required=True), digest=text(required=True), context=text()
 )
+_INPUT_TAG: Final = Message(
+    key=text(required=True, longest=limits.MAX_INPUT_TAG_KEY), value=text(longest=limits.MAX_INPUT_TAG_VALUE)
+)
 _AT: Final = "{api}/mlflow/runs"
 _READ: Final = Permission(Role.READER, run_scope)
 _WRITE: Final = Permission(Role.WRITER, run_scope)
@@ -382,7 +385,7 @@ ROUTES: Final = (
         _log_inputs,
         Message(
             run_id=_ID,
-            datasets=messages(Message(tags=messages(TAG), dataset=message(_DATASET, required=True))),
+            datasets=messages(Message(tags=messages(_INPUT_TAG), dataset=message(_DATASET, required=True))),
             models=messages(Message(model_id=text(required=True))),
         ),
         answer=records.DONE,
