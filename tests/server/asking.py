@@ -43,6 +43,8 @@ def told(route: Route, things: Things) -> Things:
     more: Things = {}
     if path.endswith(_NEW):
         more["name"] = things["new_name"]
+    if path.startswith("/page/"):
+        more["name"] = "index.html"
     if "/model-versions/get-artifact" in path:
         more["path"] = "MLmodel"
     elif "get-artifact" in path or "artifacts/list" in path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gittrack.server.hub import website
 from gittrack.server.hub.accounts import Accounts
 from gittrack.server.hub.app import App
 from gittrack.server.hub.roles import Grant, Role
@@ -159,6 +160,8 @@ def serving(folder: Path, plan: Plan | None = None, failures: int = 10) -> Itera
     accounts = Accounts.in_store(tracker.repo.root)
     admin = str(accounts.create_token("admin", (Grant(Role.ADMIN, "*", "*"),), by="test")[1])
     server = Server(tracker, plan or Plan())
+    if not website.is_built():
+        website._files()["index.html"] = website._File("text/html", b"<!doctype html>", None, '"1"')
     guard = server.guard
     guard.options = replace(guard.options, failures=failures)
     guard.failures = type(guard.failures)(failures)

@@ -188,7 +188,7 @@ def _in_query(field: Field) -> Json:
         return {"anyOf": [{"enum": list(field.names)}, {"type": "string"}]}
     if field.type == "integer":
         return _integer(field)
-    return {"type": "boolean"} if field.type == "boolean" else _text(field)
+    return {"type": field.type} if field.type in ("boolean", "number") else _text(field)
 
 
 # --- what is answered

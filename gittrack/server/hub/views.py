@@ -171,5 +171,6 @@ ROUTES: Final = (
             high=double(),
             smoothing=double(),
         ),
+        answer="application/octet-stream",
     ),
 )

@@ -79,8 +79,8 @@ _READ: Final = Permission(Role.READER)
 
 ROUTES: Final = (
     *(
-        Route("GET", path, _READ, _document)
+        Route("GET", path, _READ, _document, answer="text/html")
         for path in ("/", "/compare", "/models", "/models/{name:path}", "/runs/{run_id}")
     ),
-    Route("GET", "/page/{name:path}", _READ, _part),
+    Route("GET", "/page/{name:path}", _READ, _part, answer="*/*"),
 )
