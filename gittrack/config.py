@@ -128,7 +128,29 @@ def _depot(text: str) -> str:
 
 
 SETTINGS: Final = (
-    Setting("tracking_uri", str, None, "where runs are kept: a folder, or gittrack:///folder", "MLFLOW_TRACKING_URI"),
+    Setting(
+        "tracking_uri",
+        str,
+        None,
+        "where runs are kept: a folder, gittrack:///folder, or a server's http://host:port",
+        "MLFLOW_TRACKING_URI",
+    ),
+    Setting(
+        "tracking_insecure_tls",
+        _flag,
+        False,
+        "do not check the certificate of the tracking server",
+        "MLFLOW_TRACKING_INSECURE_TLS",
+        personal=True,
+    ),
+    Setting(
+        "tracking_server_cert_path",
+        str,
+        None,
+        "a file of certificates to trust for the tracking server, instead of the system's",
+        "MLFLOW_TRACKING_SERVER_CERT_PATH",
+        personal=True,
+    ),
     Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
     Setting("experiment_id", str, None, "the experiment of new runs, by id", "MLFLOW_EXPERIMENT_ID"),
     Setting("run_id", str, None, "the run to go on with instead of starting one", "MLFLOW_RUN_ID"),
@@ -207,6 +229,8 @@ class Config:
     """Every setting's value; see ``SETTINGS`` for what they mean."""
 
     tracking_uri: str | None
+    tracking_insecure_tls: bool
+    tracking_server_cert_path: str | None
     experiment_name: str | None
     experiment_id: str | None
     run_id: str | None
@@ -421,6 +445,19 @@ def export(**changes: str | None) -> None:
 def environment() -> Mapping[str, str]:
     """The process environment, for the parts that record some of it."""
     return os.environ
+
+
+def credentials() -> tuple[str, str, str]:
+    """What says who asks a tracking server: a token, or else a user and a password; empty where nothing is set.
+
+    They are secrets, so they are no settings: no file of a project says them, and nothing lists them.
+    """
+    found = os.environ.get
+    token = found("GITTRACK_TOKEN") or ""
+    user, password = found("MLFLOW_TRACKING_USERNAME") or "", found("MLFLOW_TRACKING_PASSWORD") or ""
+    if token or not (user and password):
+        return token or found("MLFLOW_TRACKING_TOKEN") or "", "", ""
+    return "", user, password
 
 
 def proxy(url: str) -> str | None:

@@ -599,7 +599,8 @@ def _reason(error: BaseException) -> str:
     root = _root(error)
     if isinstance(error, exceptions.NameResolutionError):
         return "there is no such host, or no network"
-    if isinstance(error, (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError)):
+    refused = isinstance(error, exceptions.NewConnectionError) and not isinstance(root, TimeoutError)
+    if isinstance(error, (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError)) and not refused:
         return "no answer in time"
     text = getattr(root, "strerror", None) or str(root).rpartition(": ")[2] or type(root).__name__
     return strip_credentials(re.sub(r"[^\x20-\x7e]", "?", str(text)))[:200]

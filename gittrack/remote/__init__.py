@@ -1,0 +1,1 @@
+"""Servers that a program records to and reads from: gittrack's own, and MLflow's."""
