@@ -96,10 +96,7 @@ def _read(artifact_uri: str) -> bytes:
     run_id, path = parse_uri(artifact_uri)
     if not path:
         raise InvalidValueError(f"`{artifact_uri}` names no artifact", hint="runs:/<run id>/<path>")
-    from gittrack.sync import artifacts
-
-    tracker = stores.tracker()
-    return artifacts.read(tracker, tracker.artifact(run_id, path))
+    return stores.read_artifact(stores.tracker(), run_id, path)
 
 
 def _place(artifact_uri: str | None, run_id: str | None, artifact_path: str | None) -> tuple[str, str]:

@@ -583,10 +583,11 @@ class Client(RegistryClient, LoggedModelClient):
         )
 
     def _read(self, run_id: str, path: str) -> bytes | None:
-        from gittrack.sync import artifacts
-
-        found = self._tracker.repo.artifacts(run_id).get(path)
-        return None if found is None else artifacts.read(self._tracker, found)
+        try:
+            return stores.read_artifact(self._tracker, run_id, path)
+        except NotFoundError:
+            self._tracker.get_run(run_id)
+            return None
 
     def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
         """Files and folders directly below ``path``, or below the run's artifact root; empty if ``path`` is a file."""
@@ -610,14 +611,11 @@ class Client(RegistryClient, LoggedModelClient):
             NetworkError: They cannot be fetched.
             CorruptError: The stored bytes are not what was logged.
         """
-        from gittrack.sync import artifacts
-
         if dst_path is None:
             dst_path = tempfile.mkdtemp(prefix="gittrack-")
         elif not Path(dst_path).is_dir():
             raise NotFoundError(f"folder `{dst_path}` does not exist", hint="make it first")
-        artifacts.bring(self._tracker, self._tracker.artifacts(run_id, path))
-        return str(self._tracker.download_artifacts(run_id, path, Path(dst_path).absolute(), strip=True))
+        return str(stores.download_artifacts(self._tracker, run_id, path, Path(dst_path).absolute()))
 
 
 #: MLflow's name of it.

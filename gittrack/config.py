@@ -295,6 +295,13 @@ def current(start: Path | None = None) -> Config:
     return Config(**{field.name: found[field.name] for field in fields(Config)})
 
 
+def is_own(name: str) -> bool:
+    """Whether the person set a setting: in the environment, or in git's configuration outside of any repository."""
+    known = setting(name)
+    named = any(os.environ.get(variable) for variable in (known.variable, known.mlflow) if variable)
+    return named or known.git_key.lower() in _git_settings(None)
+
+
 def _value(known: Setting, person: Mapping[str, tuple[str, str]], team: Mapping[str, Any]) -> Value:
     for variable in (known.variable, known.mlflow):
         if variable and os.environ.get(variable):

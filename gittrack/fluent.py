@@ -304,7 +304,7 @@ def _create(
 def _context_tags(tracker: Tracker, user: str) -> dict[str, str]:
     """The tags by which MLflow says where a run comes from."""
     tags = {USER_TAG: user, "mlflow.source.name": sys.argv[0] or "<console>", "mlflow.source.type": "LOCAL"}
-    head = tracker.repo.git.head()
+    head = tracker.code_commit()
     if head is not None:
         tags["mlflow.source.git.commit"] = head
     return tags

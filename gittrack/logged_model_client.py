@@ -5,12 +5,14 @@ A call here is a call of ``gittrack.track.logged_models``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gittrack import stores
 from gittrack.errors import InvalidValueError
 from gittrack.track import limits
+from gittrack.track.active import files_in, files_of
 from gittrack.types import FileInfo, PagedList
 
 if TYPE_CHECKING:
@@ -28,9 +30,7 @@ class LoggedModelClient:
 
     @property
     def _logged_models(self) -> LoggedModels:
-        from gittrack.track.logged_models import LoggedModels
-
-        return LoggedModels(self._tracker)
+        return stores.logged_models(self._tracker)
 
     def create_logged_model(
         self,
@@ -137,16 +137,27 @@ class LoggedModelClient:
             local_path: The file or folder.
             artifact_path: Folder below the model's to put it in.
         """
-        run_id, folder = self._logged_models.files(model_id)
-        self._tracker.writer(run_id).log_artifact(local_path, _below(folder, artifact_path))
+        self._keep(model_id, files_of(local_path, artifact_path))
 
     def log_model_artifacts(self, model_id: str, local_dir: str, artifact_path: str | None = None) -> None:
         """Keep everything in a folder among the files of a logged model, below ``artifact_path`` of its folder."""
+        self._keep(model_id, files_in(local_dir, artifact_path))
+
+    def _keep(self, model_id: str, found: Mapping[str, Path]) -> None:
+        server = stores.server_of(self._tracker)
+        if server is not None:
+            server.models.folder(model_id).send_all(found)
+            return
         run_id, folder = self._logged_models.files(model_id)
-        self._tracker.writer(run_id).log_artifacts(local_dir, _below(folder, artifact_path))
+        self._tracker.writer(run_id).log_files(
+            {f"{folder}/{limits.check_artifact_path(path)}": file for path, file in found.items()}
+        )
 
     def list_logged_model_artifacts(self, model_id: str, path: str | None = None) -> list[FileInfo]:
         """Files and folders directly below ``path`` of a logged model's folder; the paths are below that folder."""
+        server = stores.server_of(self._tracker)
+        if server is not None:
+            return server.models.folder(model_id).listing(limits.check_artifact_path(path) if path else "")
         run_id, folder = self._logged_models.files(model_id)
         found = self._tracker.list_artifacts(run_id, _below(folder, path))
         return [FileInfo(one.path[len(folder) + 1 :], one.is_dir, one.file_size, one.digest) for one in found]

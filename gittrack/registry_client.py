@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from gittrack import stores
 from gittrack.errors import InvalidValueError, NotFoundError, UnsupportedError
 from gittrack.track import limits
 
 if TYPE_CHECKING:
     from gittrack.registry.registry import Registry
+    from gittrack.remote.tracking import RemoteTracker
     from gittrack.track.runs import Tracker
     from gittrack.types import ModelVersion, PagedList, RegisteredModel
 
@@ -42,9 +44,7 @@ class RegistryClient:
 
     @property
     def _registry(self) -> Registry:
-        from gittrack.registry.registry import Registry
-
-        return Registry(self._tracker)
+        return stores.registry(self._tracker)
 
     # -- models ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +169,11 @@ class RegistryClient:
         model_id: str | None = None,
     ) -> ModelVersion:
         """``create_model_version`` for a model that need not exist yet: it is made with its version, or not at all."""
+        remote = stores.server_of(self._tracker)
+        if remote is not None:
+            return self._register_there(
+                remote, source, name, run_id, tags=tags, run_link=run_link, description=description, model_id=model_id
+            )
         from gittrack.models import addresses
         from gittrack.track.logged_models import LoggedModels
 
@@ -184,6 +189,26 @@ class RegistryClient:
         found = self._source(source, run_id)
         return self._registry.register(
             name, found.run_id, found.path, description=description, tags=tags, model_id=model_id, run_link=run_link
+        )
+
+    def _register_there(
+        self, server: RemoteTracker, source: str, name: str, run_id: str | None, *, model_id: str | None, **about: Any
+    ) -> ModelVersion:
+        """``_register_source`` on a server."""
+        from gittrack.registry.names import check_model_name
+        from gittrack.remote import addresses
+        from gittrack.remote.registry import RemoteRegistry
+
+        check_model_name(name)
+        text = str(source)
+        if not text.startswith(("models:", "runs:")):
+            text = f"runs:/{'/'.join(self._source(text, run_id))}"
+        found = addresses.locate(server, text)
+        if run_id is not None and found.run_id not in (None, run_id):
+            raise InvalidValueError(f"source `{text}` is not of run `{run_id}`", hint="leave the run id out")
+        uri = found.uri if found.version is None else f"models:/{found.version.name}/{found.version.version}"
+        return RemoteRegistry(server).create_version(
+            name, uri, run_id=found.run_id, model_id=model_id or found.model_id, **about
         )
 
     def _source(self, source: str, run_id: str | None) -> _Source:
@@ -232,8 +257,12 @@ class RegistryClient:
                 f"`{src_model_uri!s:.200}` is no registered version", hint="only `models:/…` can be copied"
             )
         version = self._registry.resolve(src_model_uri)
-        return self._registry.copy(
-            version, dst_name, description=version.description, tags=version.tags, run_link=version.run_link
+        return self._register_source(
+            f"models:/{version.name}/{version.version}",
+            dst_name,
+            tags=version.tags,
+            run_link=version.run_link,
+            description=version.description,
         )
 
     def update_model_version(self, name: str, version: str, description: str | None = None) -> ModelVersion:

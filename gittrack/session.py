@@ -62,6 +62,7 @@ class _Models(threading.local):
 models = _Models()
 _lock = _Lock()
 _trackers: dict[Path, Tracker] = {}
+_adopted: list[Tracker] = []
 
 
 def parse_uri(uri: str | None) -> Path:
@@ -86,8 +87,8 @@ def parse_uri(uri: str | None) -> Path:
         return Path(text).expanduser()
     if parts.scheme.lower() not in _LOCAL_SCHEMES:
         raise UnsupportedError(
-            f"tracking address `{parts.scheme}://…` is not supported by this version",
-            hint="use a folder: runs are kept in its git repository and shared with `git`",
+            f"tracking address `{parts.scheme}://…` is no folder",
+            hint="this works in a repository only; `gittrack help tracking` says what works with a server",
         )
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
         raise InvalidValueError(
@@ -135,6 +136,13 @@ def open_tracker(uri: str | None = None) -> Tracker:
         _trackers[start] = tracker
         _lifecycle.install()
         return tracker
+
+
+def adopt(tracker: Tracker) -> None:
+    """Let ``tracker``, which was made elsewhere, know when the process ends."""
+    with _lock.held:
+        _adopted.append(tracker)
+        _lifecycle.install()
 
 
 def open_reader(uri: str | None = None) -> Tracker:
@@ -211,7 +219,7 @@ def command_line() -> list[str]:
 
 
 def _at_end(status: str, hurry: bool) -> None:
-    for tracker in {id(t): t for t in _trackers.values()}.values():
+    for tracker in {id(t): t for t in (*_trackers.values(), *_adopted)}.values():
         tracker.shutdown(status, hurry=hurry)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from gittrack import config, stores
-from gittrack.errors import FormatError, InvalidValueError, NotFoundError, UnsupportedError
+from gittrack.errors import FormatError, InvalidValueError, NotFoundError, PolicyError, UnsupportedError
 from gittrack.models import requirements
 from gittrack.models.model import Model
 from gittrack.models.trust import Trust, decide
@@ -33,10 +33,15 @@ from gittrack.track.logged_models import LoggedModels
 from gittrack.types import Artifact, Digest, ModelVersion, check_run_id
 
 if TYPE_CHECKING:
+    from gittrack.remote.folders import Folder
+    from gittrack.remote.tracking import RemoteTracker
     from gittrack.track.runs import Tracker
 
 _MODEL_ID: Final = re.compile(r"m-[A-Za-z0-9_-]{1,253}")
 _MAX_FILES: Final = 100_000
+_MAX_READ: Final = 64 << 20
+#: Of a file whose digest is not known before it is here.
+_UNKNOWN: Final = Digest("")
 
 
 def is_model_id(text: object) -> bool:
@@ -57,14 +62,45 @@ class Source:
     Attributes:
         run_id: The run that logged it; None for a folder outside of any store.
         path: Its folder among the run's artifacts; as a path of this machine if there is no run.
-        files: Path below that folder -> the artifact.  Empty if there is no run.
+        files: Path below that folder -> the artifact.  Empty if there is no run; without digests for a server's.
         version: The registered version, if the address names one.
+        folder: The files on a server, if they are there.
     """
 
     run_id: str | None
     path: str
     files: Mapping[str, Artifact]
     version: ModelVersion | None = None
+    folder: Folder | None = None
+
+    def read(self, name: str, tracker: Tracker) -> bytes:
+        """The bytes of one of the files.  Raises NotFoundError, CorruptError, NetworkError."""
+        if self.folder is not None:
+            return self.folder.read(name, _MAX_READ)
+        return artifacts.read(tracker, self.files[name])
+
+    def write(self, name: str, data: bytes, tracker: Tracker) -> None:
+        """Put other bytes in the place of one of the files, of a model that is no registered version."""
+        if self.folder is not None:
+            with tempfile.TemporaryDirectory(prefix="gittrack-") as scratch:
+                path = Path(scratch, "data")
+                path.write_bytes(data)
+                self.folder.send(name, path)
+        elif self.run_id is not None:
+            tracker.active_writer(self.run_id).log_bytes(data, f"{self.path}/{name}" if self.path else name)
+
+    def remove(self, name: str, tracker: Tracker) -> None:
+        """Drop one of the files."""
+        if self.folder is not None:
+            self.folder.remove(name)
+        elif self.run_id is not None:
+            path = f"{self.path}/{name}" if self.path else name
+            tracker.active_writer(self.run_id).remove_artifacts([path])
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder outside of any store."""
+        return self.run_id is None and self.folder is None
 
 
 class LocalModel:
@@ -140,8 +176,11 @@ def fetch(
             raise NotFoundError(f"there is no folder `{folder}` to copy the model into")
         elif any(folder.iterdir()):
             folder = Path(tempfile.mkdtemp(prefix="model-", dir=folder))
-        if source.run_id is None:
+        if source.local:
             manifest = _copy_folder(Path(source.path), folder)
+        elif source.folder is not None:
+            manifest = _fetch_files(source, source.folder, folder)
+            _override_requirements(source, folder, tracker or stores.tracker())
         else:
             manifest = _copy_artifacts(source, folder, tracker or stores.tracker())
             _override_requirements(source, folder, tracker or stores.tracker())
@@ -156,10 +195,10 @@ def fetch(
 def _override_requirements(source: Source, folder: Path, tracker: Tracker) -> None:
     """Let the copy ask for what was decided since the version was registered, if anything was."""
     if source.version is not None:
-        from gittrack.registry.registry import Registry
-
-        text = Registry(tracker).requirements(source.version.name, source.version.version)
-        if text is not None:
+        text = stores.registry(tracker).requirements(source.version.name, source.version.version)
+        if text is not None and (
+            source.folder is None or requirements.check(text.splitlines()) != requirements.read(folder)
+        ):
             requirements.override(folder, text)
 
 
@@ -172,6 +211,8 @@ def _trust(address: str, source: Source, tracker: Tracker | None, *, trust: bool
 
         if version is None:
             return "it is no registered version, which could be signed"
+        if source.folder is not None:
+            return f"v{version.version} comes from a server, which shows no signatures"
         found = signing.verify_version(Registry(tracker or stores.tracker()).catalog, version)
         return None if found.valid else f"v{version.version} is not signed by anybody who may: {found.reason}"
 
@@ -184,6 +225,10 @@ def _trust(address: str, source: Source, tracker: Tracker | None, *, trust: bool
 def locate(address: str, *, tracker: Tracker | None = None) -> Source:
     """Where the model at an address is.  Raises as ``fetch``, but for the bytes."""
     scheme, colon, rest = address.partition(":")
+    if (colon and scheme in ("models", "runs")) or ("@" in address and not colon and not Path(address).exists()):
+        server = stores.server_of(tracker or stores.tracker())
+        if server is not None:
+            return _there(address, server)
     logged = model_id_of(address)
     if logged is not None:
         return _logged(logged, tracker or stores.tracker())
@@ -202,6 +247,31 @@ def locate(address: str, *, tracker: Tracker | None = None) -> Source:
     if "@" in address and not Path(address).exists():
         return _registered(address, tracker or stores.tracker())
     return _folder(Path(address))
+
+
+def _there(address: str, server: RemoteTracker) -> Source:
+    """The model at an address on a server."""
+    from gittrack.remote import addresses as remote
+
+    found = remote.locate(server, address)
+    version = found.version
+    if version is not None:
+        place = place_of(address, version)
+        asked = [one for one in config.current().require_signed if one.lower() in (names_of(place), "versions")]
+        if asked:
+            raise PolicyError(
+                f"`{asked[0]}` must be signed, and the server shows no signatures of `{address}`",
+                hint="`gittrack pull` brings models with their signatures from a git remote",
+            )
+    listed = {one.path: Artifact(one.path, _UNKNOWN, one.file_size or 0) for one in found.folder.walk()}
+    if "MLmodel" not in listed:
+        raise NotFoundError(f"there is no model at `{address}`", hint="`log_model` logs one")
+    return Source(found.run_id, found.folder.path, listed, version, found.folder)
+
+
+def names_of(place: str | None) -> str:
+    """A stage or ``@alias`` as settings name it."""
+    return "" if place is None else place.lower()
 
 
 def _file_path(address: str) -> Path:
@@ -283,6 +353,15 @@ def _copy_artifacts(source: Source, folder: Path, tracker: Tracker) -> Manifest:
         tracker.repo.objects.copy_out(artifact.digest, folder / name, root=folder)
     found = {name: replace(artifact, path=name) for name, artifact in source.files.items()}
     return Manifest.of(found.values(), "")
+
+
+def _fetch_files(source: Source, there: Folder, folder: Path) -> Manifest:
+    """Fetch the files of a server, hashing what came; those that are not named plainly were refused before."""
+    found = [
+        Artifact(name, Digest(there.fetch(name, folder / name, size=one.size)), one.size)
+        for name, one in source.files.items()
+    ]
+    return Manifest.of(found, "")
 
 
 def _copy_folder(source: Path, target: Path) -> Manifest:

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from gittrack import stores
@@ -14,8 +14,6 @@ from gittrack.errors import InvalidValueError, UnsupportedError
 from gittrack.models import addresses, requirements
 from gittrack.models.model import MLMODEL, Model, ModelInfo
 from gittrack.models.signature import ModelSignature
-from gittrack.registry.registry import Registry
-from gittrack.sync import artifacts
 
 
 def read_model(model_uri: str | os.PathLike[str]) -> Model:
@@ -25,9 +23,9 @@ def read_model(model_uri: str | os.PathLike[str]) -> Model:
         NotFoundError, ConflictError, InvalidValueError, CorruptError, FormatError: See ``addresses.fetch``.
     """
     source = addresses.locate(os.fspath(model_uri))
-    if source.run_id is None:
+    if source.local:
         return Model.load(source.path)
-    return Model.from_bytes(artifacts.read(stores.tracker(), source.files[MLMODEL]))
+    return Model.from_bytes(source.read(MLMODEL, stores.tracker()))
 
 
 def get_model_info(model_uri: str | os.PathLike[str]) -> ModelInfo:
@@ -59,11 +57,10 @@ def set_signature(model_uri: str | os.PathLike[str], signature: ModelSignature) 
         )
     model = read_model(address)
     model.signature = signature
-    if source.run_id is None:
+    if source.local:
         model.save(Path(source.path) / MLMODEL)
     else:
-        path = f"{source.path}/{MLMODEL}" if source.path else MLMODEL
-        stores.tracker().active_writer(source.run_id).log_bytes(model.to_yaml().encode(), path)
+        source.write(MLMODEL, model.to_yaml().encode(), stores.tracker())
 
 
 def get_model_requirements(model_uri: str | os.PathLike[str]) -> list[str]:
@@ -79,11 +76,17 @@ def get_model_requirements(model_uri: str | os.PathLike[str]) -> list[str]:
 
 def _requirements(source: addresses.Source) -> list[str]:
     if source.version is not None:
-        return requirements.in_force(Registry(stores.tracker()), source.version)
-    if source.run_id is None:
+        registry = stores.registry(stores.tracker())
+        if source.folder is None:
+            return requirements.in_force(registry, source.version)
+        text = registry.requirements(source.version.name, source.version.version)
+        if text is not None:
+            return requirements.check(text.splitlines())
+    if source.local:
         return requirements.read(Path(source.path))
-    found = source.files.get(requirements.REQUIREMENTS)
-    return [] if found is None else requirements.parse(artifacts.read(stores.tracker(), found))
+    if requirements.REQUIREMENTS not in source.files:
+        return []
+    return requirements.parse(source.read(requirements.REQUIREMENTS, stores.tracker()))
 
 
 def update_model_requirements(
@@ -127,21 +130,18 @@ def _set_requirements(source: addresses.Source, lines: list[str], reason: str) -
     version = source.version
     if version is not None:
         text = requirements.text_of(lines).decode()
-        Registry(stores.tracker()).set_requirements(version.name, version.version, text, reason)
-    elif source.run_id is None:
+        stores.registry(stores.tracker()).set_requirements(version.name, version.version, text, reason)
+    elif source.local:
         requirements.replace(Path(source.path), lines)
     else:
         tracker = stores.tracker()
-        writer = tracker.active_writer(source.run_id)
-        place = PurePosixPath(source.path)
-        conda = source.files.get(requirements.CONDA_ENV)
-        if conda is not None:
-            document = requirements.conda_with(artifacts.read(tracker, conda), lines)
-            writer.log_bytes(document, str(place / requirements.CONDA_ENV))
+        if requirements.CONDA_ENV in source.files:
+            document = requirements.conda_with(source.read(requirements.CONDA_ENV, tracker), lines)
+            source.write(requirements.CONDA_ENV, document, tracker)
         content = requirements.text_of(lines, constrained=requirements.CONSTRAINTS in source.files)
-        writer.log_bytes(content, str(place / requirements.REQUIREMENTS))
+        source.write(requirements.REQUIREMENTS, content, tracker)
         if requirements.LOCK in source.files:
-            writer.remove_artifacts([str(place / requirements.LOCK)])
+            source.remove(requirements.LOCK, tracker)
 
 
 def validate_serving_input(

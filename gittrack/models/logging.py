@@ -15,12 +15,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gittrack import session
-from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError, StateError
+from gittrack import session, stores
+from gittrack.errors import AlreadyExistsError, GittrackError, InvalidValueError, NotFoundError, StateError
 from gittrack.models import rehearsal, requirements
 from gittrack.models.addresses import is_model_id
 from gittrack.models.enforcement import enforce_params, enforce_schema
@@ -31,10 +32,12 @@ from gittrack.models.signature import ModelSignature, infer_signature
 from gittrack.models.trust import runs_code
 from gittrack.store import files
 from gittrack.track import limits
-from gittrack.track.logged_models import LoggedModels, Place, new_model_id
-from gittrack.types import ModelOutput
+from gittrack.track.active import files_in
+from gittrack.track.logged_models import CONTEXT_TAGS, LoggedModels, Place, new_model_id
+from gittrack.types import Metric, ModelOutput
 
 if TYPE_CHECKING:
+    from gittrack.remote.tracking import RemoteTracker
     from gittrack.store.record import RunState
     from gittrack.track.runs import Tracker
     from gittrack.types import LoggedModel
@@ -372,6 +375,9 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
         NotFoundError, StateError: No such run, or it is deleted.
         AlreadyExistsError: The run has other artifacts under that name.
     """
+    server = stores.server_of(tracker)
+    if server is not None:
+        return _log_there(server, run_id, about, save)
     writer = tracker.active_writer(run_id)
     logged = LoggedModels(tracker)
     waiting = None if about.model_id is None else _waiting(logged, about.model_id)
@@ -410,6 +416,60 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
 
         registered = Registry(tracker).register(about.registered_model_name, *place, model_id=model_id)
         version = int(registered.version)
+    return _info(model, model_id, about, version)
+
+
+def _log_there(server: RemoteTracker, run_id: str, about: LogOptions, save: Save) -> ModelInfo:
+    """``log_model`` on a server, where the files belong to the logged model and not to the run, as MLflow does it."""
+    from gittrack.remote.registry import RemoteRegistry
+
+    writer = server.active_writer(run_id)
+    run = writer.to_run()
+    told = {"model_type": about.model_type, "params": _texts(about.params), "tags": _texts(about.tags)}
+    context = {key: value for key, value in run.data.tags.items() if key in CONTEXT_TAGS}
+    if about.model_id is None:
+        made = server.models.create(
+            run.info.experiment_id,
+            about.name,
+            source_run_id=run_id,
+            tags={**context, **(about.tags or {})},
+            params={**run.data.params, **(about.params or {})},
+            model_type=about.model_type,
+        )
+    else:
+        made = server.models.get(about.model_id)
+    model_id = made.model_id
+    model = Model(artifact_path=about.name, run_id=run_id, model_uuid=model_id, model_id=model_id)
+    model.gittrack = {key: value for key, value in told.items() if value}
+    try:
+        with tempfile.TemporaryDirectory(prefix="gittrack-") as scratch:
+            folder = Path(scratch, "model")
+            model = save(folder, model)
+            server.models.folder(model_id).send_all(files_in(folder))
+    except BaseException:
+        with suppress(GittrackError):  # what went wrong is told, whatever becomes of this
+            server.models.finalize(model_id, "FAILED")
+        raise
+    server.models.finalize(model_id, "READY")
+    writer.log_outputs([ModelOutput(model_id, about.step)])
+    writer.log_metrics(
+        [
+            Metric(key, last.value, last.timestamp, last.step, model_id)
+            for key, last in run.data.summaries.items()
+            if last.step == about.step
+        ]
+    )
+    session.models.last = model_id
+    version = None
+    if about.registered_model_name is not None:
+        registered = RemoteRegistry(server).create_version(
+            about.registered_model_name, f"models:/{model_id}", run_id=run_id, model_id=model_id
+        )
+        version = int(registered.version)
+    return _info(model, model_id, about, version)
+
+
+def _info(model: Model, model_id: str, about: LogOptions, version: int | None) -> ModelInfo:
     return ModelInfo.of(
         model,
         f"models:/{model_id}",

@@ -10,6 +10,7 @@ Credentials go to the server that the person named, by https or http as he said,
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -18,10 +19,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlencode, urlunsplit
 
 from gittrack import config, errors
 from gittrack.errors import FormatError, GittrackError, InvalidValueError, NetworkError
+from gittrack.remote.address import parts_of
 from gittrack.store import files
 from gittrack.store.gateway import strip_credentials
 from gittrack.sync.http import Answer, Body, Client, Settings
@@ -73,11 +75,7 @@ _BY_STATUS: Final[dict[int, type[GittrackError]]] = {
     501: errors.UnsupportedError,
 }
 _LOG_IN: Final = "set GITTRACK_TOKEN, or MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD"
-
-
-def is_server(uri: str | None) -> bool:
-    """Whether a tracking address names a server."""
-    return uri is not None and uri[:8].lower().startswith(("http://", "https://"))
+_NAME_IT: Final = "credentials go to a server that you name yourself: set GITTRACK_TRACKING_URI"
 
 
 class Connection:
@@ -85,7 +83,7 @@ class Connection:
 
     Args:
         address: ``http://host:5000/prefix``; a user and a password in it are sent as such.
-        credentials: Send those of the environment, too.
+        credentials: Send those of the environment, too; not to a server that a file of the project names.
 
     Attributes:
         url: The address without credentials, and without a slash at its end.
@@ -95,15 +93,7 @@ class Connection:
     """
 
     def __init__(self, address: str, *, credentials: bool = True) -> None:
-        parts = urlsplit(address)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if not is_server(address) or not parts.hostname or port == -1 or parts.query or parts.fragment:
-            raise InvalidValueError(
-                f"`{strip_credentials(address):.200}` is no address of a server", hint="http://HOST:PORT"
-            )
+        parts = parts_of(address)
         netloc = parts.netloc.rpartition("@")[2]
         self.url = urlunsplit((parts.scheme.lower(), netloc, parts.path.rstrip("/"), "", ""))
         settings = config.current()
@@ -113,6 +103,7 @@ class Connection:
             certificates=settings.tracking_server_cert_path,
             headers=_authorization(unquote(parts.username or ""), unquote(parts.password or ""), ours=credentials),
         )
+        self._log_in = _LOG_IN if credentials else _NAME_IT
         self._lock = threading.Lock()
         self._client: Client | None = None
         files.tell_after_fork(self)
@@ -208,18 +199,25 @@ class Connection:
 
     # -- files -------------------------------------------------------------------------------------------------------
 
-    def download(self, target: str, path: Path) -> None:
-        """Write what ``GET <target>`` gives into a new file.  Raises as ``call``, and StorageError."""
+    def download(self, target: str, path: Path) -> tuple[str, str]:
+        """Write what ``GET <target>`` gives into a file.  Raises as ``call``, and StorageError.
 
-        def read(answer: Answer) -> None:
+        Returns:
+            sha256 of the bytes, and the header ``ETag``.
+        """
+
+        def read(answer: Answer) -> tuple[str, str]:
+            found = hashlib.sha256()
             with files.reporting(path), path.open("wb") as out:
                 for chunk in answer.chunks():
+                    found.update(chunk)
                     out.write(chunk)
             said = answer.headers.get("Content-Length", "")
             if said.isdecimal() and int(said) != path.stat().st_size:
                 raise NetworkError(f"`{self.url}` broke off in the middle of a file", again=0.0)
+            return found.hexdigest(), answer.headers.get("ETag", "")
 
-        self._perform("GET", target, read, {"Accept": "*/*"})
+        return self._perform("GET", target, read, {"Accept": "*/*"})
 
     def read(self, target: str, most: int = MAX_ANSWER) -> bytes:
         """What ``GET <target>`` gives.  Raises as ``call``; also NetworkError for more than ``most`` bytes."""
@@ -293,7 +291,9 @@ class Connection:
         if kind is None:
             return NetworkError(f"`{self.url}` fails ({status}): {said or code or 'it does not say why'}")
         if kind is errors.UnauthenticatedError:
-            return kind(f"`{self.url}` does not know who asks: {said or 'no credentials, or wrong ones'}", hint=_LOG_IN)
+            return kind(
+                f"`{self.url}` does not know who asks: {said or 'no credentials, or wrong ones'}", hint=self._log_in
+            )
         if kind is errors.TooManyRequestsError:
             return errors.TooManyRequestsError(
                 said or f"`{self.url}` is asked too often", again=int(answer.pause() or 1)

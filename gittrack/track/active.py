@@ -312,11 +312,7 @@ class ActiveRun:
         Raises:
             InvalidValueError: Nothing there, or no regular file or folder; a bad artifact path.
         """
-        path = Path(local_path)
-        if path.is_dir():
-            self.log_artifacts(path, f"{artifact_path}/{path.name}" if artifact_path else path.name)
-            return
-        self.log_files({_joined(artifact_path, path.name): path})
+        self.log_files(files_of(local_path, artifact_path))
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
         """Keep every file below a folder, as paths relative to it.
@@ -327,12 +323,7 @@ class ActiveRun:
             InvalidValueError: No such folder, something in it that is no regular file, or a link that leads out of the
                 folder or in a circle.
         """
-        top = Path(local_dir)
-        if not top.is_dir():
-            raise InvalidValueError(f"`{top}` is no folder", hint="use log_artifact for a single file")
-        real = top.resolve()
-        found = {_joined(artifact_path, name): path for name, path in _files_below(real, "", (real,))}
-        self.log_files(found)
+        self.log_files(files_in(local_dir, artifact_path))
 
     def log_bytes(self, data: bytes, path: str) -> None:
         """Keep ``data`` as the artifact ``path``.  Raises InvalidValueError for a bad path."""
@@ -743,6 +734,22 @@ def _points_frame(rows: list[_Point]) -> bytes:
         found[1].append(timestamp)
         found[2].append(value)
     return codec.pack([record.COLUMNS, codec.pack_points(columns)])
+
+
+def files_of(local_path: str | Path, artifact_path: str | None = None) -> dict[str, Path]:
+    """What ``log_artifact`` keeps of a file, or of a folder: artifact path -> file.  Raises InvalidValueError."""
+    path = Path(local_path)
+    place = _joined(artifact_path, path.name)
+    return files_in(path, place) if path.is_dir() else {place: path}
+
+
+def files_in(local_dir: str | Path, artifact_path: str | None = None) -> dict[str, Path]:
+    """What ``log_artifacts`` keeps of a folder: artifact path -> file.  Raises InvalidValueError."""
+    top = Path(local_dir)
+    if not top.is_dir():
+        raise InvalidValueError(f"`{top}` is no folder", hint="use log_artifact for a single file")
+    real = top.resolve()
+    return {_joined(artifact_path, name): path for name, path in _files_below(real, "", (real,))}
 
 
 def _files_below(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:

@@ -33,7 +33,7 @@ RUN_DIGITS: Final = 16
 #: Folder, among the artifacts of the run that keeps them, of models that were made before they had files.
 FOLDER: Final = "models"
 #: Tags of a run that say where it comes from, which the models that it logs have too.
-_CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
+CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
 
 
 class Place(NamedTuple):
@@ -249,7 +249,7 @@ class LoggedModels:
             tags: Its own tags.
         """
         every = {**self._params(params), **state.params}
-        context = {key: value for key, value in state.tags().items() if key in _CONTEXT_TAGS}
+        context = {key: value for key, value in state.tags().items() if key in CONTEXT_TAGS}
         facts: dict[str, Any] = {"model_id": model_id, "name": name, "created": _now(), "flavors": sorted(flavors)}
         if model_type is not None:
             facts["model_type"] = limits.check_model_type(model_type)

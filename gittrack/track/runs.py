@@ -112,6 +112,16 @@ class Tracker:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._keeper.reset)
 
+    @property
+    def address(self) -> str:
+        """The tracking URI of the store."""
+        return self.repo.paths.main_root.as_uri()
+
+    @property
+    def exists(self) -> bool:
+        """Whether the store is still there."""
+        return self.repo.root.is_dir()
+
     # -- runs: writing -----------------------------------------------------------------------------------------------
 
     def create_run(
@@ -669,6 +679,10 @@ class Tracker:
         return experiment
 
     # -- background --------------------------------------------------------------------------------------------------
+
+    def code_commit(self) -> str | None:
+        """The commit of the code that runs here; None if there is none."""
+        return self.repo.git.head()
 
     def opened(self, run: ActiveRun) -> None:
         """``run``, whose lock the caller holds, has a journal open in this process from now on."""

@@ -42,9 +42,10 @@ def _forget() -> None:
     fluent._process.__init__()  # type: ignore[misc]  # the attributes' first values are exactly what is wanted
     stores._process.uri = None
     stores._process.trackers.clear()
-    for tracker in set(session._trackers.values()):
+    for tracker in {*session._trackers.values(), *session._adopted}:
         tracker.close()
     session._trackers.clear()
+    session._adopted.clear()
     for name in [name for name in os.environ if name.startswith(("GITTRACK_", "MLFLOW_"))]:
         del os.environ[name]
 

@@ -78,8 +78,8 @@ def test_the_environment_gives_the_address(project: Path, tmp_path: Path, python
 @pytest.mark.parametrize(
     ("address", "error"),
     [
-        ("http://ana:secret@host:5000", UnsupportedError),
-        ("https://host", UnsupportedError),
+        ("http://ana:secret@host:port", InvalidValueError),
+        ("https://", InvalidValueError),
         ("sqlite:///mlflow.db", UnsupportedError),
         ("postgresql://u:secret@h/db", UnsupportedError),
         ("databricks", UnsupportedError),

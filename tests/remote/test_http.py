@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gittrack import errors
-from gittrack.remote.http import Connection, is_server
+from gittrack.remote.address import is_server
+from gittrack.remote.http import Connection
 
 
 class Fake:
