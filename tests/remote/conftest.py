@@ -59,9 +59,9 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         process.wait(30)
 
 
-@pytest.fixture(scope="module", params=["gittrack", pytest.param("mlflow", marks=pytest.mark.peer)])
+@pytest.fixture(scope="session", params=["gittrack", pytest.param("mlflow", marks=pytest.mark.peer)])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Each of the two, for a module's tests."""
+    """Each of the two."""
     folder = tmp_path_factory.mktemp("server")
     if request.param == "gittrack":
         with running(make_project(folder)) as found:
