@@ -258,8 +258,7 @@ class Connection:
                 again = repeatable or method in _SAFE or not taken or _unconnected(error)
                 wait = max(pause or 0.0, error.again or 0.0)
                 if pause is None or error.again is None or not again or time.monotonic() + wait > until:
-                    if error.hint is None and error.__cause__ is not None:
-                        error.hint = "is the server running, and is the address right? `gittrack help tracking`"
+                    error.hint = error.hint if error.__cause__ is None else _hint(error.__cause__)
                     raise
             time.sleep(wait)
         raise AssertionError  # the last attempt returned or raised
@@ -306,6 +305,15 @@ def _unconnected(error: GittrackError) -> bool:
     from urllib3 import exceptions
 
     return isinstance(error.__cause__, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError))
+
+
+def _hint(cause: BaseException) -> str:
+    """The next step after trouble with a connection."""
+    from urllib3 import exceptions
+
+    if isinstance(cause, exceptions.SSLError):
+        return "GITTRACK_TRACKING_SERVER_CERT_PATH names the certificates of a server of your own"
+    return "is the server running, and is the address right? `gittrack help tracking`"
 
 
 def _authorization(user: str, password: str, *, ours: bool) -> dict[str, str]:

@@ -3,7 +3,10 @@
 import base64
 import json
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -273,6 +276,35 @@ def test_a_forked_child_has_connections_of_its_own(fake: Fake, connection: Conne
     assert os.waitpid(child, 0)[1] == 0
     assert connection.get("x") == {"x": 1}
     assert len(fake.connections) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_server_of_ones_own_certificate_is_trusted_when_it_is_named(
+    fake: Fake, sealed_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed: no certificate can be made")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out",
+         str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    fake.server.socket = context.wrap_socket(fake.server.socket, server_side=True)
+    fake.says(200, {"secure": True})
+    url = fake.url.replace("http:", "https:")
+    with pytest.raises(errors.NetworkError, match="GITTRACK_TRACKING_SERVER_CERT_PATH"):
+        Connection(url).get("x")
+    assert not fake.asked
+    with monkeypatch.context() as named:
+        named.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        assert Connection(url).get("x") == {"secure": True}
+    monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+    assert Connection(url).get("x") == {"secure": True}
 
 
 @pytest.mark.parametrize("address", ["ftp://host", "http://", "http://host:port", "http://host?x=1", "folder"])
