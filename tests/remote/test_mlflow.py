@@ -11,7 +11,6 @@ import pytest
 from gittrack import Client, errors
 from gittrack.remote.http import Connection
 from gittrack.remote.mlflow import RUN_TAG, Teller
-from gittrack.store import journal
 from gittrack.store.repo import Repo
 from gittrack.track.active import ActiveRun
 from gittrack.track.runs import Tracker
@@ -29,15 +28,15 @@ class Here:
         self.connection = Connection(url)
         self.teller = Teller(self.connection, self.tracker.repo, self.tracker.repo.root / "ids")
         self.client = Client(url)
-        self._told: dict[Path, int] = {}
+        self._told: dict[str, int] = {}
 
     def news(self, run: ActiveRun) -> list[bytes]:
         """The frames that were not told yet."""
         found = []
-        for path in self.tracker.repo.journals(run.run_id):
-            for end, payload in list(journal.iter_journal(path, self._told.get(path, 0))):
+        for one in self.tracker.repo.journals(run.run_id):
+            for end, payload in list(one.frames(self._told.get(one.name, 0))):
                 found.append(payload)
-                self._told[path] = end
+                self._told[one.name] = end
         return found
 
     def there(self, run: ActiveRun) -> str:
