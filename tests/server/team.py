@@ -95,10 +95,10 @@ class Team:
             found = {name.lower(): value for name, value in reply.getheaders()}
             return Answer(reply.status, found, reply.read())
         except BaseException:
-            self.hang_up()
+            self.close()
             raise
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         """Close the connection; the next request makes another one."""
         if self._connection is not None:
             self._connection.close()
@@ -170,4 +170,4 @@ def serving(folder: Path, plan: Plan | None = None, failures: int = 10) -> Itera
         try:
             yield team
         finally:
-            team.hang_up()
+            team.close()
