@@ -30,6 +30,8 @@ _PIECE: Final = 1 << 20
 _SMALL: Final = 256 << 10  #: files up to this size are read at once
 #: What a browser may show; all else is handed out as a download.
 _SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain"))
+#: What a page may take for a picture, or a sound, wherever it comes from.
+_PICTURES: Final = ("image/", "audio/", "video/")
 
 
 class _Place(NamedTuple):
@@ -118,7 +120,9 @@ async def _download_of_version(call: Call) -> Response:
 async def _send(hub: Hub, place: _Place) -> Response:
     found = await _threaded(_find, hub, place)
     name = found.path.rpartition("/")[2]
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    kind = mimetypes.guess_type(name)[0] or ""
+    if kind not in _SHOWN and not kind.startswith(_PICTURES):  # no page takes it for a script, a style or a document
+        kind = "application/octet-stream"
     disposition = "inline" if kind in _SHOWN else "attachment"
     headers = {
         "content-disposition": f"{disposition}; filename*=UTF-8''{quote(name, safe='')}",
