@@ -27,9 +27,43 @@ FOREIGN = "/git/"
 
 
 @pytest.fixture
+<<<<<<< HEAD
 def team(git_repo: Sandbox) -> Iterator[Team]:
     with serving(git_repo.path) as found:
         yield found
+=======
+def things(server: Running) -> dict[str, str]:
+    """An experiment, a run, a registered and a logged model called ``mine``; what messages call them."""
+    experiment = server.post("experiments/create", {"name": "mine"}).ok["experiment_id"]
+    run = server.new_run(experiment_id=experiment)
+    assert server.ask("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/m/MLmodel", b"x").status
+    assert server.post("registered-models/create", {"name": "mine"}).ok
+    assert server.post("model-versions/create", {"name": "mine", "source": f"runs:/{run}/m"}).ok
+    create = f"/api/2.0/mlflow-artifacts/mpu/create/{experiment}/{run}/artifacts/m"
+    upload = server.ask("POST", create, {"path": "x"}).ok["upload_id"]
+    logged = server.post("logged-models", {"experiment_id": experiment, "name": "mine"}).ok["model"]["info"]["model_id"]
+    return {
+        "experiment_id": experiment,
+        "experiment_ids": experiment,
+        "run_id": run,
+        "run_ids": run,
+        "name": "mine",
+        "new_name": "mine2",
+        "experiment_name": "mine",
+        "version": "1",
+        "model_id": logged,
+        "path": f"{experiment}/{run}/artifacts/m/MLmodel",
+        "into": f"{experiment}/{run}/artifacts/m",
+        "upload": upload,
+        "upload_id": upload,
+        "number": "1",
+        "source": f"runs:/{run}/m",
+        "stage": "Staging",
+        "metric_key": "m",
+        "tag_key": "t",
+        "model_json": "{}",
+    }
+>>>>>>> cdf3c6c (Server: artifacts in parts and in ranges: MLflow's multi-part uploads, which outlive the server; conditional downloads)
 
 
 def asked(team: Team) -> list[Route]:

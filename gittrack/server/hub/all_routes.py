@@ -11,6 +11,7 @@ from gittrack.server.hub import (
     login,
     metrics,
     pages,
+    parts,
     registry,
     runs,
     views,
@@ -26,6 +27,7 @@ ROUTES: Final = (
     *logged_models.ROUTES,
     *registry.ROUTES,
     *artifacts.ROUTES,
+    *parts.ROUTES,
     *views.ROUTES,
     *website.ROUTES,
 )

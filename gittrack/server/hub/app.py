@@ -62,12 +62,13 @@ class Options:
         max_body: Bytes of a request's body, except for artifacts.
         max_artifact: Bytes of an artifact; None for any.
         threads: Requests that are worked on at a time.
-        version: What `/version` says: the version of MLflow whose API this is.
+        public: How clients reach this server, as ``https://host``; None: as they say themselves.
     """
 
     max_body: int = 8 << 20
     max_artifact: int | None = None
     threads: int = 16
+    public: str | None = None
 
 
 class _Client(Client):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mimetypes
+import os
 from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from gittrack.server.hub.messages import Message, Values, messages, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.server.hub.runs import run_scope
+from gittrack.server.hub.streams import asked_range, is_known
 from gittrack.sync import artifacts
 from gittrack.track import limits
 from gittrack.types import Artifact, FileInfo
@@ -34,14 +36,14 @@ _SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp",
 _PICTURES: Final = ("image/", "audio/", "video/")
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A file or folder of a run."""
 
     run_id: str
     path: str
 
 
-def place_of(hub: Hub, path: str) -> _Place:
+def place_of(hub: Hub, path: str) -> Place:
     """What a path of the tree means.
 
     Raises:
@@ -55,20 +57,20 @@ def place_of(hub: Hub, path: str) -> _Place:
         model = hub.logged_model(parts[2])
         if model.experiment_id != parts[0]:
             raise NotFoundError("there are no artifacts at this path")
-        return _Place(model.run_id, "/".join((model.path, *parts[4:])))
+        return Place(model.run_id, "/".join((model.path, *parts[4:])))
     if len(parts) < 3 or parts[2] != "artifacts":
         raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts/<path>")
     experiment_id, run_id, rest = parts[0], parts[1], "/".join(parts[3:])
     if hub.run_experiment(run_id) != experiment_id:
         raise NotFoundError("there are no artifacts at this path")
-    return _Place(run_id, rest)
+    return Place(run_id, rest)
 
 
 def _scope(hub: Hub, values: Values) -> list[Scope]:
     return [hub.run_scope(place_of(hub, values["path"]).run_id)]
 
 
-def _checked(path: str) -> str:
+def checked(path: str) -> str:
     """A path below a run's artifacts.  Raises InvalidValueError, in MLflow's words."""
     try:
         return limits.check_artifact_path(path)
@@ -81,7 +83,7 @@ def _checked(path: str) -> str:
 
 def _list(call: Call) -> Any:
     values = call.values
-    path = _checked(values["path"]) if values.get("path") else ""
+    path = checked(values["path"]) if values.get("path") else ""
     found = call.hub.client.list_artifacts(values["run_id"], path)
     info = call.hub.run(values["run_id"]).info
     root = records.artifact_root(info.experiment_id, info.run_id)
@@ -104,21 +106,22 @@ def _list_tree(call: Call) -> Any:
 
 async def _download(call: Call) -> Response:
     place = await _threaded(place_of, call.hub, call.values["path"])
-    return await _send(call.hub, place)
+    return await _send(call, place)
 
 
 async def _download_of_run(call: Call) -> Response:
-    return await _send(call.hub, _Place(call.values["run_id"], _checked(call.values["path"])))
+    return await _send(call, Place(call.values["run_id"], checked(call.values["path"])))
 
 
 async def _download_of_version(call: Call) -> Response:
-    path = _checked(call.values["path"])
+    path = checked(call.values["path"])
     version = await _threaded(call.hub.client.get_model_version, call.values["name"], call.values["version"])
-    return await _send(call.hub, _Place(version.run_id, f"{version.path}/{path}" if version.path else path))
+    return await _send(call, Place(version.run_id, f"{version.path}/{path}" if version.path else path))
 
 
-async def _send(hub: Hub, place: _Place) -> Response:
-    found = await _threaded(_find, hub, place)
+async def _send(call: Call, place: Place) -> Response:
+    hub = call.hub
+    found = await _threaded(find_file, hub, place)
     name = found.path.rpartition("/")[2]
     kind = mimetypes.guess_type(name)[0] or ""
     if kind not in _SHOWN and not kind.startswith(_PICTURES):  # no page takes it for a script, a style or a document
@@ -129,7 +132,18 @@ async def _send(hub: Hub, place: _Place) -> Response:
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox; default-src 'none'",
         "etag": f'"{found.digest}"',
+        "accept-ranges": "bytes",
     }
+    if is_known(call.request, headers["etag"]):
+        return Response(status_code=304, headers=headers)
+    asked = asked_range(call.request, found.size, headers["etag"])
+    if asked is not None:
+        start, stop = asked
+        if start >= stop:
+            return Response(status_code=416, headers=headers | {"content-range": f"bytes */{found.size}"})
+        headers["content-range"] = f"bytes {start}-{stop - 1}/{found.size}"
+        headers["content-length"] = str(stop - start)
+        return StreamingResponse(_range(hub, found, start, stop), 206, media_type=kind, headers=headers)
     if found.size <= _SMALL:
         data = await _threaded(hub.tracker.repo.objects.read, found.digest)
         return Response(data, media_type=kind, headers=headers)
@@ -137,7 +151,7 @@ async def _send(hub: Hub, place: _Place) -> Response:
     return StreamingResponse(_pieces(hub, found), media_type=kind, headers=headers)
 
 
-def _find(hub: Hub, place: _Place) -> Artifact:
+def find_file(hub: Hub, place: Place) -> Artifact:
     """A file, with its bytes here.  Raises NotFoundError."""
     if not place.path:
         raise NotFoundError("this is a folder")
@@ -156,6 +170,16 @@ async def _pieces(hub: Hub, found: Artifact) -> AsyncIterator[bytes]:
         await _threaded(source.close)
 
 
+async def _range(hub: Hub, found: Artifact, start: int, stop: int) -> AsyncIterator[bytes]:
+    """Some bytes of a file; they are not checked, since its hash is that of all of them."""
+    with contextlib.ExitStack() as held:
+        fd = await _threaded(held.enter_context, hub.tracker.repo.objects.descriptor(found.digest))
+        os.lseek(fd, start, os.SEEK_SET)
+        while start < stop and (piece := await _threaded(os.read, fd, min(_PIECE, stop - start))):
+            start += len(piece)
+            yield piece
+
+
 async def _threaded(work: Any, *arguments: Any) -> Any:
     return await anyio.to_thread.run_sync(work, *arguments)
 
@@ -166,7 +190,7 @@ async def _threaded(work: Any, *arguments: Any) -> Any:
 async def _upload(call: Call) -> Any:
     hub = call.hub
     place = await _threaded(place_of, hub, call.values["path"])
-    path = _checked(place.path)
+    path = checked(place.path)
     writer = await _threaded(hub.writer, place.run_id)
     most = hub.options.max_artifact
     announced = int(call.request.headers.get("content-length", "0"))

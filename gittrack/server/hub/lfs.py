@@ -32,13 +32,12 @@ from gittrack.server.hub.git import ROOT, Handler, asking, find
 from gittrack.server.hub.projects import Project, Projects
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route
-from gittrack.server.hub.streams import PIECE, Body, Timely, address, no_cache, threaded
+from gittrack.server.hub.streams import PIECE, Body, Timely, address, asked_range, no_cache, threaded
 from gittrack.types import Digest
 
 KIND: Final = "application/vnd.git-lfs+json"
 _MAX_REQUEST: Final = 4 << 20
 _OID: Final = re.compile(r"[0-9a-f]{64}")
-_RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?")
 
 
 @dataclass(frozen=True)
@@ -171,9 +170,9 @@ class LfsServer:
             "cache-control": "private, immutable, max-age=31536000",
         }
         start, stop, status = 0, size, 200
-        asked = _RANGE.fullmatch(call.request.headers.get("range", "").strip())
+        asked = asked_range(call.request, size, headers["etag"])
         if asked is not None:
-            start, stop = int(asked[1]), min(size, int(asked[2]) + 1 if asked[2] else size)
+            start, stop = asked
             if start >= stop:
                 return Response(b"", 416, {**headers, "content-range": f"bytes */{size}"})
             status, headers["content-range"] = 206, f"bytes {start}-{stop - 1}/{size}"

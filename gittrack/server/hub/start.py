@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import GittrackError
@@ -74,7 +74,7 @@ class Server:
             *LfsServer(projects, public=plan.public).routes(),
         )
         self.guard = guarded(
-            App(Hub(tracker, plan.options), routes, self._noted),
+            App(Hub(tracker, replace(plan.options, public=plan.public)), routes, self._noted),
             tracker.repo.root,
             plan.address,
             plan.asked,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 PIECE: Final = 1 << 20
 _TOGETHER: Final = 512 << 10  #: bytes that are handed on at once: each time a thread takes over
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _HOST: Final = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?"
 )
@@ -164,6 +165,31 @@ class Timely(StreamingResponse):
         finally:
             if self._ended is not None:
                 self._ended()
+
+
+def asked_range(request: Request, size: int, etag: str) -> tuple[int, int] | None:
+    """The one range of a file that is asked for: its first byte and its end; None if all of the file is to be sent.
+
+    The end is not behind the first byte if the file has no such bytes.
+
+    Args:
+        request: The request.
+        size: Bytes of the file.
+        etag: The file, for a client that goes on with a download only if the file is still the same.
+    """
+    asked = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    if asked is None or asked[0] == "bytes=-" or request.headers.get("if-range", etag) != etag:
+        return None
+    if not asked[1]:
+        return max(0, size - int(asked[2])), size
+    start, last = int(asked[1]), int(asked[2]) if asked[2] else size
+    return start, min(size, last + 1)
+
+
+def is_known(request: Request, etag: str) -> bool:
+    """Whether the client has what it asks for (`If-None-Match`)."""
+    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    return etag in known or "*" in known
 
 
 def address(request: Request, public: str | None) -> str:
