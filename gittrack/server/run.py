@@ -223,6 +223,17 @@ def listen(address: Address) -> socket.socket:
     return found
 
 
+def allow_many_files() -> None:
+    """Let this process have as many connections and journals open as the system allows at all."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):  # macOS says that there is no bound, and has one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def url(listening: socket.socket) -> str:
     """The address of a socket as people use it."""
     host, port = listening.getsockname()[:2]

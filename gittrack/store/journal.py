@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zlib import crc32
 
 from gittrack.errors import CorruptError, InvalidValueError, NotFoundError, StateError, StorageError
@@ -92,7 +92,8 @@ class JournalWriter:
     """
 
     __slots__ = (
-        "__weakref__", "_fd", "_file", "_lock", "_named", "_partial", "_path", "_state", "_suspect", "_syncing",
+        "__weakref__", "_fd", "_file", "_lock", "_named", "_partial", "_path", "_state", "_suspect", "_synced",
+        "_syncing",
     )  # fmt: skip
 
     def __init__(self, path: Path, opening: bytes) -> None:
@@ -103,6 +104,7 @@ class JournalWriter:
         self._state = _OPEN
         self._partial = b""  # what a write that was cut off left at the end of the file
         self._named = False  # the folders hold the name durably
+        self._synced = -1  # bytes that are on disk
         self._suspect = False  # a sync has failed: the bytes must be written anew
         self._create(frame(opening))
         try:
@@ -155,6 +157,12 @@ class JournalWriter:
                 raise self._closed()
             return os.fstat(self._file).st_size
 
+    @property
+    def written(self) -> float:
+        """When the last frame was added, in seconds since the epoch; 0 if the journal is closed."""
+        with self._lock:
+            return 0.0 if self._state is _CLOSED else os.fstat(self._file).st_mtime
+
     def append(self, payload: bytes) -> None:
         """Adds one frame.
 
@@ -187,9 +195,13 @@ class JournalWriter:
             if self._state is _CLOSED:
                 raise self._closed()
             if not self._suspect:
+                size = os.fstat(self._file).st_size
+                if size == self._synced and self._named:
+                    return
                 try:
                     files.sync_data(self._file)
                     self._sync_name()
+                    self._synced = size
                 except OSError:
                     self._suspect = True  # a second sync of the same bytes would report success without being one
             if self._suspect:
@@ -437,6 +449,35 @@ def list_run(folder: str | Path) -> list[Path]:
     """The journals in a run's folder, sorted by name; none if it is missing.  Raises StorageError."""
     names = [entry for entry in _entries(folder) if entry.name.endswith(SUFFIX)]
     return [Path(entry.path) for entry in names if entry.is_file(follow_symlinks=False)]
+
+
+def stamps(live_dir: Path) -> dict[str, list[list[Any]]]:
+    """Per run below ``live_dir``, its journals by name, with size and modification time in nanoseconds.
+
+    There may be thousands, and a server looks often: no paths are made, nothing is read but the folders.
+
+    Raises:
+        StorageError: A folder cannot be read.
+    """
+    found: dict[str, list[list[Any]]] = {}
+    for folder in _entries(live_dir):
+        try:
+            run_id = check_run_id(folder.name)
+        except InvalidValueError:
+            continue  # not ours
+        if not folder.is_dir(follow_symlinks=False):
+            continue
+        rows: list[list[Any]] = []
+        for entry in _entries(folder.path):
+            if entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # sealed meanwhile: its run is in a ledger now
+                    continue
+                rows.append([entry.name, status.st_size, status.st_mtime_ns])
+        if rows:
+            found[run_id] = rows
+    return found
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:

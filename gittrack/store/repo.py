@@ -36,6 +36,7 @@ from gittrack.store import codec, files, gateway, journal, layout
 from gittrack.store.experiments import ExperimentState
 from gittrack.store.git import MANY, GitStore
 from gittrack.store.ledger import by_folder
+from gittrack.store.lookout import Lookout
 from gittrack.store.objects import ObjectStore
 from gittrack.store.record import CLOSE, OPEN, RunState, merge_histories
 from gittrack.store.refs import RefUpdate
@@ -108,6 +109,7 @@ class Repo:
         objects: Artifacts by content.
         read_only: True if nothing can be written; reading works all the same.
         exchange: How it has what servers with other clones know; None for a clone that stands alone.
+        written: Runs that this process wrote to since the index was brought up to date, at least.
     """
 
     def __init__(
@@ -123,6 +125,8 @@ class Repo:
         self._index: Index | None = None
         self._frames: Frames | None = None
         self.exchange: Exchange | None = None
+        self._lookout: Lookout | None = None
+        self.written: set[str] = set()
         self.after_fork_in_child()
         files.tell_after_fork(self)
         self._writer: str | None = None
@@ -676,11 +680,35 @@ class Repo:
 
     # -- index -------------------------------------------------------------------------------------------------------
 
+    def look_out(self) -> None:
+        """From now on ``refresh`` folds in at once what this process wrote, and others' journals every now and then."""
+        self._lookout = Lookout()
+
     def refresh(self, progress: Callable[[int, int | None], None] | None = None) -> None:
         """Bring the index up to the refs and the journals.  Costs a few stats when nothing changed.
 
         ``progress`` is told (runs done, runs in all).
         """
+        if self._lookout is None or self.frames is not None or self.exchange is not None:
+            self.written.clear()
+            self._refresh_all(progress)
+            return
+        with self._lookout.lock:
+            written = set()
+            while self.written:  # what is written from here on is in here again, or read below
+                written.add(self.written.pop())
+            try:
+                if self._lookout.is_due or self.index.meta_get("fingerprint") != self._fingerprint():
+                    with self._lookout.looking():
+                        self._refresh_all(progress)
+                elif written:
+                    with self.index.transaction():
+                        self._refresh_each(written)
+            except BaseException:
+                self.written |= written
+                raise
+
+    def _refresh_all(self, progress: Callable[[int, int | None], None] | None) -> None:
         while self._is_stale():
             with nullcontext() if self.exchange is None else self.exchange.alone():
                 if self._refresh(progress):
@@ -701,14 +729,18 @@ class Repo:
                 with self.git.reading():
                     settled = self._refresh_ledgers(progress)
                 index.meta_set("fingerprint", fingerprint)
-            for run_id in {*live, *seen}:
-                if run_id in settled or live.get(run_id) != seen.get(run_id):
-                    try:
-                        self._refresh_live(run_id, from_start=run_id in settled)
-                    except (CorruptError, NotFoundError) as error:
-                        _log.warning(_UNREADABLE, run_id, error.message)
+            changed = {run_id for run_id in {*live, *seen} if live.get(run_id) != seen.get(run_id)}
+            self._refresh_each(changed | (settled & {*live, *seen}), settled)
             index.meta_set("live", live)
         return True
+
+    def _refresh_each(self, run_ids: Iterable[str], from_start: Collection[str] = ()) -> None:
+        """Fold in the journals of these runs, inside of a transaction; one that cannot be read hides no other."""
+        for run_id in run_ids:
+            try:
+                self._refresh_live(run_id, from_start=run_id in from_start)
+            except (CorruptError, NotFoundError) as error:
+                _log.warning(_UNREADABLE, run_id, error.message)
 
     def _is_stale(self) -> bool:
         live, fingerprint = self._stamps()
@@ -721,21 +753,14 @@ class Repo:
         """
         live = self._live_stamps()
         self.look()
-        return live, self.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
+        return live, self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        return self.git.refs_fingerprint(layout.LEDGER_PREFIX).hex()
 
     def _live_stamps(self) -> dict[str, list[list[Any]]]:
         """Per run in progress, its journals with size and modification time."""
-        stamps: dict[str, list[list[Any]]] = {}
-        for run_id, paths in journal.list_journals(self.live).items():
-            rows = []
-            for path in sorted(paths):
-                try:
-                    status = path.stat()
-                except FileNotFoundError:  # sealed meanwhile: its run is in a ledger now
-                    continue
-                rows.append([path.name, status.st_size, status.st_mtime_ns])
-            if rows:
-                stamps[run_id] = rows
+        stamps = journal.stamps(self.live)
         if self.frames is not None:
             for run_id, one in self.frames.runs().items():
                 stamps.setdefault(run_id, []).append([one.name, one.last, 0])
@@ -826,6 +851,8 @@ class Repo:
         if cached is None or from_start or set(offsets) - {one.name for one in journals}:
             offsets = {}
         events = JournalEvents.read(journals, offsets)
+        if events.ends == offsets:
+            return
         if offsets and cached is not None:
             state: RunState | None = RunState.decode(cached["record"], base=cached["base"])
         else:

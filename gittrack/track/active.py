@@ -103,6 +103,7 @@ class ActiveRun:
         self.start_time = state.start_time
         self.owner = owner
         self._tracker = tracker
+        self._written = tracker.repo.written
         self._metrics = {key: summary.value for key, summary in state.current_summaries().items()}
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
@@ -194,6 +195,8 @@ class ActiveRun:
             writer.append(payload)
         except GittrackError:
             self._write(payload)
+        else:
+            self._written.add(self.run_id)
 
     def log_metrics(self, metrics: Iterable[Metric]) -> None:
         """Add many points in one frame; all of them or, if one is invalid, none.  Raises InvalidValueError."""
@@ -575,6 +578,12 @@ class ActiveRun:
         return time.monotonic() - self.touched
 
     @property
+    def written(self) -> float:
+        """When something was written last, in seconds since the epoch; 0 if no journal is open."""
+        writer = self._journal
+        return 0.0 if writer is None else writer.written
+
+    @property
     def open(self) -> bool:
         """True while this process has a journal open for the run."""
         return self._journal is not None or self._shares
@@ -640,6 +649,7 @@ class ActiveRun:
                 self._keep(payload, error)
                 return
             else:
+                self._written.add(self.run_id)
                 return
         self._write_slowly(payload)
 
@@ -659,6 +669,7 @@ class ActiveRun:
                 if self._journal is None:
                     self._journal = self._open()
                 self._journal.append(payload)
+                self._written.add(self.run_id)
             except GittrackError as error:
                 self._keep(payload, error)
 
@@ -704,6 +715,7 @@ class ActiveRun:
                 if self._journal is None:
                     self._journal = self._open()
                 self._journal.append(self._backlog[0])
+                self._written.add(self.run_id)
             except GittrackError as error:
                 self._retry_at = time.monotonic() + RETRY
                 self._trouble(error, f"{len(self._backlog)} record(s) are kept in memory")

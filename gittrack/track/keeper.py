@@ -35,6 +35,7 @@ class Keeper:
         capture: Captures code and environment once, for all the runs given.
         sync_interval: Seconds between putting the journals on disk.
         waiting: True if something is ready that nobody here was told about.
+        relieve: Closes journals if too many are open.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Keeper:
         capture: Callable[[list[ActiveRun]], None],
         sync_interval: float,
         waiting: Callable[[], bool],
+        relieve: Callable[[], None],
     ) -> None:
         self._handles = handles
         self._seal = seal
         self._capture = capture
         self._interval = sync_interval
         self._waiting = waiting
+        self._relieve = relieve
         self.reset()
 
     def reset(self) -> None:
@@ -60,6 +63,7 @@ class Keeper:
         self._sealing = False
         self._capturing = False
         self._stopping = False
+        self._crowded = False
         self._pending: list[ActiveRun] = []
         self._threads: dict[str, threading.Thread] = {}
 
@@ -78,6 +82,12 @@ class Keeper:
         """There are journals to put on disk from now on."""
         with self._wake:
             self._start("sync", self._sync_loop)
+
+    def relieve_soon(self) -> None:
+        """Too many journals are open."""
+        with self._wake:
+            self._crowded = True
+            self._wake.notify_all()
 
     def capture_soon(self, run: ActiveRun) -> None:
         """Capture code and environment for a run that has just started."""
@@ -104,8 +114,11 @@ class Keeper:
     def _sync_loop(self) -> None:
         while True:
             with self._wake:
-                if self._wake.wait_for(lambda: self._stopping, self._interval):
+                self._wake.wait_for(lambda: self._stopping or self._crowded, self._interval)
+                if self._stopping:
                     return
+                self._crowded = False
+            self._relieve()
             for run in self._handles():
                 if run.terminated and run.idle > IDLE:
                     run.release()  # edits of a finished run: commit them

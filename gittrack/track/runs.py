@@ -93,6 +93,8 @@ class Tracker:
         self.repo = repo
         self.truncate = truncate
         self.serving = serving
+        if serving:
+            repo.look_out()
         self._strict = strict
         self._capture = capture
         # One handle per run, as long as somebody has it or its journal is open.
@@ -108,6 +110,7 @@ class Tracker:
             capture=self._capture_for,
             sync_interval=sync_interval,
             waiting=self._others_wait,
+            relieve=self._relieve,
         )
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._keeper.reset)
@@ -689,10 +692,20 @@ class Tracker:
         self._open.add(run)
         self._recorded = True
         self._keeper.watch()
+        if self.serving and len(self._open) > most_open():
+            self._keeper.relieve_soon()
 
     def closed(self, run: ActiveRun) -> None:
         """``run``, whose lock the caller holds, has no journal open in this process any more."""
         self._open.discard(run)
+
+    def _relieve(self) -> None:
+        """A server closes the journals that were written to longest ago, if many are open; runs go on in new ones."""
+        if not self.serving or len(self._open) <= (most := most_open()):
+            return
+        runs = sorted(self._open, key=lambda run: run.written)
+        for run in runs[: len(runs) - most * 3 // 4]:
+            run.release()
 
     def ended(self, run: ActiveRun) -> None:
         """``run`` is over: its journal is closed, and it is committed in the background."""
@@ -819,6 +832,16 @@ class Tracker:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def most_open() -> int:
+    """Journals that a server keeps open: with two descriptors each, half of what the system gives a process."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 1000
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 16_000 if soft == resource.RLIM_INFINITY else min(max(soft // 4, 16), 16_000)
 
 
 def _artifact_place(path: str | None) -> str:

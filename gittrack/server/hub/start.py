@@ -113,6 +113,7 @@ def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending
     Raises:
         GittrackError: The address is taken, or must not be listened on.
     """
+    run.allow_many_files()
     try:
         guard = Server(tracker, plan).guard
         listening = run.listen(plan.address)
