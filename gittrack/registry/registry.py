@@ -789,10 +789,12 @@ class Registry:
         revisions = self.repo.revisions(run_id)
         if len(revisions) == 1 and not self.repo.journals(run_id):
             return revisions[0]
-        self.tracker.flush()
+        if not self.tracker.serving:  # a server captures no code that has to be waited for
+            self.tracker.flush()
         deadline = time.monotonic() + CAPTURE_TIMEOUT
         while True:
-            commit = seal.checkpoint(self.repo, run_id, force=time.monotonic() > deadline)
+            late = time.monotonic() > deadline
+            commit = seal.checkpoint(self.repo, run_id, force=late, but=self.tracker.open_ids())
             if commit is not None:
                 return commit
             time.sleep(0.02)

@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -421,22 +421,24 @@ def repair(path: Path) -> int:
     return cut
 
 
-def list_journals(live_dir: Path) -> dict[RunId, list[Path]]:
-    """The journals of each run below ``live_dir``, sorted; a folder that is missing has none.
+def list_journals(live_dir: Path, but: Collection[str] = ()) -> dict[RunId, list[Path]]:
+    """The journals of each run below ``live_dir`` but for some, sorted; a folder that is missing has none.
 
     Raises:
         StorageError: A folder cannot be read.
     """
-    return {run_id: paths for run_id, paths in _runs(live_dir) if paths}
+    return {run_id: paths for run_id, paths in _runs(live_dir, but) if paths}
 
 
-def empty_runs(live_dir: Path) -> list[RunId]:
-    """The runs that have a folder below ``live_dir`` and no journal in it.  Raises StorageError."""
-    return [run_id for run_id, paths in _runs(live_dir) if not paths]
+def empty_runs(live_dir: Path, but: Collection[str] = ()) -> list[RunId]:
+    """The runs, but for some, that have a folder below ``live_dir`` and no journal in it.  Raises StorageError."""
+    return [run_id for run_id, paths in _runs(live_dir, but) if not paths]
 
 
-def _runs(live_dir: Path) -> Iterator[tuple[RunId, list[Path]]]:
+def _runs(live_dir: Path, but: Collection[str]) -> Iterator[tuple[RunId, list[Path]]]:
     for folder in _entries(live_dir):
+        if folder.name in but:
+            continue
         try:
             run_id = check_run_id(folder.name)
         except InvalidValueError:

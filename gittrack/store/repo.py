@@ -450,10 +450,10 @@ class Repo:
     def _shared(self, run_id: str) -> list[SharedJournal]:
         return [] if self.frames is None else self.frames.of(run_id)
 
-    def live_runs(self) -> dict[RunId, list[Journal]]:
-        """The journals of each run that has some, oldest first.  Raises StorageError, NetworkError."""
+    def live_runs(self, but: Collection[str] = ()) -> dict[RunId, list[Journal]]:
+        """The journals of each run, but for some, that has any, oldest first.  Raises StorageError, NetworkError."""
         found: dict[RunId, list[Journal]] = {}
-        for run_id, paths in journal.list_journals(self.live).items():
+        for run_id, paths in journal.list_journals(self.live, but).items():
             found[run_id] = [JournalFile(path) for path in paths]
         if self.frames is not None:
             for run_id, one in self.frames.runs().items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time as clock
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -76,8 +76,13 @@ def heal(repo: Repo) -> list[str]:
     return []
 
 
-def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT) -> list[str]:
+def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT, but: Collection[str] = ()) -> list[str]:
     """Commit every run that is ready; the ids of the runs committed.
+
+    Args:
+        repo: The store.
+        timeout: Seconds to wait for another process that is sealing.
+        but: Runs that this process has open, which nobody need look at: a server has thousands.
 
     Raises:
         LockedError: Another process was sealing for ``timeout`` seconds.
@@ -87,17 +92,17 @@ def seal(repo: Repo, *, timeout: float = LOCK_TIMEOUT) -> list[str]:
     done: list[str] = []
     if repo.frames is not None:
         repo.frames.tidy()
-    for run_id in journal.empty_runs(repo.live):
+    for run_id in journal.empty_runs(repo.live, but):
         _remove_if_abandoned(repo.live / run_id)
-    if not repo.live_runs():
+    if not repo.live_runs(but):
         return done
     with repo.seal_lock(timeout):
         repo.git.heal_locks()
-        ready = [r for run_id, journals in repo.live_runs().items() if (r := _ready(run_id, journals))]
+        ready = [r for run_id, journals in repo.live_runs(but).items() if (r := _ready(run_id, journals))]
         for group in _groups(ready):
             done += _commit_group(repo, group)
         if ready:
-            if not repo.live_runs():
+            if not but and not repo.live_runs():
                 repo.git.unpin_except((), grace_s=5)  # nothing goes on: no captured code waits for its commit
             repo.git.maintain()
     return done
@@ -238,13 +243,14 @@ def _publish(
         _index(repo, states, updates, before)
 
 
-def checkpoint(repo: Repo, run_id: str, *, force: bool = False) -> ObjectId | None:
+def checkpoint(repo: Repo, run_id: str, *, force: bool = False, but: Collection[str] = ()) -> ObjectId | None:
     """Commit a run as it is now, be it over or not; what is logged later becomes a later revision.
 
     Args:
         repo: The store.
         run_id: The run.
         force: Do not wait for its code.
+        but: As for ``seal``.
 
     Returns:
         The run's commit; None if its code is still being captured.
@@ -253,7 +259,7 @@ def checkpoint(repo: Repo, run_id: str, *, force: bool = False) -> ObjectId | No
         NotFoundError: No such run.
         LockedError: Another process was sealing for too long.
     """
-    seal(repo)
+    seal(repo, but=but)
     with repo.seal_lock():
         ledgers = repo.ledgers()
         revisions = repo.revisions(run_id, ledgers)

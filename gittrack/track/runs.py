@@ -260,6 +260,12 @@ class Tracker:
         run = self._handles.get(run_id)
         return run if run is not None and run.open and run.lifecycle_stage == LifecycleStage.ACTIVE else None
 
+    def open_ids(self) -> frozenset[str]:
+        """The runs that nobody need look at, for this process has a journal of its own open for them."""
+        if self.repo.frames is not None:  # another server may have ended them
+            return frozenset()
+        return frozenset(run.run_id for run in list(self._open))
+
     def active_writer(self, run_id: str) -> ActiveRun:
         """``writer`` for what a deleted run refuses.  Raises StateError for one, NotFoundError, ReadOnlyError."""
         run = self.writer(run_id)
@@ -796,7 +802,7 @@ class Tracker:
         if self._later is not None:
             return True  # who puts it off does it
         try:
-            seal.seal(self.repo, timeout=SEAL_TIMEOUT)
+            seal.seal(self.repo, timeout=SEAL_TIMEOUT, but=self.open_ids())
         except LockedError:
             return False
         except (NetworkError, PushRefusedError) as error:  # the database or the remote is away
