@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each thing (default 5)")
     parser.add_argument("--peer", type=Path, metavar="PYTHON", help="an interpreter with mlflow, to compare with")
+    parser.add_argument("--fasttrackml", type=Path, metavar="FML", help="FastTrackML's program, to compare with")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep populated repositories here for the next time")
     options = parser.parse_args()
     if unknown := [name for name in options.rows if name not in ROWS]:
@@ -68,7 +69,8 @@ def _settings(options: argparse.Namespace, home: Path) -> Settings:
     (home / "scratch").mkdir()
     settings = Settings(
         quick=options.quick,
-        peer=options.peer,
+        peer=options.peer and options.peer.absolute(),
+        fasttrackml=options.fasttrackml and options.fasttrackml.absolute(),
         cache=(options.cache or home / "cache").absolute(),
         scratch=home / "scratch",
         home=home,

@@ -79,6 +79,7 @@ class Settings:
         peer: An interpreter that can import mlflow, or None.
         cache: Where populated repositories are kept from one call to the next.
         scratch: A folder of this call's own.
+        fasttrackml: FastTrackML's program, or None.
         home: The HOME of the programs that are started, so that the user's git settings play no part.
     """
 
@@ -88,6 +89,7 @@ class Settings:
     scratch: Path
     home: Path
     rounds: int = 5
+    fasttrackml: Path | None = None
     log: list[str] = field(default_factory=list)
 
     def size(self, full: int, quick: int) -> int:

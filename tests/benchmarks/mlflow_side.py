@@ -189,6 +189,40 @@ def crowd(processes: int, calls: int, rounds: int) -> dict[str, list[float]]:
     return {"call": seconds}
 
 
+def client_run(uri: str, points: int) -> dict[str, list[float]]:
+    """A stock client's run with so many points: seconds, and CPU seconds; the client is warm."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    client.log_metric(client.create_run("0").info.run_id, "loss", 0.0)
+    found = {}
+    for what in ("log_metric", "log_batch"):
+        wall, cpu = time.perf_counter(), time.process_time()
+        run_id = client.create_run("0").info.run_id
+        if what == "log_metric":
+            for step in range(points):
+                client.log_metric(run_id, "loss", step / 3, step=step)
+        else:
+            now = int(time.time() * 1000)
+            client.log_batch(run_id, [mlflow.entities.Metric("loss", step / 3, now, step) for step in range(points)])
+        client.set_terminated(run_id)
+        found[f"{points} points by {what}"] = [time.perf_counter() - wall, time.process_time() - cpu]
+    return found
+
+
+def empty_schema(uri: str) -> dict[str, list[float]]:
+    """Empty a database."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sqlalchemy.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return {}
+
+
 def many_runs(runs: int) -> dict[str, list[float]]:
     """Only fill the store in this folder, for a command line to list."""
     mlflow = _store()

@@ -12,6 +12,7 @@ from tests.benchmarks import (
     model_rows,
     reading_rows,
     run_rows,
+    server_rows,
     serving_rows,
     sharing_rows,
     transfer_rows,
@@ -34,6 +35,8 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "points": logging_rows.points,
     "crowd": logging_rows.crowd,
     "hooks": hook_rows.hooks,
+    "server": server_rows.server,
+    "server-search": server_rows.server_search,
     "serving": serving_rows.serving,
     "serving-mixed": serving_rows.serving_mixed,
 }

@@ -56,10 +56,12 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="error", access_log=False)
 
 
 @dataclass
-class _Server:
+class Server:
     """A server that was started.
 
     Attributes:
+        port: Where it listens.
+        process: Its first process.
         wall: Seconds until it answered.
         cpu: CPU seconds until then.
         memory: Bytes that it has after the measurements.
@@ -87,18 +89,26 @@ class _Server:
 
 
 @contextmanager
-def _started(settings: Settings, words: list[str], port: int, **environment: str) -> Iterator[_Server]:
+def started(
+    settings: Settings,
+    words: list[str],
+    port: int,
+    path: str = "/ping",
+    folder: Path | None = None,
+    **environment: str,
+) -> Iterator[Server]:
+    """A server that answers 200 at ``path``, run in ``folder``; ended when the block is left."""
     log = (settings.folder("server") / "log").open("wb")
     begun = time.perf_counter()
     process = subprocess.Popen(
-        words, env={**settings.environment(), **environment}, stdout=log, stderr=log, cwd=settings.scratch,
+        words, env={**settings.environment(), **environment}, stdout=log, stderr=log, cwd=folder or settings.scratch,
         start_new_session=True,
     )  # fmt: skip
-    server = _Server(port, process)
+    server = Server(port, process)
     try:
         while True:
             with suppress(OSError), closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as probe:
-                probe.request("GET", "/ping")
+                probe.request("GET", path)
                 if probe.getresponse().status == 200:
                     break
             if process.poll() is not None or time.perf_counter() - begun > 180:
@@ -142,20 +152,20 @@ def _compared(settings: Settings, what: str, cases: Sequence[_Case], model: _Mod
     """
     estimator, features = model
     folder = _saved(settings, estimator, features)
-    ports = _free_ports(3)
+    ports = free_ports(3)
     python = sys.executable
     ours = [python, "-m", "gittrack", "models", "serve", "-m", str(folder), "--port", str(ports[0])]
     with ExitStack() as stack:
-        servers = {"ours": stack.enter_context(_started(settings, ours, ports[0]))}
+        servers = {"ours": stack.enter_context(started(settings, ours, ports[0]))}
         if bare is not None:
             program = settings.scratch / "bare.py"
             program.write_text(bare)
             words = [python, str(program), str(folder), str(ports[1])]
-            servers["bare"] = stack.enter_context(_started(settings, words, ports[1]))
+            servers["bare"] = stack.enter_context(started(settings, words, ports[1]))
         if settings.peer is not None:
             words = [str(settings.peer), "-m", "mlflow", "models", "serve", "-m", str(folder), "-p", str(ports[2])]
             path = f"{settings.peer.parent}{os.pathsep}{os.environ['PATH']}"
-            peer = _started(settings, [*words, "--env-manager", "local"], ports[2], PYTHONPATH="", PATH=path)
+            peer = started(settings, [*words, "--env-manager", "local"], ports[2], PYTHONPATH="", PATH=path)
             servers["peer"] = stack.enter_context(peer)
         for number in range(settings.rounds + 1):
             names = list(servers) if number % 2 else list(servers)[::-1]
@@ -202,15 +212,14 @@ def _saved(settings: Settings, estimator: Any, features: Any) -> Path:
     return folder
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [one.getsockname()[1] for one in sockets]
 
 
-def _measured(
-    server: _Server, case: _Case, features: Any, slow: bool, settings: Settings
-) -> tuple[float, float, float]:
+def _measured(server: Server, case: _Case, features: Any, slow: bool, settings: Settings) -> tuple[float, float, float]:
     rows, connections, many, few = case
     requests = settings.size(few if slow else many, 32)
     split = features.iloc[:rows].to_dict(orient="split")
@@ -224,7 +233,7 @@ def _measured(
     return cpu / done, done / load.seconds, statistics.median(reply.seconds for reply in load.replies)
 
 
-def _rows(servers: dict[str, _Server], what: str, cases: Sequence[_Case], settings: Settings) -> list[Row]:
+def _rows(servers: dict[str, Server], what: str, cases: Sequence[_Case], settings: Settings) -> list[Row]:
     found: list[Row] = []
     aims = {(1, 1): "≤ 1/10 of MLflow", (1, 16): "≤ 1/20 of MLflow"} if "bare" in servers else {}
 
