@@ -20,13 +20,19 @@ class Limits:
 
     Attributes:
         head_bytes: Bytes of the request line and the headers.
+        head_seconds: Until the head of a request is there, from its first byte; from the start of a connection, too.
+        idle_seconds: Between two pieces of a body.
         receive_seconds: From the first byte of a request to its last.
+        unread_seconds: While an answer waits for the client to read, until it reads some of it.
         write_seconds: For the last bytes of an answer to be read by the client, once the connection is closing.
         linger_seconds: For the rest of a request that was answered before it was complete, as one that is too large is.
     """
 
     head_bytes: int = 64 << 10
+    head_seconds: float = 30.0
+    idle_seconds: float = 60.0
     receive_seconds: float = 30.0
+    unread_seconds: float = 120.0
     write_seconds: float = 30.0
     linger_seconds: float = 2.0
 
@@ -40,20 +46,36 @@ class GuardedConnection(HttpToolsProtocol):
         self._head = 0  #: bytes of a head that is not complete
         self._complete = True  #: no request is half here
         self._deadline: TimerHandle | None = None
+        self._unread: TimerHandle | None = None
+        self._begun = self._last = 0.0  #: when the first and the last bytes of the request came
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
         """A client is there: its first request is expected."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(self._limits.receive_seconds, self._expired)
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._forget_deadline()
+        self._forget_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self._limits.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._forget_unread()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one or more requests, or of a part of one."""
         self._head += len(data)
+        if not self._complete:
+            self._last = self.loop.time()
         super().data_received(data)
         if self._head > self._limits.head_bytes:
             self._refuse(431)
@@ -61,7 +83,11 @@ class GuardedConnection(HttpToolsProtocol):
             if self._deadline is not None:
                 self._forget_deadline()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(self._limits.receive_seconds, self._expired)
+            self._begun = self._last = self.loop.time()
+            if self._head < 0:
+                self._expect_body()
+            else:
+                self._expect_head()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -71,6 +97,8 @@ class GuardedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is there; what is counted from now on is its body."""
         self._head = -(1 << 62)
+        if self._deadline is not None:  # it came in pieces
+            self._forget_deadline()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -95,6 +123,25 @@ class GuardedConnection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _expect_head(self) -> None:
+        seconds = min(self._limits.head_seconds, self._limits.receive_seconds)
+        self._deadline = self.loop.call_later(seconds, self._expired)
+
+    def _expect_body(self) -> None:
+        """Look again when the body could be late: no timer is set for each of its pieces."""
+        if self.flow.read_paused:  # the client may go on when what it sent was worked on
+            self._last = self.loop.time()
+        late = min(self._last + self._limits.idle_seconds, self._begun + self._limits.receive_seconds)
+        if late <= self.loop.time():
+            self._expired()
+        else:
+            self._deadline = self.loop.call_at(late, self._expect_body)
 
     def _expired(self) -> None:
         self._refuse(408)

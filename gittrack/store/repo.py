@@ -372,7 +372,10 @@ class Repo:
             CorruptError, NotFoundError: They cannot be read, if ``strict``; otherwise such a ledger has none.
         """
         found: set[str] = set()
-        for ref, oid in (self.ledgers() if ledgers is None else ledgers).items():
+        ledgers = self.ledgers() if ledgers is None else ledgers
+        if len(self._stones) > 2 * len(ledgers) + 100:  # those that ledgers were at before
+            self._stones = {oid: self._stones[oid] for oid in ledgers.values() if oid in self._stones}
+        for ref, oid in ledgers.items():
             if oid not in self._stones:
                 try:
                     data = self.git.ledger_blob(oid, layout.TOMBSTONES)

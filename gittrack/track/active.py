@@ -699,6 +699,8 @@ class ActiveRun:
         return writer
 
     def _keep(self, payload: bytes, error: GittrackError | None) -> None:
+        if error is not None and self._tracker.serving:  # a client is told, and may try again: nothing is promised
+            raise error
         with self._lock:
             if self._backlog_bytes + len(payload) <= BACKLOG:
                 self._backlog.append(payload)

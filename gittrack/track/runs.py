@@ -13,7 +13,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -216,7 +216,12 @@ class Tracker:
         state.apply(record.check_event([record.CREATE, facts]))
         run = ActiveRun(self, state, owner=True)
         self._handles[run_id] = run
-        run.write_event([record.CREATE, facts])
+        try:
+            run.write_event([record.CREATE, facts])
+        except GittrackError:
+            with suppress(GittrackError):
+                run.release()
+            raise
         return run
 
     def _free_id(self, run_id: str) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -76,6 +76,24 @@ def disk(megabytes: int) -> Iterator[Disk]:
         if plugged is not None and os.path.ismount(mount):
             plugged.eject()
         shutil.rmtree(folder)
+
+
+@contextmanager
+def full(disk: Disk, kib: int) -> Iterator[None]:
+    """The disk is full but for so many KiB."""
+    ballast = disk.mount / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as out, suppress(OSError):
+            while True:
+                out.write(bytes(1 << 16))
+        with ballast.open("ab", buffering=0) as out, suppress(OSError):
+            while True:
+                out.write(bytes(1 << 10))
+        os.truncate(ballast, max(0, ballast.stat().st_size - (kib << 10)))
+        os.sync()
+        yield
+    finally:
+        ballast.unlink()
 
 
 def unavailable() -> str | None:

@@ -80,13 +80,17 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, options: Options | None = None, database: str | None = None, bucket: str | None = None
+    folder: Path,
+    options: Options | None = None,
+    database: str | None = None,
+    bucket: str | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[Running]:
     """A server of the repository in ``folder``, with its index in a database and its files in a bucket if there is."""
     repo = Repo.find(folder, create=True, database=database)
     if bucket is not None:
         repo.objects = bucket_store.at(repo.objects.root, bucket)
-    tracker = Tracker(repo, strict=True)
+    tracker = Tracker(repo, strict=True, serving=True)
     app = App(Hub(tracker, options or Options()), ROUTES)
     found = Running(app.hub, 0, LOCAL)
 
@@ -94,7 +98,7 @@ def running(
         scope["gittrack.caller"] = found.caller
         await app(scope, receive, send)
 
-    settings = config(known, Limits(), patience=5.0)
+    settings = config(known, limits or Limits(), patience=5.0)
     listening = listen(Address(port=0))
     found.port = listening.getsockname()[1]
     server = uvicorn.Server(settings)

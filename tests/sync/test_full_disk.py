@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -15,7 +14,7 @@ from gittrack.errors import GittrackError, PushRefusedError, StorageError
 from gittrack.store.check import fsck
 from gittrack.sync import artifacts
 from tests.conftest import Sandbox
-from tests.faults.power import Disk, disk as new_disk, unavailable
+from tests.faults.power import Disk, disk as new_disk, full, unavailable
 from tests.sync.conftest import Desk, assert_clean, listed, state_of
 
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
@@ -35,24 +34,6 @@ def volume() -> Iterator[Disk]:
         pytest.skip(reason)
     with new_disk(24) as made:
         yield made
-
-
-@contextmanager
-def full(disk: Disk, kib: int) -> Iterator[None]:
-    """The disk is full but for so many KiB."""
-    ballast = disk.mount / "ballast"
-    try:
-        with ballast.open("wb", buffering=0) as out, suppress(OSError):
-            while True:
-                out.write(bytes(1 << 16))
-        with ballast.open("ab", buffering=0) as out, suppress(OSError):
-            while True:
-                out.write(bytes(1 << 10))
-        os.truncate(ballast, max(0, ballast.stat().st_size - (kib << 10)))
-        os.sync()
-        yield
-    finally:
-        ballast.unlink()
 
 
 def on_disk(desk: Desk, disk: Disk) -> Desk:
