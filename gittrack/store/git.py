@@ -69,6 +69,8 @@ _CONTENTS: Final = 4 << 20
 #: Objects that dulwich reads faster than a process of git is started.
 MANY: Final = 64
 _CACHED_SIZE: Final = 64 * 1024
+#: Bytes of all of them: a server reads for months.
+_CACHED_BYTES: Final = 8 << 20
 _log = logging.getLogger("gittrack")
 
 
@@ -118,6 +120,7 @@ class GitStore:
         self._bulk = threading.local()
         self._partial: bool | None = None  # until it is looked at
         self._cache: OrderedDict[ObjectId, tuple[int, bytes]] = OrderedDict()
+        self._cached = 0  # bytes in it
         self._identity: str | None = None
         files.tell_after_fork(self)
 
@@ -318,8 +321,9 @@ class GitStore:
                     raise NotFoundError(f"git has no object `{oid}`", hint="run `gittrack fsck`")
                 if found[0] != BLOB_TYPE and len(found[1]) <= _CACHED_SIZE:
                     self._cache[oid] = found
-                    if len(self._cache) > _CACHED_OBJECTS:
-                        self._cache.popitem(last=False)
+                    self._cached += len(found[1])
+                    while len(self._cache) > _CACHED_OBJECTS or self._cached > _CACHED_BYTES:
+                        self._cached -= len(self._cache.popitem(last=False)[1][1])
         if found[0] != kind:
             raise CorruptError(f"git object `{oid}` is no {_TYPE_NAMES[kind]}")
         return found[1]

@@ -817,6 +817,7 @@ def test_reading_while_git_moves_everything(git_repo: Sandbox) -> None:
         collecting = pool.submit(collect)
         while time.monotonic() < stop:
             store._cache.clear()
+            store._cached = 0
             assert store.ref(REF) == oids[-1]
             for oid in oids:
                 found = store.lookup(store.read_commit(oid).tree, "file.txt")
