@@ -109,6 +109,8 @@ def prepare(team: Team, route: Route, things: Things) -> None:
         assert request(_beside(team, route, "/restore", "/delete"), things).of(team).ok == {}
     if route.path.endswith("/delete-experiment-tag"):
         assert request(_beside(team, route, "/delete-", "/set-"), things).of(team).ok == {}
+    if "/mpu/" in route.path:
+        team.upload(things)
 
 
 def _beside(team: Team, route: Route, old: str, new: str) -> Route:

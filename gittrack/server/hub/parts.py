@@ -2,7 +2,7 @@
 
 A client says how many parts a file will have, sends them in any order and as often as it likes, and says when all are
 there.  Until then they are in a private folder of the store, also when the server is started again; then they are put
-together to one object.  An upload belongs to whoever began it, and to one file of one run.
+together to one object.  An upload is for one file of one run, and goes on for whoever may write to that run.
 
 No address of a part is a key to anything: the client is told to send along what it showed when it asked for them, since
 it sends nothing of its own to what it takes for the address of a bucket.  So each part passes the same guard as
@@ -127,10 +127,10 @@ def _open(hub: Hub, upload_id: str) -> Upload:
     return Upload(folder, *about)
 
 
-def _own(call: Call, upload_id: str, place: Place | None = None) -> Upload:
-    """An upload of the caller, for this file if one is named.  Raises NotFoundError."""
-    found = _open(call.hub, upload_id)
-    if found.by != call.caller.name or (place is not None and (found.run_id, found.path) != place):
+def _of_file(hub: Hub, values: Values) -> Upload:
+    """The upload that a message is about.  Raises NotFoundError, also if it is one of another file."""
+    found = _open(hub, values["upload_id"])
+    if (found.run_id, found.path) != _place(hub, values):
         raise _no_upload()
     return found
 
@@ -195,7 +195,7 @@ def _create(call: Call) -> Response:
 
 
 async def _part(call: Call) -> Response:
-    found: Upload = await threaded(_own, call, call.values["upload"])
+    found: Upload = await threaded(_open, call.hub, call.values["upload"])
     if not _NUMBER.fullmatch(call.values["number"]) or int(call.values["number"]) > found.parts:
         raise NotFoundError(f"this file has {found.parts} parts")
     target = found.part(int(call.values["number"]))
@@ -232,7 +232,7 @@ async def _part(call: Call) -> Response:
 
 def _complete(call: Call) -> Any:
     hub, values = call.hub, call.values
-    found = _own(call, values["upload_id"], _place(hub, values))
+    found = _of_file(hub, values)
     if [one["part_number"] for one in values["parts"]] != list(range(1, found.parts + 1)):
         raise InvalidValueError(f"`parts` names the parts 1 to {found.parts}, in this order")
     writer = hub.writer(found.run_id)
@@ -247,7 +247,7 @@ def _complete(call: Call) -> Any:
 
 
 def _abort(call: Call) -> Any:
-    found = _own(call, call.values["upload_id"], _place(call.hub, call.values))
+    found = _of_file(call.hub, call.values)
     with _alone(found):
         found.remove()
     return {}
