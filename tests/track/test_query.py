@@ -640,8 +640,9 @@ def test_wherever_a_search_starts_it_finds_the_same(index: Index) -> None:
                 )]  # fmt: skip
                 for offset in offsets:
                     assert index.search_run_ids(compiled, experiments, 1, 50, offset) == wanted[offset : offset + 50]
-                scope = index._scope(experiments) or ()
-                start = index._start((*scope, *compiled.conditions), compiled.order[0], 50)
+                with index._reading():
+                    scope = index._scope(experiments) or ()
+                    start = index._start((*scope, *compiled.conditions), compiled.order[0], 50)
                 begun.add(start.table if start else None)
     assert begun == {None, "params", "metrics", "runs"}
 
