@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from gittrack.cli import common, output, server_project
+from gittrack.cli import common, output, server_project, server_webhook
 from gittrack.cli.accounts import audit, base, token, user
 
 
@@ -45,6 +46,7 @@ def command() -> None:
 @click.option(
     "--max-artifact", type=common.Bytes(), metavar="BYTES", help="Largest file that is taken; any if not given."
 )
+@server_webhook.key_option
 @base.guard_options
 def start(
     host: str,
@@ -54,6 +56,7 @@ def start(
     shared_remote: str | None,
     public_url: str | None,
     max_artifact: int | None,
+    webhook_key: Path | None,
     **asked: Any,
 ) -> int:
     """Start the server; ^C ends it.
@@ -91,7 +94,8 @@ def start(
                 output.message(f"in a browser: {page}")
 
         show_log()
-        return serve(tracker, Plan(Address(host, port), who, Options(max_artifact=max_artifact), public_url), said, end)
+        plan = Plan(Address(host, port), who, Options(max_artifact=max_artifact), public_url, webhook_key)
+        return serve(tracker, plan, said, end)
 
 
 @command.command("openapi")
@@ -109,4 +113,5 @@ def openapi() -> None:
 command.add_command(token.command, "token")
 command.add_command(user.command, "user")
 command.add_command(server_project.command, "project")
+command.add_command(server_webhook.command, "webhook")
 command.add_command(audit.command, "audit")

@@ -204,6 +204,7 @@ class Accounts:
         self._file = file
         self._opening = threading.Lock()
         self._opened: Engine | None = None
+        self._made: set[MetaData] = set()
 
     @classmethod
     def in_store(cls, root: Path) -> Accounts:
@@ -388,7 +389,7 @@ class Accounts:
 
     def snapshot(self) -> Snapshot:
         """Everything that callers are known by.  Raises OverloadedError."""
-        if not self._is_there():
+        if not self.is_there:
             return Snapshot(0, {}, {}, ever=False)
         with _reporting(), self._engine().connect() as db:
             generation = db.execute(select(_state.c.generation)).scalar_one()
@@ -400,7 +401,7 @@ class Accounts:
     # --- the database
 
     def _rows(self, query: Any) -> list[Row[Any]]:
-        if not self._is_there():
+        if not self.is_there:
             return []
         with _reporting(), self._engine().connect() as db:
             return list(db.execute(query))
@@ -412,7 +413,21 @@ class Accounts:
             db.execute(update(_state).values(generation=_state.c.generation + (1 if changes else 0)))
             yield db
 
-    def _is_there(self) -> bool:
+    @contextlib.contextmanager
+    def beside(self, tables: MetaData) -> Iterator[Connection]:
+        """One transaction on tables that are kept beside the accounts; they are made when they are missing."""
+        engine = self._engine()
+        with _reporting():
+            if tables not in self._made:
+                with contextlib.suppress(OperationalError, ProgrammingError, IntegrityError):  # another process does
+                    tables.create_all(engine)
+                tables.create_all(engine)
+                self._made.add(tables)
+            with engine.begin() as db:
+                yield db
+
+    @property
+    def is_there(self) -> bool:
         """False if nothing was ever written: what only reads makes no file."""
         return self._opened is not None or self._file is None or self._file.exists()
 

@@ -44,6 +44,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 Noted = Callable[[Route, Call, str], None]
+Done = Callable[[Route, Call, Any], None]
 
 T = TypeVar("T")
 
@@ -233,14 +234,16 @@ class App:
         hub: What it serves.
         routes: Everything that it answers.
         noted: Told what those did, or were refused, who may do more than write.
+        done: Told what was changed, with the answer; quick, and never fails.
 
     Raises:
         TypeError: A route declares no permission.
     """
 
-    def __init__(self, hub: Hub, routes: Iterable[Route], noted: Noted | None = None) -> None:
+    def __init__(self, hub: Hub, routes: Iterable[Route], noted: Noted | None = None, done: Done | None = None) -> None:
         self.hub = hub
         self._noted = noted
+        self._done = done
         self.routes = hub.routes = tuple(routes)
         self._table = Table(self.routes)
         self._threads = CapacityLimiter(hub.options.threads)
@@ -286,14 +289,17 @@ class App:
     def _work(self, route: Route, call: Call) -> Any:
         if self._noted is None or route.permission.role is None or route.permission.role < Role.MAINTAINER:
             route.permission.check(call.caller, self.hub, call.values)
-            return route.handler(call)
-        try:
-            route.permission.check(call.caller, self.hub, call.values)
             answer = route.handler(call)
-        except GittrackError as error:
-            self._noted(route, call, f"refused: {error.message}")
-            raise
-        self._noted(route, call, "done")
+        else:
+            try:
+                route.permission.check(call.caller, self.hub, call.values)
+                answer = route.handler(call)
+            except GittrackError as error:
+                self._noted(route, call, f"refused: {error.message}")
+                raise
+            self._noted(route, call, "done")
+        if self._done is not None and route.method != "GET":
+            self._done(route, call, answer)
         return answer
 
     async def _values(self, route: Route, request: Request, parts: Mapping[str, str]) -> dict[str, Any]:

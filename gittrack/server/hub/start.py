@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import GittrackError
 from gittrack.server import run
 from gittrack.server.connection import Limits
+from gittrack.server.hub.accounts import FOLDER
 from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.audit import Event
 from gittrack.server.hub.entrance import Asked, guarded, page_url
 from gittrack.server.hub.git import GitRemote
 from gittrack.server.hub.lfs import LfsServer
+from gittrack.server.hub.notifier import Notifier
 from gittrack.server.hub.projects import DEFAULT, Project, Projects
 from gittrack.server.hub.roles import Caller
 from gittrack.server.hub.routes import PUBLIC, Call, Route
 from gittrack.server.hub.rules import Update
+from gittrack.server.hub.webhooks import KEY_FILE, Keys, Webhooks
 
 if TYPE_CHECKING:
     from gittrack.server.ending import Ending
@@ -44,12 +48,14 @@ class Plan:
         asked: Who may ask.
         options: How to serve.
         public: How clients reach it (`https://mlflow.example.org`), where a proxy is before it.
+        webhook_key: The file with the key of the webhooks' secrets; None: the one in the store.
     """
 
     address: run.Address = field(default_factory=run.Address)
     asked: Asked = field(default_factory=Asked)
     options: Options = field(default_factory=Options)
     public: str | None = None
+    webhook_key: Path | None = None
 
 
 class Server:
@@ -61,6 +67,7 @@ class Server:
 
     Attributes:
         guard: What uvicorn runs.
+        notifier: Tells webhooks.
 
     Raises:
         UsageError: Others could reach it, and nobody has an account, or it has no name.
@@ -74,7 +81,7 @@ class Server:
             *LfsServer(projects, public=plan.public).routes(),
         )
         self.guard = guarded(
-            App(Hub(tracker, replace(plan.options, public=plan.public)), routes, self._noted),
+            App(Hub(tracker, replace(plan.options, public=plan.public)), routes, self._noted, self._done),
             tracker.repo.root,
             plan.address,
             plan.asked,
@@ -82,6 +89,17 @@ class Server:
             max_body=plan.options.max_body,
             max_stream=plan.options.max_artifact,
         )
+        keys = Keys(plan.webhook_key or tracker.repo.root / FOLDER / KEY_FILE)
+        self.notifier = Notifier(projects, Webhooks(self.guard.auth.accounts, keys), (plan.public or "").rstrip("/"))
+
+    def _done(self, route: Route, call: Call, answer: Any) -> None:
+        values = call.values
+        if "run_id" in values:
+            self.notifier.actors.note(f"run {values['run_id']}", call.caller.name)
+        if "name" in values and isinstance(answer, dict):
+            version = (answer.get("model_version") or values).get("version")
+            self.notifier.actors.note(f"version {values['name']} {version}", call.caller.name)
+            self.notifier.poke()
 
     def _noted(self, route: Route, call: Call, outcome: str) -> None:
         about = " ".join(f"{name}={call.values[name]}" for name in _ABOUT if name in call.values)
@@ -93,6 +111,9 @@ class Server:
         where = "" if project.name == DEFAULT else f"{project.name}: "
         outcome = "done" if error is None else f"refused: {error.message}"
         self._record(Event(caller.name, caller.kind, "push", f"{where}{update.ref}", "", outcome))
+        if error is None:
+            self.notifier.actors.note(update.ref, caller.name)
+            self.notifier.poke()
 
     def _record(self, event: Event) -> None:
         try:
@@ -115,10 +136,21 @@ def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending
     """
     run.allow_many_files()
     try:
-        guard = Server(tracker, plan).guard
+        server = Server(tracker, plan)
         listening = run.listen(plan.address)
-        settings = run.config(guard, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
-        run.run(settings, listening, lambda url: said(url, page_url(guard, url)), ending)
+        settings = run.config(server.guard, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
+
+        def started(url: str) -> None:
+            server.notifier.base = server.notifier.base or url
+            server.notifier.start()
+            said(url, page_url(server.guard, url))
+
+        try:
+            run.run(settings, listening, started, ending)
+        finally:
+            tracker.close()  # commits what is over, so that it is told
+            server.notifier.close()
+            server.guard.auth.accounts.close()
     finally:
         tracker.close()
     return 0
