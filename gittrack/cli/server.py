@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from gittrack.cli import common, output, server_project, server_webhook
 from gittrack.cli.accounts import audit, base, token, user
+from gittrack.errors import UsageError
+
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(cls=common.VerbGroup, default="start")
@@ -46,6 +49,23 @@ def command() -> None:
 @click.option(
     "--max-artifact", type=common.Bytes(), metavar="BYTES", help="Largest file that is taken; any if not given."
 )
+@click.option(
+    "--ssl-certfile",
+    "certificate",
+    type=_FILE,
+    help="Speak TLS with the certificate (and those between"
+    " it and its authority) in this PEM file; read anew when it changes, or on SIGHUP.",
+)
+@click.option("--ssl-keyfile", "key", type=_FILE, help="The certificate's private key, PEM.")
+@click.option("--ssl-keyfile-password-file", "key_password", type=_FILE, help="A file whose first line opens that key.")
+@click.option(
+    "--ssl-min-version",
+    "tls_version",
+    type=click.Choice(("1.2", "1.3")),
+    default="1.2",
+    show_default=True,
+    help="The oldest TLS that clients may speak.",
+)
 @server_webhook.key_option
 @base.guard_options
 def start(
@@ -57,6 +77,10 @@ def start(
     public_url: str | None,
     max_artifact: int | None,
     webhook_key: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    key_password: Path | None,
+    tls_version: str,
     **asked: Any,
 ) -> int:
     """Start the server; ^C ends it.
@@ -65,20 +89,24 @@ def start(
     this repository. It is a git remote with LFS, too: `http://127.0.0.1:5000/git/default`. On this machine's own
     address programs need no password as long as nobody has an account; elsewhere everybody does (`gittrack server token
     create`). `gittrack help server` says more.
-    """
+    """  # fmt: skip
     from gittrack.server.ending import ending
 
     with ending() as end:  # before anything that takes long
         from gittrack import session
-        from gittrack.errors import UsageError
         from gittrack.server.hub.app import Options
         from gittrack.server.hub.entrance import Asked
         from gittrack.server.hub.start import Plan, serve
         from gittrack.server.run import Address, show_log
+        from gittrack.server.tls import Files
         from gittrack.sync import bucket_store
         from gittrack.sync.exchange import Exchange
 
-        who = Asked(accounts=asked.pop("url"), secure=(public_url or "").startswith("https:"), **asked)
+        if (certificate is None) != (key is None) or (key_password is not None and key is None):
+            raise UsageError("a certificate and its key go together", hint="`--ssl-certfile` and `--ssl-keyfile`")
+        tls = None if certificate is None or key is None else Files(certificate, key, key_password, tls_version)
+        secure = tls is not None or (public_url or "").startswith("https:")
+        who = Asked(accounts=asked.pop("url"), secure=secure, **asked)
         if shared_remote is not None and (database is None or database.startswith("sqlite:")):
             raise UsageError("servers that share a remote share a database, too", hint="--backend-store-uri URL")
         tracker = session.open_server(
@@ -94,7 +122,7 @@ def start(
                 output.message(f"in a browser: {page}")
 
         show_log()
-        plan = Plan(Address(host, port), who, Options(max_artifact=max_artifact), public_url, webhook_key)
+        plan = Plan(Address(host, port), who, Options(max_artifact=max_artifact), public_url, webhook_key, tls)
         return serve(tracker, plan, said, end)
 
 

@@ -29,6 +29,8 @@ from gittrack.server.serving import PREDICTING, Options, ServedModel, Service, S
 if TYPE_CHECKING:
     import uvicorn
 
+    from gittrack.server.tls import Tls
+
 MAX_CONNECTIONS: Final = 1024
 KEEP_ALIVE: Final = 15  #: seconds that a connection may stay unused
 _BACKLOG: Final = 2048
@@ -120,18 +122,27 @@ def serve(plan: Plan, said: Callable[[str, ServedModel | None], None], ending: E
     return 0
 
 
-def run(settings: uvicorn.Config, listening: socket.socket, said: Callable[[str], None], ending: Ending) -> None:
+def run(
+    settings: uvicorn.Config,
+    listening: socket.socket,
+    said: Callable[[str], None],
+    ending: Ending,
+    tls: Tls | None = None,
+) -> None:
     """Serve in this process until a signal comes; ``said`` is told the address once requests are accepted."""
     import uvicorn
 
+    settings.load()
+    settings.ssl = None if tls is None else tls.context
     server = uvicorn.Server(settings)
 
     def stop() -> None:
         server.should_exit = True
 
     with ending.by(stop):  # uvicorn has handlers of its own for a while, and raises what came once more at their end
-        said(url(listening))
-        server.run([listening])
+        said(url(listening, secure=tls is not None))
+        with contextlib.nullcontext() if tls is None else tls.watching():
+            server.run([listening])
 
 
 def _serve_many(plan: Plan, said: Callable[[str, ServedModel | None], None], ending: Ending) -> int:
@@ -234,10 +245,10 @@ def allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def url(listening: socket.socket) -> str:
+def url(listening: socket.socket, *, secure: bool = False) -> str:
     """The address of a socket as people use it."""
     host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http{'s' if secure else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def show_log() -> None:

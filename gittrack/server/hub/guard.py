@@ -79,6 +79,8 @@ _ALWAYS: Final[Headers] = [
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     (b"cache-control", b"no-store"),
 ]
+#: For a year; not on a machine of one's own, whose name other programs have, too.
+_HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 _ALWAYS_NAMES: Final = frozenset(name for name, _ in _ALWAYS)
 _PREFLIGHT_SECONDS: Final = 600
 _KNOWN_HOSTS: Final = 256  #: headers Host whose verdict is remembered
@@ -180,6 +182,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = _with_headers(message.get("headers") or (), extra)
+                if not self.options.loopback and self._is_secure(scope, head):
+                    message["headers"].append(_HSTS)
             await send(message)
 
         head: Head = {}

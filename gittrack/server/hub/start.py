@@ -24,6 +24,7 @@ from gittrack.server.hub.roles import Caller
 from gittrack.server.hub.routes import PUBLIC, Call, Route
 from gittrack.server.hub.rules import Update
 from gittrack.server.hub.webhooks import KEY_FILE, Keys, Webhooks
+from gittrack.server.tls import Files, Tls
 
 if TYPE_CHECKING:
     from gittrack.server.ending import Ending
@@ -49,6 +50,7 @@ class Plan:
         options: How to serve.
         public: How clients reach it (`https://mlflow.example.org`), where a proxy is before it.
         webhook_key: The file with the key of the webhooks' secrets; None: the one in the store.
+        tls: Certificate and key; None: plain HTTP.
     """
 
     address: run.Address = field(default_factory=run.Address)
@@ -56,6 +58,7 @@ class Plan:
     options: Options = field(default_factory=Options)
     public: str | None = None
     webhook_key: Path | None = None
+    tls: Files | None = None
 
 
 class Server:
@@ -132,10 +135,11 @@ def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending
         ending: Asked to end by the signals.
 
     Raises:
-        GittrackError: The address is taken, or must not be listened on.
+        GittrackError: The address is taken, or must not be listened on; the certificate cannot be used.
     """
     run.allow_many_files()
     try:
+        tls = None if plan.tls is None else Tls(plan.tls)
         server = Server(tracker, plan)
         listening = run.listen(plan.address)
         settings = run.config(server.guard, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
@@ -146,7 +150,7 @@ def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending
             said(url, page_url(server.guard, url))
 
         try:
-            run.run(settings, listening, started, ending)
+            run.run(settings, listening, started, ending, tls)
         finally:
             tracker.close()  # commits what is over, so that it is told
             server.notifier.close()
