@@ -66,6 +66,12 @@ def command() -> None:
     show_default=True,
     help="The oldest TLS that clients may speak.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    help="Write a line for each request, too: for people, or (all of the log) as JSON.",
+)
+@click.option("--public-metrics", is_flag=True, help="Let everybody read /metrics; otherwise it takes a token.")
 @server_webhook.key_option
 @base.guard_options
 def start(
@@ -81,6 +87,8 @@ def start(
     key: Path | None,
     key_password: Path | None,
     tls_version: str,
+    log_format: str | None,
+    public_metrics: bool,
     **asked: Any,
 ) -> int:
     """Start the server; ^C ends it.
@@ -97,6 +105,7 @@ def start(
         from gittrack.server.hub.app import Options
         from gittrack.server.hub.entrance import Asked
         from gittrack.server.hub.start import Plan, serve
+        from gittrack.server.hub.watching import show_requests
         from gittrack.server.run import Address, show_log
         from gittrack.server.tls import Files
         from gittrack.sync import bucket_store
@@ -122,7 +131,9 @@ def start(
                 output.message(f"in a browser: {page}")
 
         show_log()
-        plan = Plan(Address(host, port), who, Options(max_artifact=max_artifact), public_url, webhook_key, tls)
+        show_requests(log_format)
+        options = Options(max_artifact=max_artifact)
+        plan = Plan(Address(host, port), who, options, public_url, webhook_key, tls, public_metrics)
         return serve(tracker, plan, said, end)
 
 

@@ -26,7 +26,75 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _Key = tuple[str, str]  # name and labels of a line
 
 
-class Metrics:
+class Counters:
+    """Counters and histograms that are declared once and counted up in a row of numbers."""
+
+    def __init__(self) -> None:
+        self._slots: dict[_Key, int] = {}
+        self._kinds: list[tuple[str, str, str]] = []
+        self._values: MutableSequence[float] = array("d")
+
+    def _slot(self, key: _Key) -> int:
+        slot = self._slots.setdefault(key, len(self._slots))
+        if slot == len(self._values):
+            self._values.append(0.0)
+        return slot
+
+    def _counter(self, name: str, labels: str, text: str) -> int:
+        if all(known[0] != name for known in self._kinds):
+            self._kinds.append((name, "counter", text))
+        return self._slot((name, labels))
+
+    def _histogram(self, name: str, label: str, limits: Sequence[float], text: str) -> tuple[int, Sequence[float]]:
+        """Slots: one for each limit and one for the rest, then the sum."""
+        self._kinds += [] if any(known[0] == name for known in self._kinds) else [(name, "histogram", text)]
+        first = len(self._slots)
+        for limit in (*(f"{limit:g}" for limit in limits), "+Inf", "sum"):
+            self._slot((name, f"{label}|{limit}"))
+        return first, limits
+
+    def _add(self, slot: int, amount: float = 1) -> None:
+        self._values[slot] += amount
+
+    def _observe(self, histogram: tuple[int, Sequence[float]], value: float) -> None:
+        first, limits = histogram
+        self._values[first + bisect_left(limits, value)] += 1
+        self._values[first + len(limits) + 1] += value
+
+    # --- to be read
+
+    def _lines(self, values: Sequence[float]) -> list[str]:
+        lines: list[str] = []
+        for name, kind, text in list(self._kinds):
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+            lines += self._histogram_lines(name, values) if kind == "histogram" else self._counter_lines(name, values)
+        return lines
+
+    def _counter_lines(self, name: str, values: Sequence[float]) -> list[str]:
+        """A line per counter; those of requests that never came are left out."""
+        return [
+            f"{name}{labels} {values[slot]:.17g}"
+            for (known, labels), slot in list(self._slots.items())
+            if known == name and (values[slot] or not labels)
+        ]
+
+    def _histogram_lines(self, name: str, values: Sequence[float]) -> list[str]:
+        lines, total = [], 0.0
+        for (known, place), slot in list(self._slots.items()):
+            if known != name:
+                continue
+            label, _, limit = place.partition("|")
+            if limit == "sum":
+                labels = f"{{{label}}}" if label else ""
+                lines += [f"{name}_sum{labels} {values[slot]:.17g}", f"{name}_count{labels} {total:.17g}"]
+                total = 0.0
+            else:
+                total += values[slot]
+                lines.append(f'{name}_bucket{{{label}{"," if label else ""}le="{limit}"}} {total:.17g}')
+        return lines
+
+
+class Metrics(Counters):
     """The counters of this process, and the sum of all processes'.
 
     Args:
@@ -34,8 +102,7 @@ class Metrics:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._slots: dict[_Key, int] = {}
-        self._kinds: list[tuple[str, str, str]] = []
+        super().__init__()
         self.requests = {
             (route, status): self._counter(
                 "gittrack_requests_total", f'{{route="{route}",status="{status}"}}', "Requests by route and status."
@@ -61,31 +128,13 @@ class Metrics:
         self._started = self._counter("gittrack_workers_started_total", "", "Worker processes that were started.")
         self._folder = folder
         size = len(self._slots)
-        if folder is None:
-            self._values: MutableSequence[float] = array("d", bytes(8 * size))
-        else:
+        if folder is not None:
             handle, _ = tempfile.mkstemp(suffix=".counters", dir=folder)
             os.ftruncate(handle, 8 * size)
             # A memoryview is one as far as this module goes: it is indexed.
             self._values = cast("MutableSequence[float]", memoryview(mmap.mmap(handle, 8 * size)).cast("d"))
             os.close(handle)
         self._add(self._started)
-
-    def _counter(self, name: str, labels: str, text: str, kind: str = "counter") -> int:
-        if all(known[0] != name for known in self._kinds):
-            self._kinds.append((name, kind, text))
-        return self._slots.setdefault((name, labels), len(self._slots))
-
-    def _histogram(self, name: str, label: str, limits: Sequence[float], text: str) -> tuple[int, Sequence[float]]:
-        """Slots: one for each limit and one for the rest, then the sum."""
-        self._kinds += [] if any(known[0] == name for known in self._kinds) else [(name, "histogram", text)]
-        first = len(self._slots)
-        for limit in (*(f"{limit:g}" for limit in limits), "+Inf", "sum"):
-            self._slots[name, f"{label}|{limit}"] = len(self._slots)
-        return first, limits
-
-    def _add(self, slot: int, amount: float = 1) -> None:
-        self._values[slot] += amount
 
     # --- what happened
 
@@ -95,15 +144,11 @@ class Metrics:
         values[self.requests[route, status]] += 1
         found = self._seconds.get(route)
         if found is not None:
-            first, limits = found
-            values[first + bisect_left(limits, seconds)] += 1
-            values[first + len(limits) + 1] += seconds
+            self._observe(found, seconds)
 
     def batch(self, requests: int, rows: int) -> None:
         """One prediction answered ``requests`` requests with ``rows`` rows in all."""
-        first, limits = self._batches
-        self._values[first + bisect_left(limits, requests)] += 1
-        self._values[first + len(limits) + 1] += requests
+        self._observe(self._batches, requests)
         self._values[self._batch_rows] += rows
 
     def switched(self) -> None:
@@ -118,40 +163,13 @@ class Metrics:
 
     def text(self, model: str, version: str) -> bytes:
         """All counters, and which model this process answers with."""
-        values = self._sum()
-        lines: list[str] = []
-        for name, kind, text in self._kinds:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-            lines += self._histogram_lines(name, values) if kind == "histogram" else self._counter_lines(name, values)
-        lines += [
+        lines = [
+            *self._lines(self._sum()),
             "# HELP gittrack_model_info The model that the process which was asked answers with.",
             "# TYPE gittrack_model_info gauge",
-            f'gittrack_model_info{{model="{_escaped(model)}",version="{_escaped(version)}"}} 1',
+            f'gittrack_model_info{{model="{escaped(model)}",version="{escaped(version)}"}} 1',
         ]
         return "\n".join([*lines, ""]).encode()
-
-    def _counter_lines(self, name: str, values: Sequence[float]) -> list[str]:
-        """A line per counter; those of requests that never came are left out."""
-        return [
-            f"{name}{labels} {values[slot]:.17g}"
-            for (known, labels), slot in self._slots.items()
-            if known == name and (values[slot] or not labels)
-        ]
-
-    def _histogram_lines(self, name: str, values: Sequence[float]) -> list[str]:
-        lines, total = [], 0.0
-        for (known, place), slot in self._slots.items():
-            if known != name:
-                continue
-            label, _, limit = place.partition("|")
-            if limit == "sum":
-                labels = f"{{{label}}}" if label else ""
-                lines += [f"{name}_sum{labels} {values[slot]:.17g}", f"{name}_count{labels} {total:.17g}"]
-                total = 0.0
-            else:
-                total += values[slot]
-                lines.append(f'{name}_bucket{{{label}{"," if label else ""}le="{limit}"}} {total:.17g}')
-        return lines
 
     def _sum(self) -> Sequence[float]:
         if self._folder is None:
@@ -164,5 +182,6 @@ class Metrics:
         return total
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as the value of a label."""
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

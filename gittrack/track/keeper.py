@@ -60,6 +60,7 @@ class Keeper:
         """Forget the threads: at the start, and in a forked child, where they do not exist."""
         self._wake = threading.Condition()
         self._seal_wanted = False
+        self._wanted_at: float | None = None
         self._sealing = False
         self._capturing = False
         self._stopping = False
@@ -101,8 +102,15 @@ class Keeper:
         """Some run is over."""
         with self._wake:
             self._seal_wanted = True
+            self._wanted_at = self._wanted_at or time.monotonic()
             self._start("seal", self._seal_loop)
             self._wake.notify_all()
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the first run that is not committed yet was over; 0 if none waits."""
+        since = self._wanted_at
+        return 0.0 if since is None else time.monotonic() - since
 
     def wait_idle(self, timeout: float) -> None:
         """Wait until nothing is left to capture or to commit, ``timeout`` seconds at most."""
@@ -139,6 +147,8 @@ class Keeper:
             with self._wake:
                 self._sealing = False
                 self._seal_wanted = self._seal_wanted or not done
+                if not self._seal_wanted:
+                    self._wanted_at = None
                 self._wake.notify_all()
 
     def _capture_loop(self) -> None:

@@ -766,6 +766,16 @@ class Tracker:
         self._keeper.drain(release=True)
         self.repo.close()
 
+    @property
+    def open_runs(self) -> int:
+        """How many runs have a journal open in this process."""
+        return len(self._open)
+
+    @property
+    def seal_lag(self) -> float:
+        """Seconds that a run which is over has waited to be committed; 0 if none waits."""
+        return self._keeper.lag
+
     def end_at_exit(self, run: ActiveRun) -> None:
         """End ``run`` when the process ends, if nobody has by then."""
         self._at_exit = [known for known in self._at_exit if not known.terminated]

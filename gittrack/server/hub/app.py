@@ -264,7 +264,9 @@ class App:
                 error.hint = None  # it may tell what is there instead
             response = refusal(error)
         except Exception:  # noqa: BLE001 - a bug of ours: said in the log, and to nobody outside
-            _log.exception("%s %s failed", scope["method"], scope["path"])
+            _log.exception(
+                "%s %s failed, request %s", scope["method"], scope["path"], scope.get("gittrack.request", "")
+            )
             response = refusal(GittrackError("the server failed; its log says why"))
         await response(scope, receive, send)
 
@@ -273,6 +275,7 @@ class App:
         route, parts = self._table.find(method, path)
         if route is None:
             return self._nothing(method, path)
+        scope["gittrack.route"] = route.path
         request = Request(scope, receive)
         caller: Caller = scope["gittrack.caller"]
         values = await self._values(route, request, parts)

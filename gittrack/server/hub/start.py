@@ -13,7 +13,7 @@ from gittrack.server import run
 from gittrack.server.connection import Limits
 from gittrack.server.hub.accounts import FOLDER
 from gittrack.server.hub.all_routes import ROUTES
-from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.app import App, AsgiScope, Hub, Options, Receive, Send
 from gittrack.server.hub.audit import Event
 from gittrack.server.hub.entrance import Asked, guarded, page_url
 from gittrack.server.hub.git import GitRemote
@@ -23,6 +23,7 @@ from gittrack.server.hub.projects import DEFAULT, Project, Projects
 from gittrack.server.hub.roles import Caller
 from gittrack.server.hub.routes import PUBLIC, Call, Route
 from gittrack.server.hub.rules import Update
+from gittrack.server.hub.watching import METRICS, Watch
 from gittrack.server.hub.webhooks import KEY_FILE, Keys, Webhooks
 from gittrack.server.tls import Files, Tls
 
@@ -50,6 +51,7 @@ class Plan:
         options: How to serve.
         public: How clients reach it (`https://mlflow.example.org`), where a proxy is before it.
         webhook_key: The file with the key of the webhooks' secrets; None: the one in the store.
+        public_metrics: Everybody may read `/metrics`.
         tls: Certificate and key; None: plain HTTP.
     """
 
@@ -59,6 +61,7 @@ class Plan:
     public: str | None = None
     webhook_key: Path | None = None
     tls: Files | None = None
+    public_metrics: bool = False
 
 
 class Server:
@@ -69,7 +72,8 @@ class Server:
         plan: How.
 
     Attributes:
-        guard: What uvicorn runs.
+        guard: Lets in whom it knows.
+        watch: What uvicorn runs: counts requests, and asks the guard.
         notifier: Tells webhooks.
 
     Raises:
@@ -84,16 +88,23 @@ class Server:
             *LfsServer(projects, public=plan.public).routes(),
         )
         self.guard = guarded(
-            App(Hub(tracker, replace(plan.options, public=plan.public)), routes, self._noted, self._done),
+            self._answer,
             tracker.repo.root,
             plan.address,
             plan.asked,
-            public=PUBLIC,
+            public=PUBLIC | {METRICS} if plan.public_metrics else PUBLIC,
             max_body=plan.options.max_body,
             max_stream=plan.options.max_artifact,
         )
         keys = Keys(plan.webhook_key or tracker.repo.root / FOLDER / KEY_FILE)
-        self.notifier = Notifier(projects, Webhooks(self.guard.auth.accounts, keys), (plan.public or "").rstrip("/"))
+        webhooks = Webhooks(self.guard.auth.accounts, keys)
+        self.notifier = Notifier(projects, webhooks, (plan.public or "").rstrip("/"))
+        self.watch = Watch(self.guard, tracker, self.guard.auth.accounts, webhooks)
+        hub = Hub(tracker, replace(plan.options, public=plan.public))
+        self._app = App(hub, (*routes, *self.watch.routes()), self._noted, self._done)
+
+    async def _answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)  # made after the guard
 
     def _done(self, route: Route, call: Call, answer: Any) -> None:
         values = call.values
@@ -142,7 +153,7 @@ def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending
         tls = None if plan.tls is None else Tls(plan.tls)
         server = Server(tracker, plan)
         listening = run.listen(plan.address)
-        settings = run.config(server.guard, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
+        settings = run.config(server.watch, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
 
         def started(url: str) -> None:
             server.notifier.base = server.notifier.base or url
