@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import GittrackError, StorageError
@@ -134,12 +135,20 @@ def run(
 
     settings.load()
     settings.ssl = None if tls is None else tls.context
-    server = uvicorn.Server(settings)
+
+    class Server(uvicorn.Server):
+        """Uvicorn has handlers of its own for a while, and raises what came once more at their end."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            ending.asked = True
+            super().handle_exit(sig, frame)
+
+    server = Server(settings)
 
     def stop() -> None:
         server.should_exit = True
 
-    with ending.by(stop):  # uvicorn has handlers of its own for a while, and raises what came once more at their end
+    with ending.by(stop):
         said(url(listening, secure=tls is not None))
         with contextlib.nullcontext() if tls is None else tls.watching():
             server.run([listening])

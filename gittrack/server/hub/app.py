@@ -96,6 +96,7 @@ class Hub:
         registry: Its registered models.
         logged_models: Its logged models.
         routes: What is answered, once there is an application.
+        is_ending: Whether the server was told to end.
     """
 
     def __init__(self, tracker: Tracker, options: Options) -> None:
@@ -105,6 +106,7 @@ class Hub:
         self.client: Client = _Client(tracker)
         self.registry = Registry(tracker)
         self.logged_models = LoggedModels(tracker)
+        self.is_ending: Callable[[], bool] = lambda: False
 
     # --- experiments
 

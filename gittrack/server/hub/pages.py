@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import shutil
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
 
 from gittrack._version import __version__
+from gittrack.errors import OverloadedError
 from gittrack.server.hub import openapi
 from gittrack.server.hub.messages import Message, boolean, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route
 
+if TYPE_CHECKING:
+    from gittrack.server.hub.guard import Guard
+
 #: The version of MLflow whose API this is, for clients that ask.
 MLFLOW_VERSION: Final = "3.17.2"
+_FREE: Final = 1 << 20  #: bytes on the disk without which nothing is taken
 
 
 def _health(call: Call) -> Response:
@@ -21,8 +27,16 @@ def _health(call: Call) -> Response:
 
 
 def _ready(call: Call) -> Response:
-    call.hub.tracker.repo.refresh()
-    call.hub.tracker.repo.require_writable()
+    repo = call.hub.tracker.repo
+    if call.hub.is_ending():
+        raise OverloadedError("the server is ending", hint="ask another one")
+    repo.require_writable()
+    if shutil.disk_usage(repo.root).free < _FREE:
+        raise OverloadedError("the disk is full", hint="make room")
+    guard: Guard | None = call.request.scope.get("gittrack.guard")
+    if guard is not None:
+        guard.auth.accounts.generation()
+    repo.refresh()
     return Response("OK", media_type="text/plain")
 
 

@@ -75,6 +75,7 @@ class Server:
         guard: Lets in whom it knows.
         watch: What uvicorn runs: counts requests, and asks the guard.
         notifier: Tells webhooks.
+        hub: What it serves.
 
     Raises:
         UsageError: Others could reach it, and nobody has an account, or it has no name.
@@ -100,8 +101,8 @@ class Server:
         webhooks = Webhooks(self.guard.auth.accounts, keys)
         self.notifier = Notifier(projects, webhooks, (plan.public or "").rstrip("/"))
         self.watch = Watch(self.guard, tracker, self.guard.auth.accounts, webhooks)
-        hub = Hub(tracker, replace(plan.options, public=plan.public))
-        self._app = App(hub, (*routes, *self.watch.routes()), self._noted, self._done)
+        self.hub = Hub(tracker, replace(plan.options, public=plan.public))
+        self._app = App(self.hub, (*routes, *self.watch.routes()), self._noted, self._done)
 
     async def _answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)  # made after the guard
@@ -152,6 +153,7 @@ def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending
     try:
         tls = None if plan.tls is None else Tls(plan.tls)
         server = Server(tracker, plan)
+        server.hub.is_ending = lambda: ending.asked
         listening = run.listen(plan.address)
         settings = run.config(server.watch, Limits(receive_seconds=_RECEIVING), patience=_PATIENCE)
 
