@@ -25,6 +25,8 @@ from gittrack.types import RunId, check_run_id
 SUFFIX = ".journal"
 #: Ends the name of a journal that has no first frame yet.
 OPENING = ".opening"
+#: Begins the name of a journal that another clone sent: whether its process lives, nobody here can tell.
+SHIPPED = "shipped-"
 _FIRST_CHUNK = 64 << 10
 _CHUNK = 16 << 20
 

@@ -129,6 +129,8 @@ def going_on(one: Journal) -> bool:
 
 def owner_alive(path: Path) -> bool:
     """True if the process that writes this journal runs, or may run: on another host nobody here can tell."""
+    if path.name.startswith(journal.SHIPPED):
+        return not _closed(path)
     opening = journal_opening(path)
     if opening is None or files.is_alive(files.ProcessId.from_list(opening["process"])) is False:
         return False

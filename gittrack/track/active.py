@@ -507,6 +507,12 @@ class ActiveRun:
                 self.sync()
             self._tracker.ended(self)
 
+    def take_end(self, status: str, end_time: int | None) -> None:
+        """The run is over, as another process has recorded."""
+        with self._lock:
+            self._status, self._end_time = status, end_time
+        self.release()
+
     def end(self, status: str = "FINISHED", end_time: int | None = None) -> None:
         """This process is done with the run; ``end_time`` in milliseconds, now if None.
 

@@ -728,6 +728,12 @@ class Tracker:
             if len(self._later) >= _TOGETHER:
                 self._release_together()
 
+    def ended_elsewhere(self, run_id: str, status: str, end_time: int | None) -> None:
+        """A run is over, as a journal says that was written elsewhere: nothing waits for this process any more."""
+        run = self._handles.get(run_id)
+        if run is not None:
+            run.take_end(status, end_time)
+
     def seal_soon(self) -> None:
         """A run is over, or an edit of one is complete: commit it in the background."""
         if self._later is None:

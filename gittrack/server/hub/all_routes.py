@@ -7,6 +7,7 @@ from typing import Final
 from gittrack.server.hub import (
     artifacts,
     experiments,
+    journals,
     logged_models,
     login,
     metrics,
@@ -28,6 +29,7 @@ ROUTES: Final = (
     *registry.ROUTES,
     *artifacts.ROUTES,
     *parts.ROUTES,
+    *journals.ROUTES,
     *views.ROUTES,
     *website.ROUTES,
 )

@@ -37,6 +37,7 @@ from gittrack.track import query
 from gittrack.track.active import ActiveRun
 from gittrack.track.logged_models import LoggedModels
 from gittrack.track.runs import Tracker
+from gittrack.track.shipped import Shipped
 from gittrack.types import Experiment, LifecycleStage, LoggedModel, PagedList, Run
 
 AsgiScope = MutableMapping[str, Any]
@@ -97,6 +98,7 @@ class Hub:
         logged_models: Its logged models.
         routes: What is answered, once there is an application.
         is_ending: Whether the server was told to end.
+        shipped: Takes journals that gittrack's own clients send.
     """
 
     def __init__(self, tracker: Tracker, options: Options) -> None:
@@ -107,6 +109,7 @@ class Hub:
         self.registry = Registry(tracker)
         self.logged_models = LoggedModels(tracker)
         self.is_ending: Callable[[], bool] = lambda: False
+        self.shipped = Shipped(tracker)
 
     # --- experiments
 

@@ -13,7 +13,7 @@ from gittrack.server.run import LOCAL_HOSTS, Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Below these, bodies are files: they may be large, of any type, and compressed by the client.
-STREAMS: Final = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/", "/git/")
+STREAMS: Final = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/", "/api/2.0/gittrack/", "/git/")
 
 
 @dataclass(frozen=True)

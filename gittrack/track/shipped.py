@@ -1,0 +1,266 @@
+"""Journals that are written elsewhere and sent here piece by piece: the receiving end of journal shipping.
+
+A journal that was shipped is kept byte for byte in a file of its own beside the run's other journals, so an offset
+means the same at both ends: what is sent again is recognised by where it belongs, and cannot count twice.  The file's
+name has the sender's secret in it, hashed, so nobody can write into the journal of somebody else.  Nothing that is sent
+is trusted: a piece is taken as a whole, when every frame of it can be folded, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gittrack.errors import ConflictError, FormatError, InvalidValueError, NotFoundError, StateError
+from gittrack.store import codec, files, journal
+from gittrack.store.record import CLOSE, CODE, CREATE, OPEN, STATUS, RunState
+from gittrack.track import limits
+from gittrack.types import TERMINAL, RunId, check_run_id
+
+if TYPE_CHECKING:
+    from gittrack.track.runs import Tracker
+
+#: Bytes of one piece: any frame fits.
+MAX_PIECE: Final = codec.MAX_FRAME + (1 << 20)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,179}")
+_SOURCE: Final = re.compile(r"[0-9a-f]{32}")
+_CLOSING: Final = codec.pack([CLOSE])
+#: Journals whose end is remembered, and locks that runs share.
+_REMEMBERED: Final = 4096
+_LOCKS: Final = 64
+
+#: Whether whoever sends may refer to an object of the repository, by its id.
+MayName = Callable[[str], bool]
+
+
+class Shipped:
+    """Takes what is shipped to a store; threads may share it.
+
+    Args:
+        tracker: The store's.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._ends: OrderedDict[Path, int] = OrderedDict()
+
+    def ends(self, run_id: str, source: str) -> dict[str, int]:
+        """The journals of a run that a sender has shipped, by name, and how many bytes of each are here.
+
+        Raises:
+            InvalidValueError: No id of a run, or no secret.
+        """
+        run_id = check_run_id(run_id)
+        prefix = _prefix(source)
+        found = {name: end for name, end in self._absorbed(run_id).items() if name.startswith(prefix)}
+        with self._locked(run_id):
+            for path in self._tracker.repo.journals(run_id):
+                if path.name.startswith(prefix):
+                    found[path.name] = self._end(path)
+        return {name.removeprefix(prefix).removesuffix(journal.SUFFIX): end for name, end in sorted(found.items())}
+
+    def take(
+        self,
+        run_id: str,
+        experiment_id: str,
+        source: str,
+        name: str,
+        offset: int,
+        data: bytes,
+        *,
+        may_name: MayName | None = None,
+    ) -> int:
+        """Add a piece to a journal, durably.
+
+        Args:
+            run_id: The run.
+            experiment_id: Where it is made if there is none.
+            source: The sender's secret: 32 hex digits.
+            name: The journal, as the sender calls it.
+            offset: Where the piece belongs.
+            data: Whole frames; empty only asks.
+            may_name: Asked about commits and trees that are here already; None: any may be named.
+
+        Returns:
+            How many bytes of the journal are here now: where the next piece belongs.
+
+        Raises:
+            InvalidValueError, FormatError: It cannot be a piece of a journal of this run; nothing of it was taken.
+            ConflictError: The journal has other bytes there, or the run comes from somebody else.
+            StateError: The journal is closed, or the run was purged.
+            NotFoundError: There is no such run, and the piece does not begin one.
+            ReadOnlyError, StorageError: It cannot be kept.
+        """
+        run_id = check_run_id(run_id)
+        if not _NAME.fullmatch(name):
+            raise InvalidValueError("a journal's name has letters, digits, `-`, `_` and `.`")
+        path = self._tracker.repo.live / run_id / f"{_prefix(source)}{name}{journal.SUFFIX}"
+        if not 0 <= offset < 1 << 62:
+            raise InvalidValueError("the offset is outside of any journal")
+        payloads = _payloads(data)
+        with self._locked(run_id):
+            there = path.exists()
+            if not there and self._tracker.repo.purged(run_id):
+                raise StateError(f"run `{run_id}` was purged here")
+            have = self._end(path) if there else self._absorbed(run_id).get(path.name, 0)
+            if offset > have or offset + len(data) <= have:
+                if there and offset < have:
+                    _compare(path, offset, data)
+                return have
+            if have and (not there or self._closed(path)):
+                raise StateError("the journal is closed")
+            _compare(path, offset, data[: have - offset])
+            new = [payload for end, payload in payloads if offset + end > have]
+            ending = self._check(run_id, experiment_id, new, first=have == 0, may_name=may_name)
+            self._append(path, have, data[have - offset :])
+            have = self._ends[path] = offset + len(data)
+            while len(self._ends) > _REMEMBERED:
+                self._ends.popitem(last=False)
+        if ending is not None:
+            self._tracker.ended_elsewhere(run_id, *ending)
+        if new[-1] == _CLOSING:
+            self._tracker.seal_soon()
+        return have
+
+    def _check(
+        self, run_id: RunId, experiment_id: str, payloads: list[bytes], *, first: bool, may_name: MayName | None
+    ) -> tuple[str, int | None] | None:
+        """Look at everything that is new; how the run ends, if that is said."""
+        scratch, ending = RunState(run_id), None
+        for number, payload in enumerate(payloads):
+            event = codec.unpack(payload)
+            if not isinstance(event, list) or not event:
+                raise FormatError("a frame holds no event")
+            kind = event[0]
+            if (kind == OPEN) != (first and number == 0):
+                raise InvalidValueError("a journal begins with its opening, which comes once")
+            if kind == CLOSE and number + 1 < len(payloads):
+                raise InvalidValueError("there is something behind the end of the journal")
+            scratch.apply(event)
+            if kind == OPEN:
+                _check_opening(event, run_id)
+            elif kind == CREATE:
+                if not first or number != 1:
+                    raise InvalidValueError("a run is made by the first record of a journal")
+                if (event[1].get("run_id"), event[1]["experiment_id"]) != (run_id, experiment_id):
+                    raise InvalidValueError("the journal is one of another run")
+            elif kind == CODE and may_name is not None:
+                for oid in {event[1].get("commit"), event[1].get("tree")} - {None}:
+                    if self._tracker.repo.git.exists(oid) and not may_name(oid):
+                        raise InvalidValueError("the code of the run is something that you may not see here")
+            elif kind == STATUS:
+                ending = (event[1], event[2])
+        _check_limits(scratch)
+        if first:
+            self._check_beginning(run_id, made=scratch.created)
+        return ending if ending is not None and ending[0] in TERMINAL else None
+
+    def _check_beginning(self, run_id: RunId, *, made: bool) -> None:
+        """A run is made once: whoever else says that he makes it means another one."""
+        try:
+            self._tracker.repo.state(run_id)
+        except NotFoundError:
+            if not made:
+                raise
+        else:
+            if made:
+                raise ConflictError(f"there is a run `{run_id}` that comes from elsewhere")
+
+    def _append(self, path: Path, have: int, data: bytes) -> None:
+        """Add bytes behind the first ``have``, on disk when this returns; nothing of them if it fails."""
+        self._ends.pop(path, None)
+        if not have:
+            files.make_dirs(path.parent)
+            files.write_atomic(path, data)
+            return
+        fd = files.open_append(path)
+        try:
+            with files.reporting(path):
+                try:
+                    files.write_all(fd, data)
+                    files.sync_data(fd)
+                except OSError:
+                    os.ftruncate(fd, have)
+                    raise
+        finally:
+            os.close(fd)
+
+    def _end(self, path: Path) -> int:
+        """The bytes of a journal that is there; a tail that was cut off is removed first."""
+        known = self._ends.get(path)
+        if known is None or known != path.stat().st_size:
+            journal.repair(path)
+            known = path.stat().st_size
+            self._ends[path] = known
+        self._ends.move_to_end(path)
+        return known
+
+    def _closed(self, path: Path) -> bool:
+        closing = codec.frame(_CLOSING)
+        with files.reporting(path, "read"), path.open("rb") as file:
+            file.seek(max(0, self._end(path) - len(closing)))
+            return file.read() == closing
+
+    def _absorbed(self, run_id: str) -> dict[str, int]:
+        """How far journals of a run are in its commits; a journal without a file any more is there as a whole."""
+        repo = self._tracker.repo
+        stored = repo.stored_state(run_id, repo.revisions(run_id))
+        return {} if stored is None else stored.absorbed
+
+    def _locked(self, run_id: str) -> threading.Lock:
+        return self._locks[hash(run_id) % _LOCKS]
+
+
+def _prefix(source: str) -> str:
+    """How the files of a sender's journals begin."""
+    if not _SOURCE.fullmatch(source):
+        raise InvalidValueError("the sender does not say who it is")
+    return f"{journal.SHIPPED}{hashlib.sha256(source.encode()).hexdigest()[:16]}-"
+
+
+def _payloads(data: bytes) -> list[tuple[int, bytes]]:
+    """The frames of a piece: the offset behind each, and its payload.  Raises InvalidValueError for other bytes."""
+    if len(data) > MAX_PIECE:
+        raise InvalidValueError(f"a piece of a journal has at most {MAX_PIECE} bytes")
+    found = list(codec.read_frames(data))
+    if (found[-1][0] if found else 0) != len(data):
+        raise InvalidValueError("the body is not made of whole frames")
+    return found
+
+
+def _compare(path: Path, offset: int, data: bytes) -> None:
+    """Refuse bytes that are not those of the journal.  Raises ConflictError."""
+    if not data:
+        return
+    with files.reporting(path, "read"), path.open("rb") as file:
+        file.seek(offset)
+        known = file.read(len(data))
+    if known != data[: len(known)]:
+        raise ConflictError("the journal has other records there")
+
+
+def _check_opening(event: list[Any], run_id: str) -> None:
+    try:
+        facts = event[1]
+        files.ProcessId.from_list(facts["process"])
+        if facts["run_id"] != run_id or type(facts["opened"]) is not int or not 0 <= facts["opened"] < 1 << 63:
+            raise InvalidValueError("the journal is one of another run")
+    except (TypeError, KeyError, IndexError) as error:
+        raise FormatError("the opening of the journal has the wrong shape") from error
+
+
+def _check_limits(state: RunState) -> None:
+    """What was recorded within limits that hold everywhere passes.  Raises InvalidValueError."""
+    for key in state.current_summaries():
+        limits.check_key("metric", key)
+    for key, value in state.params.items():
+        limits.check_param(key, value, truncate=False)
+    for key, value in state.tags().items():
+        limits.check_tag(key, value, truncate=False)
