@@ -151,6 +151,7 @@ SETTINGS: Final = (
         "MLFLOW_TRACKING_SERVER_CERT_PATH",
         personal=True,
     ),
+    Setting("ship_timeout", _seconds, 10.0, "seconds that the end of a program waits until its runs are at the server"),
     Setting("experiment_name", str, None, "the experiment of new runs, by name", "MLFLOW_EXPERIMENT_NAME"),
     Setting("experiment_id", str, None, "the experiment of new runs, by id", "MLFLOW_EXPERIMENT_ID"),
     Setting("run_id", str, None, "the run to go on with instead of starting one", "MLFLOW_RUN_ID"),
@@ -231,6 +232,7 @@ class Config:
     tracking_uri: str | None
     tracking_insecure_tls: bool
     tracking_server_cert_path: str | None
+    ship_timeout: float
     experiment_name: str | None
     experiment_id: str | None
     run_id: str | None
@@ -465,6 +467,13 @@ def credentials() -> tuple[str, str, str]:
     if token or not (user and password):
         return token or found("MLFLOW_TRACKING_TOKEN") or "", "", ""
     return "", user, password
+
+
+def data_folder() -> Path:
+    """Where programs of this user keep what belongs to no project; need not exist."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path("~/AppData/Local").expanduser()) / "gittrack"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser()) / "gittrack"
 
 
 def proxy(url: str) -> str | None:

@@ -6,17 +6,19 @@ The Python API records through ``open_tracker``; the command line reads through 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gittrack import config
 from gittrack.errors import InvalidValueError, UnsupportedError
-from gittrack.store import files, seal
+from gittrack.store import files, gateway, seal
 from gittrack.store.repo import Repo
 from gittrack.track.capture import Capturer
 from gittrack.track.lifecycle import Lifecycle
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from gittrack.store.objects import ObjectStore
     from gittrack.store.repo import Exchange
 
+T = TypeVar("T", bound=Tracker)
 _LOCAL_SCHEMES: Final = ("", "file", "gittrack")
 
 
@@ -66,13 +69,13 @@ _adopted: list[Tracker] = []
 
 
 def parse_uri(uri: str | None) -> Path:
-    """The folder that a tracking address names: ``None`` is the current one.
+    """The folder that a tracking address names: ``None`` is the current one, a server's is where it is recorded first.
 
     Args:
         uri: A path, ``file:///path``, ``gittrack:///path``, or nothing.
 
     Raises:
-        UnsupportedError: An address of a server or of a database.
+        UnsupportedError: An address of a database.
         InvalidValueError: An address with a host, a query or a NUL.
     """
     if not uri:
@@ -85,6 +88,8 @@ def parse_uri(uri: str | None) -> Path:
         if text.split(":")[0] in ("databricks", "databricks-uc"):
             raise UnsupportedError(f"tracking address `{text}` is not supported", hint="use a folder of a git project")
         return Path(text).expanduser()
+    if parts.scheme.lower() in ("http", "https"):
+        return home_of(text)
     if parts.scheme.lower() not in _LOCAL_SCHEMES:
         raise UnsupportedError(
             f"tracking address `{parts.scheme}://…` is no folder",
@@ -117,25 +122,47 @@ def open_tracker(uri: str | None = None) -> Tracker:
             if known.repo.paths == repo.paths and known.repo.exists:
                 _trackers[start] = known
                 return known
-        settings = config.current(repo.paths.work_tree or repo.paths.main_root)
-        if not repo.read_only:
-            seal.heal(repo)
-        tracker = Tracker(
-            repo,
-            capture=Capturer(
-                argv=command_line(),
-                environ=config.environment(),
-                cwd=Path.cwd(),
-                mode=settings.code,
-                max_untracked=settings.max_untracked,
-            ),
-            sync_interval=settings.sync,
-            strict=settings.strict,
-            truncate=settings.truncate_long_values,
-        )
-        _trackers[start] = tracker
+        tracker = _trackers[start] = _recording(repo, Tracker)
         _lifecycle.install()
         return tracker
+
+
+def _recording(repo: Repo, kind: type[T]) -> T:
+    settings = config.current(repo.paths.work_tree or repo.paths.main_root)
+    if not repo.read_only:
+        seal.heal(repo)
+    return kind(
+        repo,
+        capture=Capturer(
+            argv=command_line(),
+            environ=config.environment(),
+            cwd=Path.cwd(),
+            mode=settings.code,
+            max_untracked=settings.max_untracked,
+        ),
+        sync_interval=settings.sync,
+        strict=settings.strict,
+        truncate=settings.truncate_long_values,
+    )
+
+
+def open_recorder(start: Path, kind: type[T]) -> T:
+    """A tracker of a kind of its own to record with; whoever opens it shuts it down.  Raises as ``open_tracker``."""
+    with _lock.held:
+        return _recording(Repo.find(start.resolve(), create=True), kind)
+
+
+def home_of(server: str) -> Path:
+    """The folder whose store records what goes to a server: the current one if it is in a repository.
+
+    Elsewhere it is one of the user's own, for each server.
+    """
+    here = Path.cwd()
+    if gateway.discover(here) is not None:
+        return here
+    plain = gateway.strip_credentials(server).rstrip("/").lower()
+    name = re.sub(r"[^a-z0-9.]+", "-", plain.partition("://")[2]).strip("-.")[:60]
+    return config.data_folder() / "outbox" / f"{name}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
 
 
 def adopt(tracker: Tracker) -> None:

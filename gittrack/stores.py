@@ -141,7 +141,13 @@ def _opened(key: str) -> Tracker:
     from gittrack.remote.tracking import RemoteTracker
 
     connection = Connection(chosen, credentials=bool(key) or config.is_own("tracking_uri"))
-    tracker = RemoteTracker(connection, truncate=config.current().truncate_long_values)
+    settings = config.current()
+    tracker = RemoteTracker(
+        connection,
+        home=session.home_of(chosen),
+        patience=settings.ship_timeout,
+        truncate=settings.truncate_long_values,
+    )
     session.adopt(tracker)
     return tracker
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gittrack.cli import common, output, render, text
+from gittrack.cli import common, output, render, shipping, text
 
 if TYPE_CHECKING:
     from gittrack.track.runs import Tracker
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def command(as_json: bool) -> None:
     """Show the runs going on and the state of the store.
 
-    Also says which runs wait to be committed, where the store is, and on which commit a run would start now.
+    Also says which runs wait to be committed, or to be shipped to a tracking server, where the store is, and on which
+    commit a run would start now.
     """
     with common.tracker() as opened:
         facts = _facts(opened)
@@ -25,6 +26,7 @@ def command(as_json: bool) -> None:
             runs = {
                 key: [render.as_json(run, names) for run in facts[key]] for key in ("running", "uncommitted", "latest")
             }
+            facts["unshipped"] = [one._asdict() for one in facts["unshipped"]]
             output.document(facts | runs | {"latest": runs["latest"][0] if runs["latest"] else None})
         else:
             output.lines(_lines(facts, names))
@@ -47,6 +49,7 @@ def _facts(opened: Tracker) -> dict[str, Any]:
         "running": [run for run in live if run.info.status == "RUNNING"],
         "uncommitted": [run for run in live if run.info.status != "RUNNING"],
         "latest": list(opened.search_runs(max_results=1)),
+        "unshipped": shipping.waiting(repo),
     }
 
 
@@ -65,6 +68,10 @@ def _lines(facts: dict[str, Any], names: dict[str, str]) -> Iterator[str]:
             yield ""
             yield output.style(title, "bold")
             yield from ("    " + render.oneline(run, names) for run in facts[key])
+    if facts["unshipped"]:
+        yield ""
+        yield output.style("Not at the server yet (`gittrack sync` ships it)", "bold")
+        yield from shipping.lines(facts["unshipped"])
     if not facts["runs"]:
         yield ""
         yield "no runs yet; `gittrack run -- python train.py` records one"

@@ -377,7 +377,11 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
     """
     server = stores.server_of(tracker)
     if server is not None:
-        return _log_there(server, run_id, about, save)
+        here = server.keeper_of(run_id)
+        if here is None or about.model_id is not None:
+            server.ship()
+            return _log_there(server, run_id, about, save)
+        tracker = here
     writer = tracker.active_writer(run_id)
     logged = LoggedModels(tracker)
     waiting = None if about.model_id is None else _waiting(logged, about.model_id)
@@ -411,7 +415,15 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
         logged.finalize(model_id, "READY")
     session.models.last = model_id
     version = None
-    if about.registered_model_name is not None:
+    if about.registered_model_name is not None and server is not None:
+        from gittrack.remote.registry import RemoteRegistry
+
+        server.ship()
+        made = RemoteRegistry(server).create_version(
+            about.registered_model_name, f"models:/{model_id}", run_id=run_id, model_id=model_id
+        )
+        version = int(made.version)
+    elif about.registered_model_name is not None:
         from gittrack.registry.registry import Registry
 
         registered = Registry(tracker).register(about.registered_model_name, *place, model_id=model_id)

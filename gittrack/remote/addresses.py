@@ -56,6 +56,7 @@ def locate(tracker: RemoteTracker, address: str) -> Found:
         UnsupportedError: The server does not hand the files out.
         InvalidValueError: Not an address of a model.
     """
+    tracker.ship()
     return _locate(tracker, address, _DEPTH)
 
 

@@ -1,24 +1,35 @@
 """RemoteTracker: the runs and experiments of a tracking server, with the interface of ``Tracker``.
 
 What is read is asked of the server, each time.  What is changed is changed there when the call returns.  The server is
-gittrack's own or MLflow's: both speak MLflow's REST API.
+gittrack's own or MLflow's: both speak MLflow's REST API.  But runs that are made here for gittrack's own are recorded
+into a store of this machine and shipped from there (``shipping``), and are asked of that as long as they are in it.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gittrack.errors import NotFoundError, StateError, UnsupportedError
+from gittrack.errors import (
+    FormatError,
+    GittrackError,
+    NetworkError,
+    NoEndpointError,
+    NotFoundError,
+    StateError,
+    UnsupportedError,
+)
 from gittrack.remote import wire
 from gittrack.remote.folders import Folder
 from gittrack.remote.http import Connection
+from gittrack.remote.outbox import has_outbox
 from gittrack.remote.runs import RemoteRun, now_ms
-from gittrack.store import gateway
+from gittrack.store import files, gateway
 from gittrack.track import limits
 from gittrack.track.runs import Tracker, check_page
 from gittrack.types import (
@@ -35,13 +46,23 @@ from gittrack.types import (
 
 if TYPE_CHECKING:
     from gittrack.remote.models import RemoteModels
+    from gittrack.remote.shipping import OutboxTracker
     from gittrack.store.repo import Repo
     from gittrack.track.active import ActiveRun
 
+T = TypeVar("T")
+U = TypeVar("U")
 _POINTS: Final = 25_000  #: of a history, on a page
 _MAX_BYTES: Final = 1 << 30  #: of an artifact that is read into memory
 _VIEWS: Final = {ViewType.ACTIVE_ONLY: "ACTIVE_ONLY", ViewType.DELETED_ONLY: "DELETED_ONLY", ViewType.ALL: "ALL"}
 _DEFAULT: Final = "0"
+#: Seconds for finding out what kind of server it is, and that calls wait for what was recorded here: those that need
+#: it there, and those that only read.
+_GREETING_S: Final = 5.0
+_SHIPPING_S: Final = 60.0
+#: Seconds for which a server that was away is taken to be away.
+_AWAY_S: Final = 10.0
+_READING_S: Final = 5.0
 
 
 class RemoteTracker(Tracker):
@@ -51,19 +72,35 @@ class RemoteTracker(Tracker):
 
     Args:
         connection: The server.
+        home: The folder whose store takes new runs first.
+        patience: Seconds that the end of the program waits until they are shipped.
         truncate: Cut over-long param and tag values with a warning, instead of refusing them.
 
     Attributes:
         connection: The server.
     """
 
-    def __init__(self, connection: Connection, *, truncate: bool = True) -> None:
+    def __init__(
+        self, connection: Connection, *, home: Path | None = None, patience: float = 10.0, truncate: bool = True
+    ) -> None:
         self.connection = connection
         self.truncate = truncate
+        self._home = home
+        self._patience = patience
+        self._recorder: OutboxTracker | None = None
+        self._ours: bool | None = None  # whether it is gittrack's own server
+        self._away = -_AWAY_S  # when it was seen to be away
+        self._known: set[str] = set()  # experiments that are in the recorder's store
         self.serving = False
         self._at_exit: list[ActiveRun] = []
         self._folders: dict[str, Folder] = {}
+        self.after_fork_in_child()
+        files.tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """A forked child gets its locks anew: another thread of the parent may have held them."""
         self._lock = threading.Lock()
+        self._opening = threading.RLock()
 
     @property
     def repo(self) -> Repo:  # type: ignore[override]  # of a Tracker it is an attribute
@@ -86,6 +123,7 @@ class RemoteTracker(Tracker):
     @property
     def models(self) -> RemoteModels:
         """The logged models of the server."""
+        self._ship_quietly()  # what is asked there, or made, may be of a run that was just recorded
         from gittrack.remote.models import RemoteModels
 
         return RemoteModels(self)
@@ -107,6 +145,13 @@ class RemoteTracker(Tracker):
         keeper: bool = False,
     ) -> ActiveRun:
         """Start a run.  Raises as ``Tracker.create_run``."""
+        recorder = self.recorder()
+        if recorder is not None:
+            self._learn_experiment(recorder, limits.check_experiment_id(experiment_id))
+            return recorder.create_run(
+                experiment_id, name=name, start_time=start_time, tags=tags, user_id=user_id,
+                parent_run_id=parent_run_id, capture=capture, environment=environment, run_id=run_id, keeper=keeper,
+            )  # fmt: skip
         checked = dict(limits.check_tag(key, value, truncate=self.truncate) for key, value in (tags or {}).items())
         if parent_run_id:
             checked["mlflow.parentRunId"] = check_run_id(parent_run_id)
@@ -119,8 +164,83 @@ class RemoteTracker(Tracker):
         )
         return RemoteRun(self, wire.run(wire.part(self.connection.post("runs/create", body), "run")))
 
+    # -- runs that are recorded here first ---------------------------------------------------------------------------
+
+    def recorder(self) -> OutboxTracker | None:
+        """What new runs are recorded with; None if the server takes no journals: they are written there by calls."""
+        if self._home is None:
+            return None
+        with self._opening:
+            if self._recorder is None and self._takes_journals():
+                from gittrack import session
+                from gittrack.remote.shipping import OutboxTracker
+
+                recorder = session.open_recorder(self._home, OutboxTracker)
+                recorder.ship_to(self.connection, patience=self._patience)
+                self._recorder = recorder
+            return self._recorder
+
+    def _takes_journals(self) -> bool:
+        """Whether it is gittrack's own server; one that is away is taken for one until it says otherwise."""
+        if self._ours is None:
+            try:
+                self.connection.call("GET", "/api/2.0/gittrack/server-info", seconds=_GREETING_S)
+            except (NotFoundError, NoEndpointError, FormatError):
+                self._ours = False
+            except NetworkError:
+                self._away = time.monotonic()
+                return True
+            else:
+                self._ours = True
+        return self._ours
+
+    def keeper_of(self, run_id: str) -> OutboxTracker | None:
+        """What a run is recorded with here, as long as not all of it is on the server; None if it is there only."""
+        recorder = self._recorder
+        if recorder is None and self._home is not None and has_outbox(self._home):
+            recorder = self.recorder()
+        return recorder if recorder is not None and recorder.holds(run_id) else None
+
+    def ship(self, seconds: float = _SHIPPING_S) -> None:
+        """Wait until what was recorded here is on the server.  Raises NetworkError, or what it refuses a run with."""
+        if self._recorder is not None:
+            self._recorder.ship_now(seconds)
+
+    def _ship_quietly(self) -> None:
+        """Show readers what this program has recorded, if the server is there."""
+        with suppress(GittrackError):
+            self.ship(_READING_S)
+
+    def _or_here(self, ask: Callable[[], T], answer: Callable[[OutboxTracker], U]) -> T | U:
+        """What the server says; while it is away, what the recorder's store does, so that runs can begin.
+
+        Raises:
+            NetworkError: It is away, and new runs are not recorded here.
+        """
+        if time.monotonic() - self._away > _AWAY_S or self.recorder() is None:
+            try:
+                return ask()
+            except NetworkError:
+                self._away = time.monotonic()
+        recorder = self.recorder()
+        if recorder is None:  # it is back, and is not gittrack's
+            return ask()
+        return answer(recorder)
+
+    def _learn_experiment(self, recorder: OutboxTracker, experiment_id: str) -> None:
+        """Let the recorder's store know an experiment of the server, under the same id.  Raises as ``create_run``."""
+        if experiment_id in self._known:
+            return
+        if experiment_id not in recorder.repo.experiment_states():
+            found = self.active_experiment(experiment_id)
+            recorder.repo.edit_experiment(experiment_id, {"name": found.name}, found.creation_time or now_ms())
+        self._known.add(experiment_id)
+
     def resume(self, run_id: str) -> ActiveRun:
         """Go on with a run.  Raises NotFoundError, StateError if it is deleted."""
+        here = self.keeper_of(run_id)
+        if here is not None:
+            return here.resume(run_id)
         run = self.active_writer(run_id)
         if run.terminated:
             run.set_status("RUNNING")
@@ -128,7 +248,8 @@ class RemoteTracker(Tracker):
 
     def writer(self, run_id: str) -> ActiveRun:
         """The handle to write to a run.  Raises NotFoundError."""
-        return RemoteRun(self, self.get_run(run_id))
+        here = self.keeper_of(run_id)
+        return here.writer(run_id) if here is not None else RemoteRun(self, self.get_run(run_id))
 
     def open_run(self, run_id: str) -> ActiveRun | None:
         """None: no journal is open."""
@@ -136,6 +257,7 @@ class RemoteTracker(Tracker):
 
     def delete_run(self, run_id: str) -> None:
         """Mark a run deleted; ``restore_run`` undoes it.  Raises NotFoundError."""
+        self.ship()
         self.connection.post("runs/delete", {"run_id": check_run_id(run_id)})
 
     def restore_run(self, run_id: str) -> None:
@@ -149,11 +271,17 @@ class RemoteTracker(Tracker):
 
     def get_run(self, run_id: str) -> Run:
         """The run as it is now.  Raises NotFoundError, InvalidValueError."""
+        here = self.keeper_of(run_id)
+        if here is not None:
+            return here.get_run(run_id)
         found = self.connection.get("runs/get", run_id=check_run_id(run_id))
         return wire.run(wire.part(found, "run"))
 
     def metric_history(self, run_id: str, key: str) -> MetricHistory:
         """All points of a metric; empty if the run has no such metric.  Raises NotFoundError."""
+        here = self.keeper_of(run_id)
+        if here is not None:
+            return here.metric_history(run_id, key)
         asked = {"run_id": check_run_id(run_id), "metric_key": limits.check_key("metric", key), "max_results": _POINTS}
         steps, times, values = array("q"), array("q"), array("d")
         found = map(wire.metric, self.connection.pages("metrics/get-history", "metrics", None, **asked))
@@ -175,6 +303,7 @@ class RemoteTracker(Tracker):
     ) -> PagedList[Run]:
         """One page of the runs that match, by the server's grammar.  Raises InvalidValueError."""
         check_page(max_results)
+        self._ship_quietly()
         if experiment_ids is None:
             experiment_ids = [one.experiment_id for one in self.search_experiments(max_results=1000)]
         ViewType.stages(view)
@@ -203,6 +332,9 @@ class RemoteTracker(Tracker):
 
     def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
         """The entries of one artifact folder; empty for a file or nothing there.  Raises NotFoundError."""
+        here = self.keeper_of(run_id)
+        if here is not None:
+            return here.list_artifacts(run_id, path)
         return self.folder(check_run_id(run_id)).listing(_place(path))
 
     def download_artifacts(
@@ -216,6 +348,9 @@ class RemoteTracker(Tracker):
         progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
         """Copy an artifact file or folder below ``target``; arguments and errors are those of ``Tracker``'s."""
+        here = self.keeper_of(run_id)
+        if here is not None:
+            return here.download_artifacts(run_id, path, target, strip=strip, link=link, progress=progress)
         wanted = _place(path)
         folder = self.folder(check_run_id(run_id))
         chosen = list(folder.walk(wanted))
@@ -234,6 +369,9 @@ class RemoteTracker(Tracker):
 
     def read_artifact(self, run_id: str, path: str) -> bytes:
         """The bytes of one artifact.  Raises NotFoundError, InvalidValueError."""
+        here = self.keeper_of(run_id)
+        if here is not None:
+            return here.read_artifact(run_id, path)
         return self.folder(check_run_id(run_id)).read(limits.check_artifact_path(path), _MAX_BYTES)
 
     def artifact(self, run_id: str, path: str) -> Artifact:
@@ -255,19 +393,31 @@ class RemoteTracker(Tracker):
         body = wire.present(
             name=limits.check_experiment_name(name), artifact_location=artifact_location, tags=wire.pairs(checked)
         )
-        return str(self.connection.post("experiments/create", body).get("experiment_id", ""))
+        return self._or_here(
+            lambda: str(self.connection.post("experiments/create", body).get("experiment_id", "")),
+            lambda here: here.create_experiment(name, tags=tags, artifact_location=artifact_location),
+        )
 
     def get_experiment(self, experiment_id: str) -> Experiment:
         """The experiment with this id.  Raises NotFoundError."""
-        found = self.connection.get("experiments/get", experiment_id=limits.check_experiment_id(experiment_id))
-        return wire.experiment(wire.part(found, "experiment"))
+        wanted = limits.check_experiment_id(experiment_id)
+        found = self._or_here(
+            lambda: self.connection.get("experiments/get", experiment_id=wanted),
+            lambda here: here.get_experiment(wanted),
+        )
+        return found if isinstance(found, Experiment) else wire.experiment(wire.part(found, "experiment"))
 
     def get_experiment_by_name(self, name: str) -> Experiment | None:
         """The experiment of this name, deleted or not; None if there is none."""
         try:
-            found = self.connection.get("experiments/get-by-name", experiment_name=name)
+            found = self._or_here(
+                lambda: self.connection.get("experiments/get-by-name", experiment_name=name),
+                lambda here: here.get_experiment_by_name(name),
+            )
         except NotFoundError:
             return None
+        if found is None or isinstance(found, Experiment):
+            return found
         return wire.experiment(wire.part(found, "experiment"))
 
     def search_experiments(
@@ -343,10 +493,13 @@ class RemoteTracker(Tracker):
         yield
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Wait until what was recorded here is on the server, for a bounded time.  Raises NetworkError."""
+        self.ship()
 
     def close(self) -> None:
         """Close the connections; the tracker can still be used afterwards."""
+        if self._recorder is not None:
+            self._recorder.close()
         self.connection.close()
 
     def shutdown(self, status: str, *, hurry: bool) -> None:
@@ -355,7 +508,9 @@ class RemoteTracker(Tracker):
             if not run.terminated:
                 run.end(status)
         self._at_exit.clear()
-        self.close()
+        if self._recorder is not None:
+            self._recorder.shutdown(status, hurry=hurry)
+        self.connection.close()
 
 
 def _place(path: str | None) -> str:

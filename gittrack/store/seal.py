@@ -47,7 +47,7 @@ STALE_SECONDS: Final = 60.0
 
 _CLOSING = codec.frame(codec.pack([CLOSE]))
 #: How the events begin that only the process writes that made or resumed the run: an array of two or three, its kind.
-_OWNERS: Final = {codec.pack([CREATE, None])[:2], codec.pack([STATUS, None, None])[:2]}
+OWNERS: Final = {codec.pack([CREATE, None])[:2], codec.pack([STATUS, None, None])[:2]}
 _FILE, _FOLDER = 0o100644, 0o040000
 _log = logging.getLogger("gittrack")
 
@@ -130,11 +130,11 @@ def going_on(one: Journal) -> bool:
 def owner_alive(path: Path) -> bool:
     """True if the process that writes this journal runs, or may run: on another host nobody here can tell."""
     if path.name.startswith(journal.SHIPPED):
-        return not _closed(path)
+        return not is_closed(path)
     opening = journal_opening(path)
     if opening is None or files.is_alive(files.ProcessId.from_list(opening["process"])) is False:
         return False
-    return not _closed(path)
+    return not is_closed(path)
 
 
 def _by_server(path: Path) -> bool:
@@ -142,7 +142,7 @@ def _by_server(path: Path) -> bool:
     return bool((journal_opening(path) or {}).get("serving"))
 
 
-def _closed(path: Path) -> bool:
+def is_closed(path: Path) -> bool:
     """True if the journal's last frame is CLOSE.  Looks at the end first: journals can be long."""
     try:
         with path.open("rb") as file:
@@ -162,13 +162,13 @@ def _ready(run_id: str, journals: list[Journal]) -> _Ready | None:
     for one in journals:
         if going_on(one):
             return None
-        if not isinstance(one, JournalFile) or _closed(one.path):
+        if not isinstance(one, JournalFile) or is_closed(one.path):
             continue
         journal.repair(one.path)
         # A helper process that died says nothing about the run, nor does a server, whose clients go on with it
         # elsewhere; the process that made or resumed it does.
         if not _by_server(one.path):
-            orphaned = orphaned or any(payload[:2] in _OWNERS for _, payload in one.frames())
+            orphaned = orphaned or any(payload[:2] in OWNERS for _, payload in one.frames())
     # Only these: a journal that was opened meanwhile is somebody's, and has not been looked at.
     return _Ready(run_id, journals, orphaned)
 

@@ -701,7 +701,7 @@ class ActiveRun:
                     raise
             else:
                 break
-        self._tracker.opened(self)
+        self._tracker.opened(self, path)
         return writer
 
     def _keep(self, payload: bytes, error: GittrackError | None) -> None:

@@ -18,6 +18,8 @@ from gittrack.server.connection import Limits
 from gittrack.server.hub import accounts
 from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.lfs import LfsServer
+from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import LOCAL, Caller
 from gittrack.server.run import Address, config, listen
 from gittrack.store.repo import Repo
@@ -91,7 +93,7 @@ def running(
     if bucket is not None:
         repo.objects = bucket_store.at(repo.objects.root, bucket)
     tracker = Tracker(repo, strict=True, serving=True)
-    app = App(Hub(tracker, options or Options()), ROUTES)
+    app = App(Hub(tracker, options or Options()), (*ROUTES, *LfsServer(Projects(tracker.repo, tracker.flush)).routes()))
     found = Running(app.hub, 0, LOCAL)
 
     async def known(scope: Any, receive: Any, send: Any) -> None:

@@ -16,6 +16,8 @@ from gittrack.server.connection import Limits
 from gittrack.server.ending import ending
 from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
+from gittrack.server.hub.lfs import LfsServer
+from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import LOCAL
 from gittrack.server.run import Address, config, listen, run
 from gittrack.store import seal
@@ -26,7 +28,7 @@ from gittrack.track.runs import Tracker
 def main(folder: str, port: str) -> None:
     repo = Repo.find(Path(folder), create=True)
     seal.heal(repo)
-    app = App(Hub(Tracker(repo, strict=True, serving=True), Options()), ROUTES)
+    app = App(Hub(Tracker(repo, strict=True, serving=True), Options()), (*ROUTES, *LfsServer(Projects(repo)).routes()))
 
     async def known(scope: Any, receive: Any, send: Any) -> None:
         scope["gittrack.caller"] = LOCAL

@@ -82,8 +82,8 @@ def test_a_seal_at_the_moment_a_journal_is_opened_forgets_no_run(
     before = tracker.get_run(run.run_id).commit
     opened = tracker.opened
 
-    def opened_and_sealed(one: ActiveRun) -> None:
-        opened(one)
+    def opened_and_sealed(one: ActiveRun, path: Path) -> None:
+        opened(one, path)
         tracker._seal_quietly()
 
     monkeypatch.setattr(tracker, "opened", opened_and_sealed)
