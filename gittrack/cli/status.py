@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gittrack.cli import common, output, render, shipping, text
+from gittrack.cli import common, output, render, text
 
 if TYPE_CHECKING:
+    from gittrack.remote.outbox import Waiting
+    from gittrack.store.repo import Repo
     from gittrack.track.runs import Tracker
 
 
@@ -49,8 +51,16 @@ def _facts(opened: Tracker) -> dict[str, Any]:
         "running": [run for run in live if run.info.status == "RUNNING"],
         "uncommitted": [run for run in live if run.info.status != "RUNNING"],
         "latest": list(opened.search_runs(max_results=1)),
-        "unshipped": shipping.waiting(repo),
+        "unshipped": _unshipped(repo),
     }
+
+
+def _unshipped(repo: Repo) -> list[Waiting]:
+    if not (repo.root / "outbox").is_dir():  # and nothing more is loaded to find out
+        return []
+    from gittrack.cli import shipping
+
+    return shipping.waiting(repo)
 
 
 def _lines(facts: dict[str, Any], names: dict[str, str]) -> Iterator[str]:
@@ -71,6 +81,8 @@ def _lines(facts: dict[str, Any], names: dict[str, str]) -> Iterator[str]:
     if facts["unshipped"]:
         yield ""
         yield output.style("Not at the server yet (`gittrack sync` ships it)", "bold")
+        from gittrack.cli import shipping
+
         yield from shipping.lines(facts["unshipped"])
     if not facts["runs"]:
         yield ""
