@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from gittrack.errors import CorruptError, NotFoundError, StorageError
 from gittrack.store import codec, files, gateway, journal, layout, seal
 from gittrack.store.record import CLOSE, STATUS
-from gittrack.store.repo import Repo, journal_opening, opened
+from gittrack.store.repo import JournalFile, Repo, in_order, journal_opening
 from gittrack.types import TERMINAL, RunId
 
 FOLDER: Final = "outbox"
@@ -111,7 +111,7 @@ class Outbox:
     def journals(self) -> Iterator[tuple[RunId, list[Path]]]:
         """The journals of each run, oldest first.  Raises StorageError."""
         for run_id, paths in journal.list_journals(self.runs).items():
-            yield run_id, sorted(paths, key=opened)
+            yield run_id, [one.path for one in in_order([*map(JournalFile, paths)])]
 
     @property
     def empty(self) -> bool:

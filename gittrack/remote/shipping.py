@@ -32,7 +32,7 @@ from gittrack.remote.http import Connection
 from gittrack.remote.outbox import Outbox
 from gittrack.store import codec, files, journal, seal
 from gittrack.store.record import ARTIFACTS, RunState
-from gittrack.store.repo import JournalEvents
+from gittrack.store.repo import JournalEvents, JournalFile
 from gittrack.track.runs import Tracker
 from gittrack.types import Digest, RunId, check_run_id
 
@@ -167,7 +167,7 @@ class Shipper:
                 state: RunState | None = self._repo.state(run_id)
             except NotFoundError:  # removed here since
                 paths = dict(self.outbox.journals()).get(run_id, [])
-                state = JournalEvents.read(paths).fold(run_id, None)
+                state = JournalEvents.read(map(JournalFile, paths)).fold(run_id, None)
             if state is None or not state.created:
                 raise NotFoundError(f"run `{run_id}` is not here any more")
             self._experiments[run_id] = state.experiment_id
@@ -386,9 +386,10 @@ class OutboxTracker(Tracker):
         if not self.outbox.empty:
             self._background.start()  # what an earlier process left
 
-    def opened(self, run: Any, path: Path) -> None:
+    def opened(self, run: Any, path: Path | None = None) -> None:
         """A journal is to be shipped."""
         super().opened(run, path)
+        assert path is not None  # noqa: S101 - only servers share journals that are no files
         try:
             self.outbox.add(run.run_id, path)
         except GittrackError as error:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from gittrack.errors import (
     CorruptError,
@@ -448,7 +448,7 @@ class Repo:
 
     def journals(self, run_id: str) -> list[Journal]:
         """The journals of a run, oldest first."""
-        return _in_order([*map(JournalFile, journal.list_run(self.live / run_id)), *self._shared(run_id)])
+        return in_order([*map(JournalFile, journal.list_run(self.live / run_id)), *self._shared(run_id)])
 
     def _shared(self, run_id: str) -> list[SharedJournal]:
         return [] if self.frames is None else self.frames.of(run_id)
@@ -461,7 +461,7 @@ class Repo:
         if self.frames is not None:
             for run_id, one in self.frames.runs().items():
                 found.setdefault(run_id, []).append(one)
-        return {run_id: _in_order(journals) for run_id, journals in found.items()}
+        return {run_id: in_order(journals) for run_id, journals in found.items()}
 
     def state(self, run_id: str) -> RunState:
         """The run as it is now: its revisions and its journals folded.
@@ -962,7 +962,10 @@ class JournalFile:
         files.remove(self.path)
 
 
-def _in_order(journals: list[Journal]) -> list[Journal]:
+_Journals = TypeVar("_Journals", bound="Journal")
+
+
+def in_order(journals: list[_Journals]) -> list[_Journals]:
     """Journals apply in the order in which they were opened."""
     return sorted(journals, key=lambda one: (one.opened, one.name)) if len(journals) > 1 else journals
 

@@ -698,8 +698,13 @@ class Tracker:
         """The commit of the code that runs here; None if there is none."""
         return self.repo.git.head()
 
-    def opened(self, run: ActiveRun, path: Path) -> None:
-        """``run``, whose lock the caller holds, has the journal at ``path`` open in this process from now on."""
+    def opened(self, run: ActiveRun, path: Path | None = None) -> None:
+        """``run``, whose lock the caller holds, has a journal open in this process from now on.
+
+        Args:
+            run: The run.
+            path: The journal's file; None if it is one that servers share.
+        """
         self._open.add(run)
         self._recorded = True
         self._keeper.watch()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gittrack.errors import ConflictError, FormatError, InvalidValueError, NotFoundError, StateError
 from gittrack.store import codec, files, journal
 from gittrack.store.record import CLOSE, CODE, CREATE, OPEN, STATUS, RunState
+from gittrack.store.repo import JournalFile
 from gittrack.track import limits
 from gittrack.types import TERMINAL, RunId, check_run_id
 
@@ -61,9 +62,9 @@ class Shipped:
         prefix = _prefix(source)
         found = {name: end for name, end in self._absorbed(run_id).items() if name.startswith(prefix)}
         with self._locked(run_id):
-            for path in self._tracker.repo.journals(run_id):
-                if path.name.startswith(prefix):
-                    found[path.name] = self._end(path)
+            for one in self._tracker.repo.journals(run_id):
+                if isinstance(one, JournalFile) and one.name.startswith(prefix):
+                    found[one.name] = self._end(one.path)
         return {name.removeprefix(prefix).removesuffix(journal.SUFFIX): end for name, end in sorted(found.items())}
 
     def take(
