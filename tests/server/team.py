@@ -54,9 +54,7 @@ class Team:
 
     @property
     def app(self) -> App:
-        app = self.server.guard._app
-        assert isinstance(app, App)
-        return app
+        return self.server._app
 
     @property
     def routes(self) -> tuple[Route, ...]:
