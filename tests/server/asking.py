@@ -133,7 +133,7 @@ def stored(team: Team) -> dict[str, Any]:
     logged = client.search_logged_models(ids) if ids else []
     return {
         "experiments": {one.experiment_id: repr(one) for one in experiments},
-        "runs": {one.info.run_id: repr(one.to_dictionary()) for one in runs},
+        "runs": {one.info.run_id: repr({**one.to_dictionary(), "commit": None}) for one in runs},
         "files": {one.info.run_id: sorted(map(repr, tracker.artifacts(one.info.run_id, ""))) for one in runs},
         "models": {one.name: repr(one) for one in models},
         "versions": {f"{one.name}/{one.version}": repr(one) for one in versions},

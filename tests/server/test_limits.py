@@ -163,17 +163,18 @@ def test_there_are_no_web_sockets(team: Team) -> None:
     assert raw(team.port, asked)[0] != 101
 
 
-@pytest.mark.parametrize("size", [-1, 0, 10**9, -(2**63), 2**63 - 1])
-def test_pages_have_a_size(team: Team, size: int) -> None:
+def test_pages_have_a_size(team: Team) -> None:
     things = team.things("mine")
     for route in team.routes:
         if route.message is None or "max_results" not in route.message.fields:
             continue
-        answer = request(route, things, max_results=size).of(team)
-        large = route.path.endswith(("get-history", "get-history-bulk"))  # whose pages have no end in MLflow, or a cap
-        assert answer.status == (200 if (large and size > 0) else answer.status), (route.path, answer)
-        assert answer.status in (200, 400), (route.path, answer)
-        assert answer.status == 400 or size >= 0 or large, (route.path, answer)
+        endless = route.path.endswith(
+            ("get-history", "get-history-bulk")
+        )  # MLflow bounds these in other ways, if at all
+        for size in (-1, 0, 10**9, -(2**63), 2**63 - 1):
+            answer = request(route, things, max_results=size).of(team)
+            assert answer.status in (200, 400), (route.path, answer)
+            assert answer.status == 400 or size >= 0 or endless, (route.path, answer)
 
 
 def test_long_histories_are_thinned(team: Team) -> None:
