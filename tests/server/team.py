@@ -176,7 +176,7 @@ def serving(folder: Path, plan: Plan | None = None, failures: int = 10) -> Itera
     guard = server.guard
     guard.options = replace(guard.options, failures=failures)
     guard.failures = type(guard.failures)(failures)
-    with listening(guard) as port:
+    with listening(server.watch) as port:
         team = Team(server, tracker, accounts, port, admin)
         try:
             yield team

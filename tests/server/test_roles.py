@@ -32,6 +32,10 @@ def team(git_repo: Sandbox) -> Iterator[Team]:
         yield found
 
 
+def is_mlflows(route: Route) -> bool:
+    return "/mlflow/" in route.path or route.path.endswith("/artifacts/{path:path}")
+
+
 def asked(team: Team) -> list[Route]:
     """The routes that need somebody, those that take away last."""
     routes = [one for one in team.routes if not is_public(one)]
@@ -84,7 +88,11 @@ def test_everybody_gets_as_far_as_his_role(team: Team, role: Role) -> None:
             prepare(team, route, things)
             before = stored(team)
         answer = request(route, things).of(team, somebody)
-        assert answer.status == (200 if needed <= role else 403), (route.method, route.path, answer)
+        where = (route.method, route.path, answer)
+        if needed <= role and not is_mlflows(route):  # it takes more than its fields to ask these for something
+            assert answer.status in (200, 400, 404, 409, 415), where
+        else:
+            assert answer.status == (200 if needed <= role else 403), where
         if Role.READER < needed <= role:
             before = stored(team)
         assert stored(team) == before, (route.method, route.path, "changes something for who may not")
@@ -131,6 +139,8 @@ def test_what_one_may_not_see_is_as_if_it_were_not_there(team: Team) -> None:
             continue
         fields = set(route.message.fields) if route.message is not None else set(re.findall(r"{(\w+)", route.path))
         for field in sorted(fields & set(NAMING)):
+            if (field, "/journals" in route.path) == ("run_id", True):
+                continue  # ids of runs that are to be made are the clients' own: 128 random bits
             many = route.message is not None and route.message.fields[field].many
             answers = []
             for one in (hidden, never):

@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio.to_thread
 
 from gittrack.errors import InvalidValueError, MediaTypeError, NotFoundError, TooLargeError
-from gittrack.server.hub.app import Hub, no_run
+from gittrack.server.hub.app import Hub, no_experiment
 from gittrack.server.hub.messages import Values
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
@@ -32,7 +32,7 @@ def _scopes(hub: Hub, values: Values) -> list[Scope]:
     except NotFoundError:
         return found  # the run is to be made
     if where != values["experiment_id"]:
-        raise no_run(values["run_id"])
+        raise no_experiment(values["experiment_id"])  # as if it were not there: he may not know of it
     return found
 
 
