@@ -172,6 +172,14 @@ class PostgresIndex(Index):
             connection, self._here.connection = self._link, None
             pool.give_back(connection)
 
+    def _all(self, sql: str, params: Mapping[str, Any] | None = None) -> list[Any]:
+        with self._using():
+            return super()._all(sql, params)
+
+    def _execute(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+        with self._using():
+            super()._execute(sql, params)
+
     def _look_for_fork(self) -> None:
         if self._pid != os.getpid():
             _inherited.append((self._here, self._pool))  # closing them would end the parent's
