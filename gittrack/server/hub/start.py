@@ -8,20 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.responses import Response
+
 from gittrack.errors import GittrackError
 from gittrack.server import run
 from gittrack.server.connection import Limits
 from gittrack.server.hub.accounts import FOLDER
 from gittrack.server.hub.all_routes import ROUTES
-from gittrack.server.hub.app import App, AsgiScope, Hub, Options, Receive, Send
+from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.audit import Event
 from gittrack.server.hub.entrance import Asked, guarded, page_url
 from gittrack.server.hub.git import GitRemote
 from gittrack.server.hub.lfs import LfsServer
 from gittrack.server.hub.notifier import Notifier
 from gittrack.server.hub.projects import DEFAULT, Project, Projects
-from gittrack.server.hub.roles import Caller
-from gittrack.server.hub.routes import PUBLIC, Call, Route
+from gittrack.server.hub.roles import Caller, Role
+from gittrack.server.hub.routes import PUBLIC, Call, Permission, Route
 from gittrack.server.hub.rules import Update
 from gittrack.server.hub.watching import METRICS, Watch
 from gittrack.server.hub.webhooks import KEY_FILE, Keys, Webhooks
@@ -87,9 +89,12 @@ class Server:
             *ROUTES,
             *GitRemote(projects, told=self._pushed).routes(),
             *LfsServer(projects, public=plan.public).routes(),
+            # For every reader: it tells nothing of experiments or models.
+            Route("GET", METRICS, Permission(Role.READER), self._metrics),
         )
+        self.hub = Hub(tracker, replace(plan.options, public=plan.public))
         self.guard = guarded(
-            self._answer,
+            App(self.hub, routes, self._noted, self._done),
             tracker.repo.root,
             plan.address,
             plan.asked,
@@ -101,11 +106,9 @@ class Server:
         webhooks = Webhooks(self.guard.auth.accounts, keys)
         self.notifier = Notifier(projects, webhooks, (plan.public or "").rstrip("/"))
         self.watch = Watch(self.guard, tracker, self.guard.auth.accounts, webhooks)
-        self.hub = Hub(tracker, replace(plan.options, public=plan.public))
-        self._app = App(self.hub, (*routes, *self.watch.routes()), self._noted, self._done)
 
-    async def _answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)  # made after the guard
+    def _metrics(self, _: Call) -> Response:
+        return self.watch.page()
 
     def _done(self, route: Route, call: Call, answer: Any) -> None:
         values = call.values

@@ -19,8 +19,6 @@ from starlette.responses import Response
 
 from gittrack._version import __version__
 from gittrack.errors import GittrackError
-from gittrack.server.hub.roles import Role
-from gittrack.server.hub.routes import Call, Permission, Route
 from gittrack.server.metrics import CONTENT_TYPE, Counters, escaped
 from gittrack.store import journal
 
@@ -151,11 +149,8 @@ class Watch(Counters):
 
     # --- to be read
 
-    def routes(self) -> tuple[Route, ...]:
-        """``/metrics``: for every reader; it tells nothing of experiments or models."""
-        return (Route("GET", METRICS, Permission(Role.READER), self._page),)
-
-    def _page(self, _: Call) -> Response:
+    def page(self) -> Response:
+        """The answer at ``/metrics``."""
         return Response(self.text(), headers={"content-type": CONTENT_TYPE.decode()})
 
     def text(self) -> bytes:
