@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -159,20 +160,23 @@ class Notifier:
         if not hooks:
             return
         for name in self._projects.names():
-            repo = self._projects.get(name).repo
-            git = repo.git
-            stamp = git.refs_fingerprint("refs/runs/"), git.refs_fingerprint("refs/tags/models/")
-            if self._last.get(name) == stamp:
-                continue
-            memory = Memory(repo)
-            old, new = memory.read(), news.look(repo)
-            if old is None:
-                memory.write(new)
-            elif old != new:
-                for one in news.between(repo, old, new):
-                    self._webhooks.queue(self._deliveries(hooks, name, one))
-                memory.write(new)
-            self._last[name] = stamp
+            self._quietly(partial(self._look, name, hooks))  # one that is damaged does not keep the others from it
+
+    def _look(self, name: str, hooks: list[Webhook]) -> None:
+        repo = self._projects.get(name).repo
+        git = repo.git
+        stamp = git.refs_fingerprint("refs/runs/"), git.refs_fingerprint("refs/tags/models/")
+        if self._last.get(name) == stamp:
+            return
+        memory = Memory(repo)
+        old, new = memory.read(), news.look(repo)
+        if old is None:
+            memory.write(new)
+        elif old != new:
+            for one in news.between(repo, old, new):
+                self._webhooks.queue(self._deliveries(hooks, name, one))
+            memory.write(new)
+        self._last[name] = stamp
 
     def _deliveries(self, hooks: list[Webhook], project: str, one: Happening) -> list[Delivery]:
         found = []

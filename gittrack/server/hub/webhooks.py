@@ -7,7 +7,6 @@ nobody can sign anything with a copy of the database.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -32,7 +31,6 @@ from sqlalchemy import (
     select,
     update as change,
 )
-from sqlalchemy.exc import IntegrityError
 
 from gittrack.errors import (
     CorruptError,
@@ -299,7 +297,7 @@ class Webhooks:
         """Put deliveries into the queue, those that are in it already aside; how many are new."""
         new = 0
         for one in found:
-            with contextlib.suppress(IntegrityError), self._accounts.beside(_metadata) as db:
+            with self._accounts.beside(_metadata) as db:  # of two servers at once one fails, and looks again
                 if db.execute(select(_deliveries.c.id).where(_deliveries.c.id == one.id)).one_or_none() is None:
                     db.execute(
                         insert(_deliveries).values(
