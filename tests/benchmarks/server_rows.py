@@ -93,13 +93,9 @@ def server(settings: Settings) -> list[Row]:
     """Start, requests, files, memory, a stock client."""
     with ExitStack() as stack:
         kinds = _kinds(settings, stack)
-        for number in range(settings.rounds + 1):
+        for number in range(settings.rounds):
             for kind in kinds if number % 2 else kinds[::-1]:
-                before = {what: len(values) for what, values in kind.found.items()}
                 _measure(kind, settings)
-                if not number:  # the first round does not count
-                    for what, values in kind.found.items():
-                        del values[before.get(what, 0) :]
     return _rows(kinds, settings)
 
 
@@ -181,8 +177,11 @@ def _measure(kind: _Kind, settings: Settings) -> None:
 
 
 def _hammered(kind: _Kind, found: Server, what: str, connections: int, ask: Callable[[int, int], bytes | None]) -> None:
-    before, mine = found.used(), time.process_time()
-    load: Load = asyncio.run(hammer(found.port, connections, ask))
+    for _ in range(3):  # on a machine that is busy, MLflow's workers are killed now and then by those who watch them
+        before, mine = found.used(), time.process_time()
+        load: Load = asyncio.run(hammer(found.port, connections, ask))
+        if not load.lost:
+            break
     done = len(load.replies)
     if load.statuses != {200} or load.lost:
         said = next((reply.body[:300] for reply in load.replies if reply.status != 200), b"")
