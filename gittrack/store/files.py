@@ -781,6 +781,33 @@ def _answers(pid: int) -> bool | None:
     return None
 
 
+class _Queues:
+    """Where threads of this process wait for each other before they try for a lock of the system's.
+
+    That has to be asked for again and again, and whoever has just come may get it before those who wait.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork_in_child()
+        tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """None of the parent's threads is here."""
+        self._locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
+        self._guard = threading.RLock()  # a signal handler may end a run, which takes locks
+
+    def of(self, path: str) -> threading.Lock:
+        """The lock for a path."""
+        with self._guard:
+            found = self._locks.get(path)
+            if found is None:
+                found = self._locks[path] = threading.Lock()
+            return found
+
+
+_queues: Final = _Queues()
+
+
 class FileLock:
     """A lock between processes and threads: ``with FileLock(path, timeout=10): …``.
 
@@ -800,7 +827,7 @@ class FileLock:
         self.path = Path(path)
         self.timeout = timeout
         self._fd = -1
-        self._threads = threading.Lock()
+        self._threads = _queues.of(str(self.path.absolute()))
 
     def __enter__(self) -> FileLock:
         deadline = time.monotonic() + self.timeout
@@ -839,7 +866,7 @@ class FileLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._threads = threading.Lock()
+        self._threads = threading.Lock()  # maybe the parent's other threads held the one before
 
     def _wait(self, fd: int, deadline: float) -> None:
         pause = 0.001

@@ -419,3 +419,24 @@ def test_where_a_process_runs_decides_what_is_known() -> None:
 def test_a_malformed_process_id_is_refused(raw: object) -> None:
     with pytest.raises(FormatError):
         files.ProcessId.from_list(raw)
+
+
+def test_threads_get_a_lock_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+    """Nobody waits for long while others come again and again."""
+    waits: list[float] = []
+    stop = time.monotonic() + 1.0
+
+    def work() -> None:
+        while time.monotonic() < stop:
+            came = time.monotonic()
+            with files.FileLock(tmp_path / "lock", timeout=30):
+                waits.append(time.monotonic() - came)
+                time.sleep(0.002)
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert max(waits) < 0.9, max(waits)  # a turn of all of them takes 0.03 s, or more where the machine is busy
+    assert len(waits) > 40
