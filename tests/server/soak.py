@@ -33,10 +33,11 @@ import psutil
 WARM_UP: Final = 0.25
 PART: Final = 0.2
 #: What may come on top after the warm-up, in the time that follows: bytes of memory, descriptors, threads.
-#: SQLite's and git's caches may still fill; git's packs, two descriptors each, come one by one and go together.
+#: SQLite's and git's caches may still fill, threads of the pools come when they are needed; git's packs, two
+#: descriptors each, come one by one and go together.
 MEMORY: Final = 24 << 20
 DESCRIPTORS: Final = 160
-THREADS: Final = 4
+THREADS: Final = 24
 BIG: Final = 4 << 20
 SMALL: Final = 32 << 10
 
