@@ -1,4 +1,4 @@
-"""The newest MLflow at our server: models that libraries train come back by ``models:/`` and predict."""
+"""The newest MLflow at our server: models of other libraries, files in parts, what is logged beside the loop."""
 
 import os
 import subprocess
@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
+from gittrack.server.hub import artifacts, parts
+from gittrack.server.hub.roles import Grant, Role
+from tests.conftest import Sandbox
 from tests.server.conftest import Running
+from tests.server.team import serving
 
 mlflow: Any = pytest.importorskip("mlflow", reason="the real MLflow is not installed: pip install '.[peers]'")
+FULL = os.environ.get("GITTRACK_FAULTS") == "full"
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 
 
@@ -134,3 +139,104 @@ def test_the_command_line_predicts(client: Any, server: Running, data: tuple[Any
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.json").read_text() == '{"predictions": [1, 0]}'
+
+
+def test_files_in_parts_and_ranges_with_an_account(
+    git_repo: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everywhere else, a client shows its token or its password, also for each part."""
+    seen: list[str] = []
+    pieces, some = parts.Upload.pieces, artifacts._range
+
+    def parted(*given: Any) -> Any:
+        seen.append("parts")
+        return pieces(*given)
+
+    def ranged(*given: Any) -> Any:
+        seen.append("range")
+        return some(*given)
+
+    monkeypatch.setattr(parts.Upload, "pieces", parted)
+    monkeypatch.setattr(artifacts, "_range", ranged)
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "true",
+        "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(1 << 20),
+        "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": str(1 << 20),
+        "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE": str(1 << 20),
+    }.items():
+        monkeypatch.setenv(name, value)
+    data = os.urandom((5 << 20) + 7)
+    (tmp_path / "big.bin").write_bytes(data)
+    with serving(git_repo.path) as team:
+        token = team.token(Grant(Role.WRITER, "*", "*"))
+        for login in (
+            {"MLFLOW_TRACKING_TOKEN": token},
+            {"MLFLOW_TRACKING_USERNAME": "any", "MLFLOW_TRACKING_PASSWORD": token},
+        ):
+            with monkeypatch.context() as shown:
+                for name, value in login.items():
+                    shown.setenv(name, value)
+                client = mlflow.MlflowClient(team.url)
+                run_id = client.create_run("0").info.run_id
+                client.log_artifact(run_id, str(tmp_path / "big.bin"), "deep")
+                there = client.download_artifacts(run_id, "deep/big.bin", str(tmp_path))
+                assert Path(there).read_bytes() == data
+                assert seen == ["parts", *["range"] * 6]
+                seen.clear()
+        assert os.listdir(team.tracker.repo.root / "server/uploads") == []
+
+
+def test_what_is_logged_beside_the_loop(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asynchronously, and figures, images, tables and datasets."""
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="logs a figure")
+    numpy = pytest.importorskip("numpy", reason="logs an image")
+    pytest.importorskip("PIL", reason="logs an image")
+    pandas = pytest.importorskip("pandas", reason="logs a dataset")
+    pyplot.switch_backend("agg")
+    figure, axes = pyplot.subplots()
+    axes.plot([1, 2])
+    mlflow.config.enable_async_logging()
+    try:
+        with mlflow.start_run() as run:
+            for step in range(1500):
+                mlflow.log_metric("loss", 1 / (step + 1), step=step)
+            mlflow.log_params({f"p{number}": number for number in range(150)})
+            mlflow.set_tag("a", "b")
+            mlflow.log_figure(figure, "plots/figure.png")
+            mlflow.log_image(numpy.zeros((8, 8, 3), dtype="uint8"), "black.png")
+            mlflow.log_image(numpy.zeros((8, 8, 3), dtype="uint8"), key="black", step=3)
+            mlflow.log_input(mlflow.data.from_pandas(pandas.DataFrame({"x": [1.0]}), name="rows"), context="training")
+        mlflow.flush_async_logging()
+        mlflow.flush_artifact_async_logging()
+    finally:
+        mlflow.config.enable_async_logging(False)
+        pyplot.close(figure)
+    found = client.get_run(run.info.run_id)
+    assert len(found.data.params) == 150
+    assert found.data.tags["a"] == "b"
+    assert [one.step for one in client.get_metric_history(run.info.run_id, "loss")] == list(range(1500))
+    assert [(one.dataset.name, one.tags[0].value) for one in found.inputs.dataset_inputs] == [("rows", "training")]
+    assert {one.path for one in client.list_artifacts(run.info.run_id)} == {"plots", "black.png", "images"}
+    assert len(client.list_artifacts(run.info.run_id, "images")) == 2  # and a small one
+    assert mlflow.artifacts.load_image(f"{run.info.artifact_uri}/black.png").size == (8, 8)
+
+
+def test_pages_of_runs_and_of_logged_models(client: Any) -> None:
+    """In the full form more runs than one page of MLflow's has."""
+    page = 1000 if FULL else 20
+    for number in range(page + 5):
+        client.create_run("0", run_name=str(number))
+    assert len(mlflow.search_runs(["0"])) == page + 5
+    first = client.search_runs(["0"], max_results=page)
+    second = client.search_runs(["0"], max_results=page, page_token=first.token)
+    assert (len(first), len(second), second.token) == (page, 5, None)
+    assert len({one.info.run_id for one in [*first, *second]}) == page + 5
+    for number in range(3):
+        mlflow.create_external_model(name=f"m{number}", params={"n": str(number)})
+    order = [{"field_name": "name", "ascending": False}]
+    listed = mlflow.search_logged_models(["0"], "params.n != '1'", order_by=order, output_format="list")
+    assert [one.name for one in listed] == ["m2", "m0"]
+    models = client.search_logged_models(["0"], max_results=2)
+    assert len(client.search_logged_models(["0"], max_results=2, page_token=models.token)) == 1

@@ -13,7 +13,14 @@ from gittrack.server.run import LOCAL_HOSTS, Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Below these, bodies are files: they may be large, of any type, and compressed by the client.
-STREAMS: Final = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/", "/api/2.0/gittrack/", "/git/")
+STREAMS: Final = (
+    "/api/2.0/mlflow-artifacts/artifacts/",
+    "/ajax-api/2.0/mlflow-artifacts/artifacts/",
+    "/api/2.0/mlflow-artifacts/mpu/part/",
+    "/ajax-api/2.0/mlflow-artifacts/mpu/part/",
+    "/api/2.0/gittrack/",
+    "/git/",
+)
 
 
 @dataclass(frozen=True)
