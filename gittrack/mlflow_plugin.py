@@ -142,7 +142,7 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
     from mlflow.entities import FileInfo
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-    from gittrack.server.hub.artifacts import place_of
+    from gittrack.server.hub.artifacts import listed, place_of
     from gittrack.sync import artifacts
 
     folder, tree, inside = unquote(urlsplit(artifact_uri).path).partition(_TREE)
@@ -162,7 +162,7 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
             hub.writer(run_id).log_artifacts(local_dir, posixpath.join(top, artifact_path or "") or None)
 
         def list_artifacts(self, path: str | None = None) -> list[Any]:
-            found = tracker.list_artifacts(run_id, posixpath.join(top, path or ""))
+            found = listed(hub, run_id, posixpath.join(top, path or "").rstrip("/"))
             return [FileInfo(posixpath.relpath(one.path, top or "."), one.is_dir, one.file_size) for one in found]
 
         def _download_file(self, remote_file_path: str, local_path: str) -> None:

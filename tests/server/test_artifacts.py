@@ -55,6 +55,7 @@ def test_what_a_browser_gets_cannot_run(server: Running) -> None:
         "x.svg": "attachment",
         "x.xml": "attachment",
         "x.png": "inline",
+        "MLmodel": "inline",
     }.items():
         put(server, run_id, name, b"<script>alert(1)</script>")
         headers = server.get(f"{FILES}/0/{run_id}/artifacts/{name}").headers
@@ -83,6 +84,47 @@ def test_there_is_nothing_but_runs(server: Running) -> None:
     for where in ("0", f"0/{other}", f"1/{run}/artifacts/x", f"0/{run}/other/x", "0/nobody/artifacts/x"):
         for method in ("GET", "PUT", "DELETE"):
             assert server.ask(method, f"{FILES}/{where}", b"x" if method == "PUT" else None).status in (400, 404)
+
+
+def test_the_files_of_a_logged_model_are_not_listed_among_those_of_its_run(server: Running) -> None:
+    run_id = server.new_run()
+    model = server.post("logged-models", {"experiment_id": "0", "name": "m", "source_run_id": run_id}).ok["model"]
+    model_id = model["info"]["model_id"]
+    assert server.ask("PUT", f"{FILES}/0/models/{model_id}/artifacts/MLmodel", b"x: 1\n").status == 200
+    here = f"/api/2.0/mlflow/artifacts/list?run_id={run_id}"
+    assert "files" not in server.get(here).ok
+    assert server.get(f"{FILES}?path=0/{run_id}/artifacts").ok == {}
+    assert [one["path"] for one in server.get(f"{FILES}?path=0/models/{model_id}/artifacts").ok["files"]] == ["MLmodel"]
+    one = f"/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path="
+    assert server.get(f"{one}MLmodel").body == b"x: 1\n"
+    assert server.get(f"{one}absent").status == 404
+    assert server.get(f"{one}../MLmodel").status == 400
+    put(server, run_id, "models/mine/a.txt", b"a")  # somebody's own folder of that name
+    put(server, run_id, "models/m-1/a.txt", b"a")
+    assert [one["path"] for one in server.get(here).ok["files"]] == ["models"]
+    found = server.get(f"{here}&path=models").ok["files"]
+    assert [one["path"] for one in found] == ["models/m-1", "models/mine"]
+    assert server.ask("DELETE", f"/api/2.0/mlflow/logged-models/{model_id}").ok == {}
+    assert len(server.get(f"{here}&path=models").ok["files"]) == 2
+
+
+def test_a_small_file_comes_from_mlflows_page(server: Running) -> None:
+    run_id = server.new_run()
+    page = "/ajax-api/2.0/mlflow/upload-artifact"
+    sent = server.ask("POST", f"{page}?run_uuid={run_id}&path=images/a.txt", b"hello", content_type="text/plain")
+    assert (sent.status, server.get(f"/get-artifact?run_uuid={run_id}&path=images/a.txt").body) == (200, b"hello")
+    for query, said in {
+        "": "Request must specify run_uuid.",
+        f"run_uuid={run_id}": "Request must specify path.",
+        f"run_uuid={run_id}&path=../a": "Invalid path",
+        f"run_uuid={run_id}&path=a": "Request must specify data.",
+    }.items():
+        refused = server.ask("POST", f"{page}?{query}", b"")
+        assert (refused.status, refused.json["message"].partition(" (hint")[0]) == (400, said)
+    assert server.ask("POST", f"{page}?run_uuid={'0' * 32}&path=a", b"a").status == 404
+    server.caller = Caller("ana", (Grant(Role.READER, "Default"),), "token")
+    assert server.ask("POST", f"{page}?run_uuid={run_id}&path=b", b"b").status == 403
+    assert server.ask("POST", page, b"b").status == 403
 
 
 def test_a_file_that_is_too_large_leaves_nothing(git_repo: Sandbox) -> None:

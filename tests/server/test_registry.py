@@ -68,6 +68,40 @@ ELSEWHERE = (
 )  # fmt: skip
 
 
+def test_a_logged_model_is_registered_by_the_place_of_its_files(server: Running) -> None:
+    info = server.post("logged-models", {"experiment_id": "0", "name": "m"}).ok["model"]["info"]
+    files = info["artifact_uri"]
+    where = files.replace("mlflow-artifacts:", "/api/2.0/mlflow-artifacts/artifacts")
+    assert server.ask("PUT", f"{where}/MLmodel", b"flavors: {}\n").status == 200
+    assert server.post("registered-models/create", {"name": "iris"}).ok
+    version = {"name": "iris", "source": files, "model_id": info["model_id"]}
+    assert server.post("model-versions/create", version).ok["model_version"]["version"] == "1"
+    assert server.get("/model-versions/get-artifact?name=iris&version=1&path=MLmodel").body == b"flavors: {}\n"
+    none = {"name": "iris", "source": files.replace(info["model_id"], "m-1")}
+    assert server.post("model-versions/create", none).status == 404
+
+
+def test_what_is_absent_is_said_without_the_names_of_others(server: Running, run_id: str) -> None:
+    for name in ("secret-iris", "public-a"):
+        assert server.post("registered-models/create", {"name": name}).ok
+    assert server.post("model-versions/create", {"name": "public-a", "source": f"runs:/{run_id}/model"}).ok
+    server.caller = Caller("ana", (Grant(Role.MAINTAINER, None, "public-*"),), "token")
+    for path, said in {
+        f"{MODELS}/get?name=public-iris": "Registered Model with name=public-iris not found",
+        f"{MODELS}/get?name=secret-iris": "Registered Model with name=secret-iris not found",
+        f"{VERSIONS}/get?name=public-iris&version=1": "Registered Model with name=public-iris not found",
+        f"{VERSIONS}/get?name=public-a&version=7": "Model Version (name=public-a, version=7) not found",
+    }.items():
+        answer = server.get(path).json
+        assert answer == {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": said}
+    wrong = server.get(f"{VERSIONS}/get?name=public-a&version=one")
+    said = "Parameter 'version' must be an integer, got 'one'."
+    assert (wrong.status, wrong.json) == (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": said})
+    twice = server.post("registered-models/create", {"name": "public-a"})
+    said = "Registered Model (name=public-a) already exists."
+    assert (twice.status, twice.json) == (400, {"error_code": "RESOURCE_ALREADY_EXISTS", "message": said})
+
+
 def test_only_files_of_the_named_run_can_be_registered(server: Running, run_id: str) -> None:
     other = server.new_run()
     put(server, other, "model/MLmodel", b"x")

@@ -117,7 +117,7 @@ class Hub:
         """An experiment.  Raises NotFoundError in MLflow's words."""
         try:
             return self.client.get_experiment(experiment_id)
-        except NotFoundError:
+        except (NotFoundError, InvalidValueError):  # what can be no id is none
             raise no_experiment(experiment_id) from None
 
     def experiment_scope(self, experiment_id: str) -> Scope:
@@ -313,8 +313,11 @@ class App:
     async def _values(self, route: Route, request: Request, parts: Mapping[str, str]) -> dict[str, Any]:
         if route.message is None:
             return dict(parts)
-        if request.method in ("GET", "HEAD") and request.scope["query_string"]:
+        reads = request.method in ("GET", "HEAD") or inspect.iscoroutinefunction(route.handler)
+        if reads and request.scope["query_string"]:
             found = messages.of_query(request.query_params.multi_items(), route.message)
+        elif inspect.iscoroutinefunction(route.handler):
+            found = {}
         else:
             found = messages.of_body(await self._body(request))
         return route.message.values({**found, **parts})

@@ -17,7 +17,7 @@ import anyio.to_thread
 from starlette.responses import Response, StreamingResponse
 
 from gittrack.errors import InvalidValueError, NotFoundError, TooLargeError
-from gittrack.server.hub import records
+from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.messages import Message, Values, messages, text
 from gittrack.server.hub.roles import Role
@@ -26,10 +26,13 @@ from gittrack.server.hub.runs import run_scope
 from gittrack.server.hub.streams import asked_range, is_known
 from gittrack.sync import artifacts
 from gittrack.track import limits
+from gittrack.track.logged_models import FOLDER as MODELS
 from gittrack.types import Artifact, FileInfo
 
 _PIECE: Final = 1 << 20
 _SMALL: Final = 256 << 10  #: files up to this size are read at once
+#: What files are whose name alone tells it.
+_KINDS: Final = {"mlmodel": "text/plain", "mlproject": "text/plain"}
 #: What a browser may show; all else is handed out as a download.
 _SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain"))
 #: What a page may take for a picture, or a sound, wherever it comes from.
@@ -81,10 +84,25 @@ def checked(path: str) -> str:
 # --- lists
 
 
+def listed(hub: Hub, run_id: str, path: str) -> list[FileInfo]:
+    """The files and folders of a run's folder, without those of its logged models, which have a tree of their own."""
+    found: list[FileInfo] = hub.client.list_artifacts(run_id, path)
+    if path == "":
+        return [one for one in found if one.path != MODELS or listed(hub, run_id, MODELS)]
+    return [one for one in found if not _of_model(hub, one.path)] if path == MODELS else found
+
+
+def _of_model(hub: Hub, path: str) -> bool:
+    try:
+        return hub.logged_model(path.removeprefix(f"{MODELS}/"), deleted=True).path == path
+    except (NotFoundError, InvalidValueError):
+        return False
+
+
 def _list(call: Call) -> Any:
     values = call.values
     path = checked(values["path"]) if values.get("path") else ""
-    found = call.hub.client.list_artifacts(values["run_id"], path)
+    found = listed(call.hub, values["run_id"], path)
     info = call.hub.run(values["run_id"]).info
     root = records.artifact_root(info.experiment_id, info.run_id)
     files = [records.file_info(one) for one in found]
@@ -96,7 +114,7 @@ def _list_tree(call: Call) -> Any:
     if not call.values.get("path"):
         raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts")
     place = place_of(call.hub, call.values["path"])
-    found: list[FileInfo] = call.hub.client.list_artifacts(place.run_id, place.path)
+    found = listed(call.hub, place.run_id, place.path)
     files = [records.file_info(one, one.path.rpartition("/")[2]) for one in found]
     return {"files": files} if files else {}
 
@@ -119,11 +137,17 @@ async def _download_of_version(call: Call) -> Response:
     return await _send(call, Place(version.run_id, f"{version.path}/{path}" if version.path else path))
 
 
+async def _download_of_model(call: Call) -> Response:
+    path = checked(call.values["artifact_file_path"])
+    model = await _threaded(call.hub.logged_model, call.values["model_id"])
+    return await _send(call, Place(model.run_id, f"{model.path}/{path}"))
+
+
 async def _send(call: Call, place: Place) -> Response:
     hub = call.hub
     found = await _threaded(find_file, hub, place)
     name = found.path.rpartition("/")[2]
-    kind = mimetypes.guess_type(name)[0] or ""
+    kind = mimetypes.guess_type(name)[0] or _KINDS.get(name.lower(), "")
     if kind not in _SHOWN and not kind.startswith(_PICTURES):  # no page takes it for a script, a style or a document
         kind = "application/octet-stream"
     disposition = "inline" if kind in _SHOWN else "attachment"
@@ -188,8 +212,22 @@ async def _threaded(work: Any, *arguments: Any) -> Any:
 
 
 async def _upload(call: Call) -> Any:
+    return await _receive(call, await _threaded(place_of, call.hub, call.values["path"]))
+
+
+async def _upload_of_page(call: Call) -> Any:
+    """What MLflow's own page sends: a small file of a run."""
+    for name in ("run_uuid", "path"):
+        if not call.values.get(name):
+            raise InvalidValueError(f"Request must specify {name}.")
+    place = Place(call.values["run_uuid"], checked(call.values["path"]))
+    if call.request.headers.get("content-length", "0") == "0":
+        raise InvalidValueError("Request must specify data.")
+    return await _receive(call, place)
+
+
+async def _receive(call: Call, place: Place) -> Any:
     hub = call.hub
-    place = await _threaded(place_of, hub, call.values["path"])
     path = checked(place.path)
     writer = await _threaded(hub.writer, place.run_id)
     most = hub.options.max_artifact
@@ -232,6 +270,10 @@ def _model_scope(hub: Hub, values: Values) -> list[Scope]:
     return [hub.model_scope(values["name"])]
 
 
+def _page_scope(hub: Hub, values: Values) -> list[Scope]:
+    return [hub.run_scope(values["run_uuid"])] if values.get("run_uuid") else []
+
+
 def _tree_scope(hub: Hub, values: Values) -> list[Scope]:
     return _scope(hub, values) if values.get("path") else []
 
@@ -256,6 +298,14 @@ ROUTES: Final = (
     Route("GET", f"{_FILES}/{{path:path}}", Permission(Role.READER, _scope), _download, answer="*/*"),
     Route("PUT", f"{_FILES}/{{path:path}}", Permission(Role.WRITER, _scope), _upload, answer=records.DONE),
     Route("DELETE", f"{_FILES}/{{path:path}}", Permission(Role.MAINTAINER, _scope), _delete, answer=records.DONE),
+    Route(
+        "POST",
+        "/ajax-api/2.0/mlflow/upload-artifact",
+        Permission(Role.WRITER, _page_scope),
+        _upload_of_page,
+        Message(run_uuid=text(), path=text()),
+        answer=records.DONE,
+    ),
     Route("GET", "/get-artifact", Permission(Role.READER, run_scope), _download_of_run, _RUN_FILE, answer="*/*"),
     Route(
         "GET",
@@ -263,6 +313,14 @@ ROUTES: Final = (
         Permission(Role.READER, _model_scope),
         _download_of_version,
         Message(name=text(required=True), version=text(required=True), path=text(required=True)),
+        answer="*/*",
+    ),
+    Route(
+        "GET",
+        "{api}/mlflow/logged-models/{model_id}/artifacts/files",
+        Permission(Role.READER, logged_models.scope),
+        _download_of_model,
+        Message(model_id=text(required=True), artifact_file_path=text(required=True)),
         answer="*/*",
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gittrack.errors import NotFoundError, StateError
+from gittrack.errors import AlreadyExistsError, NotFoundError, StateError
 from gittrack.server.hub import records
 from gittrack.server.hub.app import Hub, deleted, no_experiment
 from gittrack.server.hub.messages import Message, Values, integer, message, messages, one_of, text, texts
@@ -43,13 +43,17 @@ def _no_name(name: str) -> NotFoundError:
     return NotFoundError(f"Could not find experiment with name '{name}'")
 
 
+def _taken(name: str) -> AlreadyExistsError:
+    return AlreadyExistsError(f"Experiment(name={name}) already exists.")
+
+
 def _create(call: Call) -> Any:
     values = call.values
-    return {
-        "experiment_id": call.hub.client.create_experiment(
-            values["name"], values.get("artifact_location"), tags_of(values)
-        )
-    }
+    try:
+        made = call.hub.client.create_experiment(values["name"], values.get("artifact_location"), tags_of(values))
+    except AlreadyExistsError as error:
+        raise _taken(values["name"]) from error
+    return {"experiment_id": made}
 
 
 def _get(call: Call) -> Any:
@@ -104,7 +108,10 @@ def _update(call: Call) -> Any:
     experiment_id = call.values["experiment_id"]
     if call.hub.experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
         raise StateError("Cannot rename a non-active experiment.")
-    call.hub.client.rename_experiment(experiment_id, call.values["new_name"])
+    try:
+        call.hub.client.rename_experiment(experiment_id, call.values["new_name"])
+    except AlreadyExistsError as error:
+        raise _taken(call.values["new_name"]) from error
     return {}
 
 

@@ -86,7 +86,10 @@ def _set_tags(call: Call) -> Any:
 
 
 def _delete_tag(call: Call) -> Any:
-    call.hub.client.delete_logged_model_tag(call.values["model_id"], call.values["tag_key"])
+    model_id, key = call.values["model_id"], call.values["tag_key"]
+    if key not in call.hub.logged_model(model_id).tags:
+        raise NotFoundError(f"No tag with key '{key}' found for model with ID '{model_id}'.")
+    call.hub.client.delete_logged_model_tag(model_id, key)
     return {}
 
 

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -40,9 +41,14 @@ def _text(value: Any) -> str:
 def _integer(value: Any) -> int:
     if type(value) is int:
         number = value
-    elif (type(value) is str and _WHOLE.fullmatch(value)) or (
-        type(value) is float and value.is_integer() and value > INT64[0]
-    ):
+    elif type(value) is str and _WHOLE.fullmatch(value):
+        number = int(value)
+    elif type(value) is str and len(value) <= 20 and _DECIMAL.fullmatch(value):  # R writes `1e+05`
+        exact = Decimal(value)
+        if exact.adjusted() >= 20 or exact != int(exact):
+            raise TypeError
+        number = int(exact)
+    elif type(value) is float and value.is_integer() and value > INT64[0]:
         number = int(value)
     else:
         raise TypeError
@@ -69,8 +75,8 @@ def _double(value: Any) -> float:
 def _boolean(value: Any) -> bool:
     if type(value) is bool:
         return value
-    if value in ("true", "false"):  # in a query
-        return bool(value == "true")
+    if type(value) is str and value.lower() in ("true", "false"):  # in a query; R writes `TRUE`
+        return value.lower() == "true"
     raise TypeError
 
 

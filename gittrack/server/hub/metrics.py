@@ -92,7 +92,7 @@ def _sampled(call: Call) -> Any:
         chosen = [one for one in histories[run_id] if one.step in steps]
         chosen.sort(key=lambda one: (one.step, one.timestamp))
         # One step may have any number of points.
-        answer += [records.metric(chosen[at], run_id) for at in _spaced(len(chosen), max(most, len(steps)))]
+        answer += [records.metric(chosen[at], run_id) for at in _spaced(len(chosen), _MAX_SAMPLES)]
     return {"metrics": answer} if answer else {}
 
 

@@ -274,7 +274,7 @@ def model_version(found: ModelVersion, source: str) -> Json:
         last_updated_timestamp=found.last_updated_timestamp,
         user_id=found.user_id or None,
         current_stage=found.current_stage,
-        description=found.description,
+        description=found.description or "",
         source=source,
         run_id=found.run_id,
         status=found.status,

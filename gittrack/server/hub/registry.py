@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from gittrack.errors import InvalidValueError
+from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gittrack.models import addresses, requirements
 from gittrack.registry import names
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
-from gittrack.server.hub.messages import Message, Values, boolean, integer, message, messages, text, texts
+from gittrack.server.hub.messages import Field, Message, Values, boolean, integer, message, messages, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.types import ModelVersion, RegisteredModel
 
 _SEPARATORS: Final = re.compile(r"/+")
+_WHOLE: Final = re.compile(r"[0-9]{1,10}")
 
 
 def _scope(hub: Hub, values: Values) -> list[Scope]:
@@ -58,6 +60,50 @@ def _versions(found: Iterable[ModelVersion]) -> list[records.Json]:
 def _page(name: str, found: Iterable[records.Json], token: str | None) -> records.Json:
     listed = list(found)
     return ({name: listed} if listed else {}) | ({"next_page_token": token} if token else {})
+
+
+def _number(value: Any) -> str:
+    """A version's number.  Raises InvalidValueError in MLflow's words, TypeError."""
+    if type(value) not in (str, int):
+        raise TypeError
+    if not _WHOLE.fullmatch(str(value)):
+        raise InvalidValueError(f"Parameter 'version' must be an integer, got '{str(value)[:200]}'.")
+    return str(value)
+
+
+# --- what is absent
+
+
+def _told(handler: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """A handler that says what is absent, or there already, in MLflow's words: without the names of other models."""
+
+    def told(call: Call) -> Any:
+        try:
+            return handler(call)
+        except NotFoundError:
+            absent = _absent(call.hub, call.values)
+            if absent is None:
+                raise
+            raise absent from None
+        except AlreadyExistsError:
+            name = call.values.get("new_name", call.values.get("name"))
+            raise AlreadyExistsError(f"Registered Model (name={name}) already exists.") from None
+
+    return told
+
+
+def _absent(hub: Hub, values: Values) -> NotFoundError | None:
+    """What there is not of that which a message names; None if it is something else."""
+    if "name" not in values:
+        return None
+    name, version = values["name"], values.get("version")
+    try:
+        hub.client.get_registered_model(name)
+    except NotFoundError:
+        return NotFoundError(f"Registered Model with name={name} not found")
+    if version is None:
+        return None
+    return NotFoundError(f"Model Version (name={name}, version={version}) not found")
 
 
 # --- models
@@ -151,7 +197,10 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
             "objectstore, or mlflow-artifacts uri, an absolute path must be provided without relative path references "
             "present. Please provide an absolute path."
         )
-    model_id = addresses.model_id_of(source)
+    parts = [one for one in _SEPARATORS.split(urlsplit(source).path) if one]
+    in_tree = urlsplit(source).scheme == "mlflow-artifacts"
+    of_model = in_tree and parts[1:2] == ["models"] and parts[3:] == ["artifacts"]
+    model_id = parts[2] if of_model else addresses.model_id_of(source)
     if model_id is not None:
         Permission(Role.READER, logged_models.scope).check(call.caller, hub, {"model_id": model_id})
         model = hub.logged_model(model_id)
@@ -160,10 +209,8 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
         _READ.check(call.caller, hub, {"name": names.parse_address(source).name})
         return source
     found = _run_path(source)
-    if found is None and urlsplit(source).scheme == "mlflow-artifacts":
-        parts = [one for one in _SEPARATORS.split(urlsplit(source).path) if one]
-        if len(parts) >= 3 and parts[2] == "artifacts":
-            found = parts[1], "/".join(parts[3:])
+    if found is None and in_tree and parts[2:3] == ["artifacts"]:
+        found = parts[1], "/".join(parts[3:])
     if found is None or (run_id is not None and found[0] != run_id):
         raise InvalidValueError(
             f"Invalid model version source: '{source}'. It is not among the artifacts of a run of this server"
@@ -273,8 +320,9 @@ _MODELS: Final = "{api}/mlflow/registered-models"
 _VERSIONS: Final = "{api}/mlflow/model-versions"
 _REQUIREMENTS: Final = "{api}/gittrack/model-versions/requirements"
 _NAME: Final = text(required=True, longest=names.MAX_PART)
+_NUMBER: Final = Field(_number, required=True)
 _ONE: Final = Message(name=_NAME)
-_ONE_VERSION: Final = Message(name=_NAME, version=text(required=True))
+_ONE_VERSION: Final = Message(name=_NAME, version=_NUMBER)
 _KEY: Final = text(required=True, longest=names.MAX_TAG_KEY)
 _FIND: Final = {"filter": text(), "order_by": texts(), "page_token": text()}
 _ALIAS_NAME: Final = text(required=True, longest=names.MAX_PART)
@@ -288,7 +336,7 @@ _READ: Final = Permission(Role.READER, _scope)
 _WRITE: Final = Permission(Role.WRITER, _scope)
 _MAINTAIN: Final = Permission(Role.MAINTAINER, _scope)
 
-ROUTES: Final = (
+_ROUTES: Final = (
     Route(
         "POST",
         f"{_MODELS}/create",
@@ -316,6 +364,14 @@ ROUTES: Final = (
         Message(max_results=integer(most=1000), **_FIND),
         answer=Message(registered_models=messages(records.REGISTERED_MODEL), **records.PAGE),
     ),
+    Route(  # R's client asks this way, though MLflow's own server does not answer
+        "POST",
+        f"{_MODELS}/search",
+        Permission(Role.READER),
+        _search,
+        Message(max_results=integer(most=1000), **_FIND),
+        answer=Message(registered_models=messages(records.REGISTERED_MODEL), **records.PAGE),
+    ),
     Route("POST", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST, answer=_LISTED),
     Route("GET", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST, answer=_LISTED),
     Route(
@@ -327,7 +383,7 @@ ROUTES: Final = (
         f"{_MODELS}/alias",
         _MAINTAIN,
         _set_alias,
-        Message(name=_NAME, alias=_ALIAS_NAME, version=text(required=True)),
+        Message(name=_NAME, alias=_ALIAS_NAME, version=_NUMBER),
         answer=records.DONE,
     ),
     Route("DELETE", f"{_MODELS}/alias", _MAINTAIN, _delete_alias, _ALIAS, answer=records.DONE),
@@ -354,7 +410,7 @@ ROUTES: Final = (
         _REQUIREMENTS,
         _MAINTAIN,
         _set_requirements,
-        Message(name=_NAME, version=text(required=True), requirements=texts(required=True), reason=text()),
+        Message(name=_NAME, version=_NUMBER, requirements=texts(required=True), reason=text()),
         answer=records.DONE,
     ),
     Route("GET", f"{_VERSIONS}/get", _READ, _get_version, _ONE_VERSION, answer=_VERSION),
@@ -363,7 +419,7 @@ ROUTES: Final = (
         f"{_VERSIONS}/update",
         _WRITE,
         _update_version,
-        Message(name=_NAME, version=text(required=True), description=text()),
+        Message(name=_NAME, version=_NUMBER, description=text()),
         answer=_VERSION,
     ),
     Route("DELETE", f"{_VERSIONS}/delete", _MAINTAIN, _delete_version, _ONE_VERSION, answer=records.DONE),
@@ -382,7 +438,7 @@ ROUTES: Final = (
         _transition,
         Message(
             name=_NAME,
-            version=text(required=True),
+            version=_NUMBER,
             stage=text(required=True),
             archive_existing_versions=boolean(),
         ),
@@ -401,7 +457,7 @@ ROUTES: Final = (
         f"{_VERSIONS}/set-tag",
         _WRITE,
         _set_version_tag,
-        Message(name=_NAME, version=text(required=True), key=_KEY, value=text()),
+        Message(name=_NAME, version=_NUMBER, key=_KEY, value=text()),
         answer=records.DONE,
     ),
     Route(
@@ -409,7 +465,9 @@ ROUTES: Final = (
         f"{_VERSIONS}/delete-tag",
         _WRITE,
         _delete_version_tag,
-        Message(name=_NAME, version=text(required=True), key=_KEY),
+        Message(name=_NAME, version=_NUMBER, key=_KEY),
         answer=records.DONE,
     ),
 )
+
+ROUTES: Final = tuple(replace(route, handler=_told(route.handler)) for route in _ROUTES)

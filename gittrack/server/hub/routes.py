@@ -96,7 +96,8 @@ class Call(NamedTuple):
     request: Request
 
 
-#: Answers with JSON, or with a response of its own.  An asynchronous one runs on the event loop, others in a thread.
+#: Answers with JSON, or with a response of its own.  An asynchronous one runs on the event loop and reads the body
+#: itself, so that its message is the query; others run in a thread.
 Handler = Callable[[Call], Any] | Callable[[Call], Awaitable[Any]]
 
 
