@@ -23,6 +23,8 @@ from gittrack.store.repo import JournalFile, Repo, in_order, journal_opening
 from gittrack.types import TERMINAL, RunId
 
 FOLDER: Final = "outbox"
+#: What runs are called on a MLflow server, which gives them ids of its own.
+IDS: Final = "ids"
 _SENT: Final = ".sent"
 _SOURCE: Final = re.compile(r"[0-9a-f]{32}")
 _ATTEMPTS: Final = 10
@@ -119,8 +121,8 @@ class Outbox:
         return not journal.list_journals(self.runs)
 
     def holds(self, run_id: str) -> bool:
-        """True if something of a run is, or may be, still to be shipped."""
-        return (self.runs / run_id).is_dir()
+        """True if something of a run is still to be shipped, or the server knows it by another id."""
+        return (self.runs / run_id).is_dir() or (self.folder / IDS / f"{run_id}.json").exists()
 
     def waiting(self) -> Waiting:
         """What was not shipped yet; a journal that goes on and was shipped so far does not count."""

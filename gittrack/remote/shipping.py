@@ -1,7 +1,8 @@
 """Shipping: sends an outbox to gittrack's server, journal by journal, and goes on where the server says it is.
 
-The bytes of artifacts go first, by sha256, then the frames that name them.  Nothing here is on the training's path: a
-thread does it, and whatever goes wrong is said once and tried again.
+The bytes of artifacts go first, by sha256, then the frames that name them.  A MLflow server, which knows no journals,
+is told what they say (``mlflow``).  Nothing here is on the training's path: a thread does it, and whatever goes wrong
+is said once and tried again.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from gittrack.errors import (
     UnauthenticatedError,
     UnsupportedError,
 )
+from gittrack.remote import wire
 from gittrack.remote.http import Connection
-from gittrack.remote.outbox import Outbox
+from gittrack.remote.mlflow import Teller
+from gittrack.remote.outbox import IDS, Outbox
 from gittrack.store import codec, files, journal, seal
-from gittrack.store.record import ARTIFACTS, RunState
+from gittrack.store.record import ARTIFACTS, CREATE, RunState
 from gittrack.store.repo import JournalEvents, JournalFile
 from gittrack.track.runs import Tracker
 from gittrack.types import Digest, RunId, check_run_id
@@ -48,6 +51,7 @@ MAX_PAUSE: Final = 60.0
 HURRY: Final = 2.0
 #: Objects that are remembered to be there.
 _KNOWN: Final = 100_000
+_MAKING: Final = codec.pack([CREATE, None])[:2]
 _NAMING: Final = codec.pack([ARTIFACTS, None])[:2]
 
 _log = logging.getLogger("gittrack")
@@ -72,6 +76,7 @@ class Shipper:
         self._connection = connection
         self._repo = outbox.repo
         self._greeted = False
+        self._teller: Teller | None = None
         self._experiments: dict[RunId, str] = {}
         self._there: set[Digest] = set()
 
@@ -86,7 +91,7 @@ class Shipper:
             LockedError: Another process is at it.
             NetworkError, TooManyRequestsError: The server is away, or busy.
             UnauthenticatedError: It does not know who asks.
-            UnsupportedError: It is no server of gittrack's.
+            UnsupportedError: It takes journals in another form.
             StorageError: The outbox cannot be read.
         """
         if self.outbox.empty:
@@ -112,8 +117,10 @@ class Shipper:
             return
         try:
             said = self._connection.call("GET", f"{_API}/server-info")
-        except (NotFoundError, NoEndpointError) as error:
-            raise UnsupportedError(f"`{self.outbox.url}` takes no journals: it is no server of gittrack's") from error
+        except (NotFoundError, NoEndpointError):
+            self._teller = Teller(self._connection, self._repo, self.outbox.folder / IDS)
+            self._greeted = True
+            return
         if said.get("journals") != 1:
             raise UnsupportedError(
                 f"`{self.outbox.url}` takes journals in another form", hint="both sides need the same gittrack"
@@ -132,8 +139,12 @@ class Shipper:
             data, payloads = _piece(path, offset)
             if not data or (not offset and len(payloads) == 1 and not closed):
                 break
-            self._send_objects(payloads)
-            there = self._post(run_id, path, offset, data)
+            if self._teller is not None:
+                self._tell(self._teller, run_id, payloads)
+                there = offset + len(data)
+            else:
+                self._send_objects(payloads)
+                there = self._post(run_id, path, offset, data)
             again = 0 if there > offset else again + 1
             if again > 2:
                 raise FormatError(f"`{self.outbox.url}` does not take what it asks for")
@@ -172,6 +183,32 @@ class Shipper:
                 raise NotFoundError(f"run `{run_id}` is not here any more")
             self._experiments[run_id] = state.experiment_id
         return self._experiments[run_id]
+
+    def _tell(self, teller: Teller, run_id: RunId, payloads: list[bytes]) -> None:
+        """Tell a MLflow server what frames say; an experiment that was made here has an id of the server's there."""
+        told = list(payloads)
+        for number, payload in enumerate(payloads):
+            if payload[:2] == _MAKING:
+                event = codec.unpack(payload)
+                event[1]["experiment_id"] = self._experiment_there(event[1]["experiment_id"])
+                told[number] = codec.pack(event)
+        teller.tell(run_id, told)
+
+    def _experiment_there(self, experiment_id: str) -> str:
+        """The id that an experiment of this store has on a MLflow server, where it is made if need be."""
+        known = self._repo.experiment_states().get(experiment_id)
+        try:
+            found = self._connection.get("experiments/get", experiment_id=experiment_id)
+        except NotFoundError:
+            if known is None:
+                raise
+        else:
+            return str(wire.part(found, "experiment").get("experiment_id"))
+        try:
+            found = self._connection.get("experiments/get-by-name", experiment_name=known.name)
+        except NotFoundError:
+            return str(self._connection.post("experiments/create", {"name": known.name}).get("experiment_id"))
+        return str(wire.part(found, "experiment").get("experiment_id"))
 
     def _make_experiment(self, experiment_id: str) -> bool:
         """Make an experiment of this store on the server; False if it is there."""

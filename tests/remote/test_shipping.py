@@ -21,6 +21,7 @@ from gittrack.remote.shipping import OutboxTracker
 from gittrack.remote.tracking import RemoteTracker
 from gittrack.store.repo import Repo
 from tests.api.conftest import make_project, project
+from tests.remote.conftest import mlflow_server
 from tests.server.process import Process
 
 __all__ = ["project"]
@@ -301,3 +302,32 @@ def test_the_loop_costs_what_it_costs_locally(project: Path) -> None:
     assert min(cost() for _ in range(3)) < 2 * local
     with pytest.raises(NetworkError):
         tracker.ship(1.0)
+
+
+@pytest.mark.peer
+def test_a_mlflow_server_that_was_away_is_told(project: Path, tmp_path: Path) -> None:
+    """What was recorded while nobody knew what kind of server it is goes there as calls, under an id of its own."""
+    pytest.importorskip("mlflow", reason="the server is the real one")
+    (tmp_path / "mlflow").mkdir()
+    with mlflow_server(tmp_path / "mlflow") as url:
+        gittrack.set_tracking_uri(url)
+        tracker = stores.tracker()
+        assert isinstance(tracker, RemoteTracker)
+        tracker._ours = True  # as it is taken for while it is away
+        recorder = tracker.recorder()
+        assert recorder is not None
+        experiment_id = recorder.create_experiment("away")
+        with gittrack.start_run(experiment_id=experiment_id) as run:
+            gittrack.log_params({"lr": 0.1})
+            for step in range(5):
+                gittrack.log_metric("loss", 1.0, step=step)
+            gittrack.log_text("hello", "a.txt")
+        tracker.ship(30)
+        experiment = tracker.get_experiment_by_name("away")
+        assert experiment is not None
+        found = tracker.search_runs([experiment.experiment_id])
+        assert [one.data.tags["gittrack.runId"] for one in found] == [run.info.run_id]
+        assert (found[0].info.status, found[0].data.params) == ("FINISHED", {"lr": "0.1"})
+        assert tracker.read_artifact(found[0].info.run_id, "a.txt") == b"hello"
+        assert gittrack.get_run(run.info.run_id).info.status == "FINISHED"  # by the id that it has here
+        nothing_left(project)
