@@ -121,6 +121,7 @@ class Shipped:
             new = [payload for end, payload in payloads if offset + end > have]
             ending = self._check(run_id, experiment_id, new, first=have == 0, may_name=may_name)
             self._append(path, have, data[have - offset :])
+            self._tracker.repo.written.add(run_id)  # the next reader, be it of permissions, sees it
             have = self._ends[path] = offset + len(data)
             while len(self._ends) > _REMEMBERED:
                 self._ends.popitem(last=False)
@@ -160,19 +161,21 @@ class Shipped:
                 ending = (event[1], event[2])
         _check_limits(scratch)
         if first:
-            self._check_beginning(run_id, made=scratch.created)
+            self._check_beginning(run_id, experiment_id, made=scratch.created)
         return ending if ending is not None and ending[0] in TERMINAL else None
 
-    def _check_beginning(self, run_id: RunId, *, made: bool) -> None:
+    def _check_beginning(self, run_id: RunId, experiment_id: str, *, made: bool) -> None:
         """A run is made once: whoever else says that he makes it means another one."""
         try:
-            self._tracker.repo.state(run_id)
+            known = self._tracker.repo.state(run_id)
         except NotFoundError:
             if not made:
                 raise
         else:
             if made:
                 raise ConflictError(f"there is a run `{run_id}` that comes from elsewhere")
+            if known.experiment_id != experiment_id:  # who may write there was asked about that one
+                raise NotFoundError(f"no run `{run_id}`")
 
     def _append(self, path: Path, have: int, data: bytes) -> None:
         """Add bytes behind the first ``have``, on disk when this returns; nothing of them if it fails."""
