@@ -49,10 +49,12 @@ def told(route: Route, things: Things) -> Things:
         more["path"] = "MLmodel"
     elif "get-artifact" in path or "artifacts/list" in path:
         more["path"] = "m/MLmodel"
+    elif path.endswith("/upload-artifact"):
+        more.update(run_uuid=things["run_id"], path="m/page.txt")
     elif path.endswith("mlflow-artifacts/artifacts"):
         more["path"] = things["path"].rpartition("/")[0]
     if "logged-models/{model_id}" in path:
-        more["status"] = "LOGGED_MODEL_READY"
+        more.update(status="LOGGED_MODEL_READY", artifact_file_path="MLmodel")
     return {**things, **more}
 
 
@@ -77,6 +79,8 @@ def request(route: Route, things: Things, **others: Any) -> Asked:
         body = {"operation": "download", "objects": [oid], **oid} if route.method == "POST" and "/lfs/" in path else b""
     elif route.method == "GET":
         path = f"{path}?{urlencode(said, doseq=True)}"
+    elif path.endswith("/upload-artifact"):
+        path, body = f"{path}?{urlencode(said)}", b"flavors: {}"
     elif route.method == "PUT":
         body = b"flavors: {}"
     else:
