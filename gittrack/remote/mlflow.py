@@ -8,14 +8,14 @@ written again as they are, files are written over, and a run that was perhaps ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gittrack.errors import NotFoundError
 from gittrack.remote import wire
 from gittrack.remote.folders import Folder
-from gittrack.remote.http import Connection
+from gittrack.remote.http import Connection, quoted
 from gittrack.remote.runs import MAX_METRICS, MAX_PAIRS
 from gittrack.store import codec, files
 from gittrack.store.record import CREATE, STATUS, RunState
@@ -43,6 +43,7 @@ class Teller:
         self._connection = connection
         self._repo = repo
         self._ids = ids
+        self._models: dict[str, bool] = {}  # whether the server has them
 
     # -- what runs are called ----------------------------------------------------------------------------------------
 
@@ -160,11 +161,9 @@ class Teller:
             self._post("runs/log-batch", there, {"tags": some})
 
     def _points(self, there: str, news: RunState) -> None:
-        """Points, those that are linked to models and datasets with what they are linked to."""
-        linked: dict[tuple[str, int, int], list[dict[str, str]]] = {}
-        for key, step, timestamp, to in news.links:
-            linked.setdefault((key, step, timestamp), []).append(to)
-        for some in _pieces(list(_every_point(news, linked)), MAX_METRICS):
+        """Points, with the models and datasets that they were measured of."""
+        found = (one for one in _every_point(news) if one.model_id is None or self._has_model(one.model_id))
+        for some in _pieces([wire.point(one) for one in found], MAX_METRICS):
             self._post("runs/log-batch", there, {"metrics": some})
 
     def _artifacts(self, there: str, news: RunState) -> None:
@@ -182,28 +181,51 @@ class Teller:
                 continue  # it was told before
 
     def _links(self, there: str, news: RunState) -> None:
-        """What the run read and made."""
+        """What the run read and made.  MLflow refuses what it has of models already, so that is asked first."""
         read = [wire.read_dataset(_dataset_input(one)) for one in news.inputs if "dataset" in one]
-        models = [{"model_id": one["model_id"]} for one in news.inputs if "model_id" in one]
+        used = {one["model_id"] for one in news.inputs if "model_id" in one}
+        made = {one["model_id"]: one.get("step", 0) for one in news.outputs}
+        if used or made:
+            run = wire.run(wire.part(self._connection.get("runs/get", run_id=there), "run"))
+            used -= {one.model_id for one in run.inputs.model_inputs}
+            for one in run.outputs.model_outputs:
+                made.pop(one.model_id, None)
+        models = [{"model_id": one} for one in sorted(used) if self._has_model(one)]
         if read or models:
             self._post("runs/log-inputs", there, wire.present(datasets=read or None, models=models or None))
-        made = [wire.made_model(ModelOutput(one["model_id"], one.get("step", 0))) for one in news.outputs]
-        if made:
-            self._post("runs/outputs", there, {"models": made})
+        outputs = [wire.made_model(ModelOutput(one, step)) for one, step in made.items() if self._has_model(one)]
+        if outputs:
+            self._connection.post("runs/outputs", {"run_id": there, "models": outputs})
+
+    def _has_model(self, model_id: str) -> bool:
+        """Whether the server has a logged model.
+
+        One that was logged while it was away is there as files of its run, as MLflow had it before version 3.
+        """
+        if model_id not in self._models:
+            try:
+                self._connection.get(f"logged-models/{quoted(model_id)}")
+            except NotFoundError:
+                self._models[model_id] = False
+            else:
+                self._models[model_id] = True
+        return self._models[model_id]
 
 
 def _pieces(found: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
     return (found[start : start + most] for start in range(0, len(found), most))
 
 
-def _every_point(news: RunState, linked: dict[tuple[str, int, int], list[dict[str, str]]]) -> Iterable[wire.Json]:
+def _every_point(news: RunState) -> Iterator[Metric]:
+    on = {(key, step, timestamp): to for key, step, timestamp, to in news.links if "value" not in to}
     for key in news.current_summaries():
         for one in news.new_history(key):
-            for to in linked.get((key, one.step, one.timestamp), [{}]):
-                if "value" in to and to["value"] != repr(one.value):
-                    continue  # of another point at that time
-                about = {name: to.get(name) for name in ("model_id", "dataset_name", "dataset_digest")}
-                yield wire.point(Metric(key, one.value, one.timestamp, one.step, **about))
+            to = on.get((key, one.step, one.timestamp), {})
+            yield one._replace(dataset_name=to.get("dataset_name"), dataset_digest=to.get("dataset_digest"))
+    for key, step, timestamp, to in news.links:
+        if "value" in to:  # of a model: the point may have been told before
+            about = {name: to.get(name) for name in ("model_id", "dataset_name", "dataset_digest")}
+            yield Metric(key, float(to["value"]), timestamp, step, **about)
 
 
 def _dataset_input(found: dict[str, Any]) -> DatasetInput:

@@ -145,7 +145,7 @@ class RemoteRun(ActiveRun):
         """Record logged models that the run made.  Raises InvalidValueError."""
         made = [wire.made_model(one) for one in outputs]
         if made:
-            self._post("runs/outputs", {"models": made}, repeatable=True)
+            self._post("runs/outputs", {"models": made})
             for one in made:
                 self.models.setdefault(one["step"], []).append(one["model_id"])
 

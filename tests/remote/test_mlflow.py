@@ -14,7 +14,7 @@ from gittrack.remote.mlflow import RUN_TAG, Teller
 from gittrack.store.repo import Repo
 from gittrack.track.active import ActiveRun
 from gittrack.track.runs import Tracker
-from gittrack.types import Dataset, DatasetInput, InputTag, Metric
+from gittrack.types import Dataset, DatasetInput, InputTag, Metric, ModelOutput
 from tests.remote.conftest import Place
 
 pytestmark = pytest.mark.xdist_group("servers")
@@ -62,6 +62,8 @@ def test_a_run_is_told_piece_by_piece_and_twice_is_once(here: Here, tmp_path: Pa
     run.log_metrics([Metric("m", float(step), 1000 + step, step) for step in range(2300)])
     run.log_metric("odd", math.nan, 3, 77)
     run.log_metrics([Metric("acc", 0.5, 9, 1, None, "toy", "d1")])
+    run.log_metrics([Metric("of", 0.5, 9, 1, "m-" + "0" * 32)])  # of a model that is only here
+    run.log_outputs([ModelOutput("m-" + "0" * 32)])
     run.set_tags({"later": "ü", "gone": "x"})
     run.delete_tag("gone")
     run.set_name("renamed")
@@ -93,6 +95,7 @@ def test_a_run_is_told_piece_by_piece_and_twice_is_once(here: Here, tmp_path: Pa
     ]
     assert len(here.client.get_metric_history(here.there(run), "odd")) == 1
     assert math.isnan(found.data.metrics["odd"])
+    assert (found.data.metrics["of"], found.outputs.model_outputs) == (0.5, [])
     assert [one.dataset.name for one in found.inputs.dataset_inputs] == ["toy"]
     assert [one.path for one in here.client.list_artifacts(here.there(run))] == ["deep"]
     place = here.client.download_artifacts(here.there(run), "deep/file")
@@ -124,3 +127,19 @@ def test_what_has_no_beginning_is_not_told(here: Here) -> None:
     run.log_metric("m", 1.0)
     with pytest.raises(errors.NotFoundError, match="is not on the server"):
         here.teller.tell(run.run_id, here.news(run))
+
+
+def test_what_was_measured_of_a_model_is_told_of_it_even_if_the_point_was_told_before(here: Here) -> None:
+    run = here.tracker.create_run()
+    here.teller.tell(run.run_id, here.news(run))
+    model = here.client.create_logged_model("0", "mine", source_run_id=here.there(run))
+    run.log_metric("m", 0.25, 3, 77)
+    here.teller.tell(run.run_id, here.news(run))
+    run.log_metrics([Metric("m", 0.25, 77, 3, model.model_id)])
+    run.log_outputs([ModelOutput(model.model_id, 3)])
+    pieces = here.news(run)
+    for _ in range(2):
+        here.teller.tell(run.run_id, pieces)
+    found = here.client.get_logged_model(model.model_id)
+    assert [(one.key, one.value, one.step) for one in found.metrics] == [("m", 0.25, 3)]
+    assert [one.model_id for one in here.client.get_run(here.there(run)).outputs.model_outputs] == [model.model_id]
