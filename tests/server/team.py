@@ -54,7 +54,9 @@ class Team:
 
     @property
     def app(self) -> App:
-        return self.server._app
+        app = self.server.guard._app
+        assert isinstance(app, App)
+        return app
 
     @property
     def routes(self) -> tuple[Route, ...]:
