@@ -174,16 +174,18 @@ def table(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         bound = f"{row.bound} — {row.bound_name}" if row.bound else row.bound_name or "–"
-        ratio = _times(row.ours, row.bound) if row.bound else "–"
+        ratio = times(row.ours, row.bound) if row.bound else "–"
         peer = str(row.peer) if row.peer else "–"
-        factor = _times(row.peer, row.ours) if row.peer else "–"
+        factor = times(row.peer, row.ours) if row.peer else "–"
         work = f"{row.work}<br>{row.note}" if row.note else row.work
         lines.append(f"| {work} | {row.ours} | {bound} | {ratio} | {row.aim} | {peer} | {factor} |")
     return "\n".join(lines)
 
 
-def _times(one: Figures, other: Figures) -> str:
+def times(one: Figures, other: Figures) -> str:
     """How many times the time of ``other`` does ``one`` take."""
+    if not one.median or not other.median:  # less than the clock can tell
+        return "–"
     quotient = other.median / one.median if one.rate else one.median / other.median
     return f"{_round(quotient)}×"
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 import pytest
 
 from tests.benchmarks import peer
-from tests.benchmarks.measure import Figures, Row, Settings
+from tests.benchmarks.measure import Figures, Row, Settings, times
 from tests.benchmarks.populations import FILTER, ORDER, populated, repository
 from tests.benchmarks.serving_rows import Server, free_ports, started
 from tests.databases import Server as Postgres, start_server
@@ -349,7 +349,6 @@ def _row(kinds: list[_Kind], what: str, work: str, unit: str) -> Row:
     for name, kind in by_name.items():
         theirs = kind.figures(what, unit)
         if name not in ("ours", "bare", "MLflow") and theirs is not None:
-            times = ours.median / theirs.median if ours.rate else theirs.median / ours.median
-            told.append(f"{name}: {theirs}, {times:.3g}×")
+            told.append(f"{name}: {theirs}, {times(theirs, ours)}")
     mlflow = by_name["MLflow"].figures(what, unit) if "MLflow" in by_name else None
     return Row(work, ours, bound, "reads JSON, answers `{}`" if bound else "", "", mlflow, "; ".join(told))
