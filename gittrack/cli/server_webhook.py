@@ -33,7 +33,7 @@ def key_option(function: F) -> F:
 
 @click.group(cls=common.VerbGroup, default="list")
 def command() -> None:
-    """Tell other programs when a run is finished, or a model's versions, stages and aliases change.
+    """Tell other programs of finished runs, new versions, stages and aliases.
 
     Each webhook is an address that gets a signed POST with JSON. `gittrack help server` says what is in it and how it
     is verified. Without a further word the webhooks are listed.
@@ -73,7 +73,7 @@ def add(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Send what happens from now on to URL, and print the secret that deliveries are signed with.
+    """Send what happens from now on to URL; prints the secret that signs it.
 
     The secret is not shown again. Events: run.finished, model_version.created, model_version.stage_changed,
     model_version.alias_set, model_version.alias_deleted; all of them without `--event`.
@@ -116,7 +116,7 @@ def add(
 @base.accounts_option
 @common.json_option
 def list_webhooks(url: str | None, as_json: bool) -> None:
-    """List the webhooks, with how many deliveries wait, came through, or were given up."""
+    """List the webhooks, with how many deliveries wait, came through or failed."""
     from gittrack.server.hub.webhooks import DEAD, DELIVERED, WAITING
 
     with _opened(url, None) as (_, webhooks):

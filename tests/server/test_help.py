@@ -32,7 +32,7 @@ def check_options(line: str) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd looks at its unit")
 def test_the_unit(tmp_path: Path) -> None:
     unit = block("ini")
-    (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit.replace("\\\n", ""), re.MULTILINE)
     check_options(command)
     program = shutil.which("true")
     assert program is not None

@@ -55,7 +55,10 @@ def reading(team: Team) -> list[Route]:
     return [
         one
         for one in team.routes
-        if one.message is not None and one.method != "GET" and not next(one.paths()).startswith(STREAMS)
+        if one.message is not None
+        and one.method != "GET"
+        and not one.streams
+        and not next(one.paths()).startswith(STREAMS)
     ]
 
 

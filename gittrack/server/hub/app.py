@@ -313,11 +313,8 @@ class App:
     async def _values(self, route: Route, request: Request, parts: Mapping[str, str]) -> dict[str, Any]:
         if route.message is None:
             return dict(parts)
-        reads = request.method in ("GET", "HEAD") or inspect.iscoroutinefunction(route.handler)
-        if reads and request.scope["query_string"]:
+        if route.streams or (request.method in ("GET", "HEAD") and request.scope["query_string"]):
             found = messages.of_query(request.query_params.multi_items(), route.message)
-        elif inspect.iscoroutinefunction(route.handler):
-            found = {}
         else:
             found = messages.of_body(await self._body(request))
         return route.message.values({**found, **parts})

@@ -305,6 +305,7 @@ ROUTES: Final = (
         _upload_of_page,
         Message(run_uuid=text(), path=text()),
         answer=records.DONE,
+        streams=True,
     ),
     Route("GET", "/get-artifact", Permission(Role.READER, run_scope), _download_of_run, _RUN_FILE, answer="*/*"),
     Route(

@@ -320,7 +320,7 @@ _MODELS: Final = "{api}/mlflow/registered-models"
 _VERSIONS: Final = "{api}/mlflow/model-versions"
 _REQUIREMENTS: Final = "{api}/gittrack/model-versions/requirements"
 _NAME: Final = text(required=True, longest=names.MAX_PART)
-_NUMBER: Final = Field(_number, required=True)
+_NUMBER: Final = Field(_number, required=True, type="integer")
 _ONE: Final = Message(name=_NAME)
 _ONE_VERSION: Final = Message(name=_NAME, version=_NUMBER)
 _KEY: Final = text(required=True, longest=names.MAX_TAG_KEY)

@@ -96,8 +96,7 @@ class Call(NamedTuple):
     request: Request
 
 
-#: Answers with JSON, or with a response of its own.  An asynchronous one runs on the event loop and reads the body
-#: itself, so that its message is the query; others run in a thread.
+#: Answers with JSON, or with a response of its own.  An asynchronous one runs on the event loop, others in a thread.
 Handler = Callable[[Call], Any] | Callable[[Call], Awaitable[Any]]
 
 
@@ -113,6 +112,7 @@ class Route:
         message: What it says; None: nothing, or the handler reads it.
         at_once: Whether the answer takes no time worth a thread.
         answer: What is answered: the fields of JSON, or a media type; None: JSON that is not described.
+        streams: The body is a file, which the handler reads; the message is the query.
     """
 
     method: str
@@ -122,6 +122,7 @@ class Route:
     message: Message | None = None
     at_once: Callable[[Hub, Values], bool] | None = None
     answer: Message | str | None = None
+    streams: bool = False
 
     def paths(self) -> Iterator[str]:
         """The paths that it answers at."""
