@@ -18,7 +18,7 @@ STREAMS: Final = (
     "/ajax-api/2.0/mlflow-artifacts/artifacts/",
     "/api/2.0/mlflow-artifacts/mpu/part/",
     "/ajax-api/2.0/mlflow-artifacts/mpu/part/",
-    "/api/2.0/gittrack/",
+    "/api/2.0/gittrack/experiments/",
     "/git/",
 )
 
