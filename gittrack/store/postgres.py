@@ -332,7 +332,7 @@ class Connected:
     def left(self) -> bool:
         """True if the database has gone away while nobody asked it anything: only then does it say something."""
         try:
-            return self.broken or bool(select.select([self._psycopg.fileno()], [], [], 0)[0])
+            return self.broken or _says_something(self._psycopg.fileno())
         except psycopg.Error:
             return True
 
@@ -475,6 +475,15 @@ def translated(error: Exception, url: str, where: str) -> GittrackError | None:
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return NetworkError(f"{_shown(url)} cannot be used: {text}", hint="is the database running?", again=1.0)
     return StorageError(f"cannot use the {where}: {text}")
+
+
+def _says_something(fd: int) -> bool:
+    """Whether there is something to be read from a socket, whatever its number: `select` ends at 1024."""
+    if sys.platform == "win32":  # where it takes any socket, and there is no `poll`
+        return bool(select.select([fd], [], [], 0)[0])
+    asked = select.poll()
+    asked.register(fd, select.POLLIN)
+    return bool(asked.poll(0))
 
 
 def _shown(url: str) -> str:

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 _FS_IOC_SHUTDOWN: Final = 0x8004587D
+_PATIENCE: Final = 10.0  #: seconds
 _WITHOUT_FLUSHING: Final = (2).to_bytes(4, sys.byteorder)
 
 
@@ -55,7 +57,17 @@ class Disk:
         _run("mount", "-o", "loop", str(self._image), str(self.mount))
 
     def _plug_out(self) -> None:
-        _run("umount", str(self.mount))
+        """Unmount; a process that is just ending may keep the disk busy for a moment."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                _run("umount", str(self.mount))
+            except subprocess.CalledProcessError as error:
+                if "busy" not in error.stderr or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
 
 @contextmanager

@@ -61,6 +61,7 @@ class Served:
     link: str
     runs: list[str]
     evil: str
+    experiment: str = ""
 
     @property
     def url(self) -> str:
@@ -90,7 +91,7 @@ class Served:
 
     def seed(self) -> None:
         """Seven runs of all sorts, and one whose every text is an attack."""
-        experiment = self.post("experiments/create", name="vision")["experiment_id"]
+        self.experiment = experiment = self.post("experiments/create", name="vision")["experiment_id"]
         for number in range(7):
             run_id = self.new_run(experiment_id=experiment, run_name=f"run-{number}", start_time=START + number)
             params = [{"key": "lr", "value": f"{10.0**-number:g}"}, {"key": "epochs", "value": "30"}]

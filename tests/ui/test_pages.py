@@ -73,8 +73,8 @@ def test_no_page_is_wider_than_the_screen(watched: Watched, served: Served) -> N
         assert page.evaluate(TOO_WIDE) == [], path
 
 
-def test_the_table_sorts_and_says_so(watched: Watched) -> None:
-    page = watched.open("/")
+def test_the_table_sorts_and_says_so(watched: Watched, served: Served) -> None:
+    page = watched.open(f"/?experiment={served.experiment}")
     assert rows(page)[:2] == ["run-6", "run-5"]
     page.get_by_role("columnheader", name="acc").get_by_role("button").click()
     assert rows(page)[:2] == ["run-6", "run-5"]
@@ -87,24 +87,24 @@ def test_the_table_sorts_and_says_so(watched: Watched) -> None:
     assert rows(page)[0] == "run-0"
 
 
-def test_a_filter_is_the_servers_and_stays_in_the_address(watched: Watched) -> None:
-    page = watched.open("/")
-    everything = page.get_by_text(re.compile(r"^\d+ runs$")).inner_text()
+def test_a_filter_is_the_servers_and_stays_in_the_address(watched: Watched, served: Served) -> None:
+    page = watched.open(f"/?experiment={served.experiment}")
+    expect(page.get_by_text("8 runs")).to_be_visible()
     page.keyboard.press("/")
     page.keyboard.type("metrics.acc > 0.45 and params.epochs = '30'")
     page.keyboard.press("Enter")
     expect(page.get_by_text("2 runs")).to_be_visible()
     assert rows(page) == ["run-6", "run-5"]
     page.go_back()
-    expect(page.get_by_text(everything)).to_be_visible()
+    expect(page.get_by_text("8 runs")).to_be_visible()
     page.go_forward()
     expect(page.get_by_text("2 runs")).to_be_visible()
     watched.open("/?filter=params.lr = 'never'")
     expect(page.get_by_text("No run meets this filter.")).to_be_visible()
 
 
-def test_with_the_keyboard_alone(watched: Watched) -> None:
-    page = watched.open("/")
+def test_with_the_keyboard_alone(watched: Watched, served: Served) -> None:
+    page = watched.open(f"/?experiment={served.experiment}")
     expect(page.get_by_role("grid")).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -124,20 +124,20 @@ def test_with_the_keyboard_alone(watched: Watched) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("run-6")
 
 
-def test_what_differs_and_chosen_columns(watched: Watched) -> None:
-    page = watched.open("/")
+def test_what_differs_and_chosen_columns(watched: Watched, served: Served) -> None:
+    page = watched.open(f"/?experiment={served.experiment}")
     expect(page.get_by_role("columnheader", name="epochs")).to_be_visible()
     page.get_by_role("button", name="Columns").click()
     page.get_by_role("checkbox", name="epochs").uncheck()
     expect(page.get_by_role("columnheader", name="epochs")).to_have_count(0)
     expect(page.get_by_role("columnheader", name="lr")).to_be_visible()
-    watched.open("/?diff=1&filter=metrics.acc > -1")
+    watched.open(f"/?experiment={served.experiment}&diff=1&filter=metrics.acc > -1")
     expect(page.get_by_role("columnheader", name="lr")).to_be_visible()
     expect(page.get_by_role("columnheader", name="epochs")).to_have_count(0)
 
 
-def test_csv_has_what_is_shown(watched: Watched, tmp_path: Path) -> None:
-    page = watched.open("/?sort=metrics.acc:asc")
+def test_csv_has_what_is_shown(watched: Watched, served: Served, tmp_path: Path) -> None:
+    page = watched.open(f"/?experiment={served.experiment}&sort=metrics.acc:asc")
     expect(page.get_by_role("grid")).to_be_visible()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="CSV").click()
