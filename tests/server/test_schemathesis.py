@@ -54,7 +54,7 @@ def map_path_parameters(context, found):
 #: What a description cannot say (a filter's grammar, which tokens are there) is refused with status 400 by MLflow, too.
 CONFIG = """
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "400", "401", "403", "404", "409"]
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "415"]
 """
 
 

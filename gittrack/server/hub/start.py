@@ -90,7 +90,7 @@ class Server:
             *GitRemote(projects, told=self._pushed).routes(),
             *LfsServer(projects, public=plan.public).routes(),
             # For every reader: it tells nothing of experiments or models.
-            Route("GET", METRICS, Permission(Role.READER), self._metrics),
+            Route("GET", METRICS, Permission(Role.READER), self._metrics, answer="text/plain"),
         )
         self.hub = Hub(tracker, replace(plan.options, public=plan.public))
         self.guard = guarded(
