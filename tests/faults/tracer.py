@@ -278,12 +278,16 @@ def _link(pid: int, number: int) -> str:
 
 
 def _string(pid: int, address: int) -> str:
+    """The text that ends with a NUL there; page by page, for the one behind its end may not be there."""
+    found = b""
     try:
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
             memory.seek(address)
-            return (memory.read(4096 - address % 4096) or b"").split(b"\0")[0].decode(errors="replace")
+            while b"\0" not in found and len(found) < 2 * 4096:
+                found += memory.read(4096 - (address + len(found)) % 4096) or b"\0"
     except OSError:
         return "?"
+    return found.split(b"\0")[0].decode(errors="replace")
 
 
 def _kill(pid: int) -> None:

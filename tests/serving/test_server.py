@@ -239,7 +239,9 @@ def test_what_waits_for_the_old_version_is_answered_by_it(start: Start) -> None:
     linear.held.clear()
     replies: list[Any] = []
     threads = [threading.Thread(target=lambda: replies.append(running.post(BODY))) for _ in range(4)]
-    for thread in threads:
+    threads[0].start()
+    running.until(lambda: len(linear.calls) == 2)  # held, so that the others wait for it
+    for thread in threads[1:]:
         thread.start()
     batcher = running.service._installed.batcher
     running.until(lambda: len(batcher._waiting) == 3)
