@@ -176,8 +176,9 @@ def test_texts_that_nobody_writes(team: Team) -> None:
         for name, field in route.message.fields.items()
         if field.type == "string" and not field.many and f"{{{name}" not in route.path
     ]
-    for route, name in asked if FULL else random.sample(asked, 30):
-        for value in ODD if FULL else random.sample(ODD, 3):
+    chosen = random.Random(7)  # the short form is the same every time
+    for route, name in asked if FULL else chosen.sample(asked, 30):
+        for value in ODD if FULL else chosen.sample(ODD, 3):
             before = stored(team)
             answer = request(route, things, **{name: value}).of(team)
             if answer.status != 200:
