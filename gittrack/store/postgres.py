@@ -115,13 +115,7 @@ class PostgresIndex(Index):
 
     def _open(self) -> Connected:
         with self._translating():
-            connection = Connected(self._url)
-            try:
-                self._ready(connection)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
+            return connect(self._url, self._ready)
 
     def _ready(self, connection: Connected) -> None:
         """Make the schema and its tables if they are not there, or not these."""
@@ -475,6 +469,17 @@ def translated(error: Exception, url: str, where: str) -> GittrackError | None:
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return NetworkError(f"{_shown(url)} cannot be used: {text}", hint="is the database running?", again=1.0)
     return StorageError(f"cannot use the {where}: {text}")
+
+
+def connect(url: str, ready: Callable[[Connected], None]) -> Connected:
+    """A connection that ``ready`` has made ready; closed again if that fails.  Raises what psycopg does."""
+    connection = Connected(url)
+    try:
+        ready(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _says_something(fd: int) -> bool:

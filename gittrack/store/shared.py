@@ -23,7 +23,7 @@ from gittrack.errors import GittrackError, InvalidValueError, LockedError, Netwo
 from gittrack.store import codec
 from gittrack.store.codec import MAX_FRAME
 from gittrack.store.journal import Overtaken
-from gittrack.store.postgres import Connected, Pool, translated
+from gittrack.store.postgres import Connected, Pool, connect, translated
 from gittrack.store.record import STATUS
 from gittrack.types import TERMINAL, RunId
 
@@ -296,13 +296,7 @@ class Frames:
 
     def _connect(self) -> Connected:
         with self._translating():
-            connection = Connected(self._url)
-            try:
-                self._ready(connection)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
+            return connect(self._url, self._ready)
 
     def _ready(self, connection: Connected) -> None:
         connection.execute(f"SET search_path TO {self._schema}")

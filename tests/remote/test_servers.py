@@ -234,8 +234,8 @@ def test_experiments_are_edited(there: str) -> None:
 
 
 def test_a_model_goes_there_and_comes_back_by_alias_stage_and_version(there: str) -> None:
-    sklearn = pytest.importorskip("sklearn.linear_model")
-    numpy = pytest.importorskip("numpy")
+    sklearn = pytest.importorskip("sklearn.linear_model", reason="trains a model of scikit-learn")
+    numpy = pytest.importorskip("numpy", reason="trains a model of scikit-learn")
     experiment_id = experiment("models")
     name = f"line-{time.time_ns()}"
     model: Any = sklearn.LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
@@ -279,7 +279,7 @@ def test_a_model_goes_there_and_comes_back_by_alias_stage_and_version(there: str
 
 
 def test_a_model_that_runs_code_needs_trust_there_too(there: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloudpickle = pytest.importorskip("cloudpickle")
+    cloudpickle = pytest.importorskip("cloudpickle", reason="pickles a model")
     assert cloudpickle
     experiment("trust")
 
