@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +62,10 @@ class Journal(Protocol):
 
     def frames(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """The frames from ``start`` on as (where to go on behind it, payload).  Raises StorageError, NetworkError."""
+        ...
+
+    def gone(self, ends: Sequence[int]) -> int:
+        """Up to where it was dropped at most, if frames are there that end at ``ends``."""
         ...
 
     def drop(self, end: int) -> None:

@@ -16,7 +16,7 @@ import socket
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
@@ -713,19 +713,23 @@ class Repo:
 
     def _refresh_all(self, progress: Callable[[int, int | None], None] | None) -> None:
         while self._is_stale():
-            with nullcontext() if self.exchange is None else self.exchange.alone():
+            with suppress(_Behind), nullcontext() if self.exchange is None else self.exchange.alone():
                 if self._refresh(progress):
                     return
 
     def _refresh(self, progress: Callable[[int, int | None], None] | None) -> bool:
-        """Index what is new; False if others have sent something meanwhile, without which runs would be missing."""
+        """Index what is new, or nothing; False if runs are as they were that were told more of.
+
+        Raises:
+            _Behind: Others have sent something meanwhile, without which runs would be missing or go back in time.
+        """
         index = self.index
         with index.transaction():
             # Looked at again inside, where only one process is at a time: what another has indexed since must not be
             # replaced by what this one saw before.
             live, fingerprint = self._stamps()
-            if self.exchange is not None and self.exchange.behind():
-                return False
+            if self._is_behind():
+                raise _Behind
             seen = index.meta_get("live") or {}
             settled: set[str] = set()
             if index.meta_get("fingerprint") != fingerprint:
@@ -733,17 +737,26 @@ class Repo:
                     settled = self._refresh_ledgers(progress)
                 index.meta_set("fingerprint", fingerprint)
             changed = {run_id for run_id in {*live, *seen} if live.get(run_id) != seen.get(run_id)}
-            self._refresh_each(changed | (settled & {*live, *seen}), settled)
-            index.meta_set("live", live)
-        return True
+            late = self._refresh_each(changed | (settled & {*live, *seen}), settled)
+            if late & settled & seen.keys():
+                raise _Behind
+            index.meta_set("live", {run_id: stamps for run_id, stamps in live.items() if run_id not in late})
+        return not late
 
-    def _refresh_each(self, run_ids: Iterable[str], from_start: Collection[str] = ()) -> None:
-        """Fold in the journals of these runs, inside of a transaction; one that cannot be read hides no other."""
+    def _refresh_each(self, run_ids: Iterable[str], from_start: Collection[str] = ()) -> set[str]:
+        """Fold in the journals of these runs, inside of a transaction; one that cannot be read hides no other.
+
+        Returns:
+            Those whose frames went into a commit that is not here yet; they stay as they are until the next look.
+        """
+        late: set[str] = set()
         for run_id in run_ids:
             try:
-                self._refresh_live(run_id, from_start=run_id in from_start)
+                if not self._refresh_live(run_id, from_start=run_id in from_start):
+                    late.add(run_id)
             except (CorruptError, NotFoundError) as error:
                 _log.warning(_UNREADABLE, run_id, error.message)
+        return late
 
     def _is_stale(self) -> bool:
         live, fingerprint = self._stamps()
@@ -836,30 +849,36 @@ class Repo:
                 about[state.run_id] = models
         self.index.put_runs(runs, about)
 
-    def _refresh_live(self, run_id: str, *, from_start: bool) -> None:
-        """Fold the new frames of a run's journals into what the index has of it."""
+    def _refresh_live(self, run_id: str, *, from_start: bool) -> bool:
+        """Fold the new frames of a run's journals into what the index has of it; False: see ``_refresh_each``."""
         index = self.index
         journals = self.journals(run_id)
         if not journals:
-            index.meta_set(f"live:{run_id}", None)
             stored = self.stored_state(run_id, self.revisions(run_id))
+            if self._is_behind():
+                return False
+            index.meta_set(f"live:{run_id}", None)
             if stored is None:
-                if self.exchange is None or not self.exchange.behind():  # else the next look finds its commit
-                    index.drop_runs([run_id])
+                index.drop_runs([run_id])
             else:  # sealed since the refs were looked at
                 self.index_states([stored])
-            return
+            return True
         cached = index.meta_get(f"live:{run_id}")
         offsets: dict[str, int] = {} if cached is None else cached["offsets"]
         if cached is None or from_start or set(offsets) - {one.name for one in journals}:
             offsets = {}
+        state: RunState | None = None
         events = JournalEvents.read(journals, offsets)
-        if events.ends == offsets:
-            return
         if offsets and cached is not None:
-            state: RunState | None = RunState.decode(cached["record"], base=cached["base"])
-        else:
+            state = RunState.decode(cached["record"], base=cached["base"])
+            if events.lacks(state):  # sealed since its journals were looked at
+                events, state = JournalEvents.read(journals), None
+            elif events.ends == offsets:
+                return True
+        if state is None:
             state = self.stored_state(run_id, self.revisions(run_id))
+            if events.lacks(state):
+                return not self._is_behind()
         state = events.fold(run_id, state)
         if state is not None and state.created:
             state.settle()
@@ -869,6 +888,11 @@ class Repo:
             except InvalidValueError:  # more than a record can hold: all of it is read again the next time
                 known = None
             index.meta_set(f"live:{run_id}", known)
+        return True
+
+    def _is_behind(self) -> bool:
+        """True if others have sent something that is not here: a commit, perhaps, that frames went into."""
+        return self.exchange is not None and self.exchange.behind()
 
     def reindex(self, progress: Callable[[int, int | None], None] | None = None) -> int:
         """Throw the index away and build it again from refs and journals; the number of runs in it.
@@ -881,6 +905,10 @@ class Repo:
         return self.index.count_runs()
 
 
+class _Behind(Exception):  # noqa: N818 — it is no error: one looks again
+    """Others have sent something that is not here."""
+
+
 class JournalEvents:
     """What a run's journals say, read before anything else is looked at.
 
@@ -888,22 +916,25 @@ class JournalEvents:
         ends: The offset up to which each journal was read, by file name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, starts: Mapping[str, int]) -> None:
         # Name, and of each frame its end and its payload: unpacked when it is folded, events take four times as much.
         self._frames: list[tuple[str, array[int], list[bytes]]] = []
+        self._gone: dict[str, int] = {}
+        self._starts = starts
         self.ends: dict[str, int] = {}
 
     @classmethod
     def read(cls, journals: Iterable[Journal], offsets: Mapping[str, int] | None = None) -> JournalEvents:
         """Read the journals, oldest first, from the given offsets on.  Raises StorageError, NetworkError."""
-        self = cls()
+        self = cls(offsets or {})
         for one in journals:
-            start = (offsets or {}).get(one.name, 0)
+            start = self._starts.get(one.name, 0)
             ends, payloads = array("q"), []
             for end, payload in one.frames(start):
                 ends.append(end)
                 payloads.append(payload)
             self._frames.append((one.name, ends, payloads))
+            self._gone[one.name] = one.gone(ends)
             self.ends[one.name] = ends[-1] if ends else start
         return self
 
@@ -912,6 +943,11 @@ class JournalEvents:
         """True if nothing happened but the opening and the closing of journals.  Raises FormatError."""
         events = (codec.unpack(payload) for _, _, payloads in self._frames for payload in payloads)
         return all(isinstance(event, list) and event[:1] in ([OPEN], [CLOSE]) for event in events)
+
+    def lacks(self, state: RunState | None) -> bool:
+        """True if frames between ``state`` and these were dropped: they went into a commit that ``state`` is not of."""
+        absorbed = {} if state is None else state.absorbed
+        return any(end > max(absorbed.get(name, 0), self._starts.get(name, 0)) for name, end in self._gone.items())
 
     def fold(self, run_id: str, state: RunState | None) -> RunState | None:
         """``state`` continued by what it has not absorbed already of the journals.  Raises FormatError."""
@@ -951,6 +987,11 @@ class JournalFile:
     def frames(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """As ``iter_journal``."""
         return journal.iter_journal(self.path, start)
+
+    def gone(self, ends: Sequence[int]) -> int:
+        """Nothing: a file goes as a whole."""
+        del ends
+        return 0
 
     def drop(self, end: int) -> None:
         """Remove the file, unless somebody wrote behind its end: that is the next seal's."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
@@ -88,6 +88,10 @@ class SharedJournal(NamedTuple):
         """The frames behind ``start`` as (number, payload).  Raises NetworkError."""
         sql = "SELECT number, payload FROM frames WHERE run_id = :run_id AND number > :start ORDER BY number"
         yield from self.table.ask(sql, {"run_id": self.run_id, "start": start})
+
+    def gone(self, ends: Sequence[int]) -> int:
+        """The number before the first one that is there: there are no gaps."""
+        return ends[0] - 1 if ends else self.last
 
     def drop(self, end: int) -> None:
         """Drop the frames up to ``end``: a commit that everybody sees has them.  Raises NetworkError."""

@@ -16,7 +16,7 @@ from gittrack.store.record import STATUS
 from gittrack.store.repo import Repo
 from gittrack.sync.exchange import Exchange
 from gittrack.track.runs import Tracker
-from gittrack.types import RunId
+from gittrack.types import Run, RunId
 from tests.conftest import MakeRepo, run_git
 from tests.databases import Server
 
@@ -229,6 +229,42 @@ def test_a_server_that_dies_before_it_drops_frames(clones: list[Tracker], monkey
     for tracker in clones:
         assert list(tracker.metric_history(run_id, "m").values) == [1.0]
         assert [run.info.run_id for run in tracker.search_runs()] == [run_id]
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "is over"])
+def test_a_run_that_is_committed_while_it_is_read_does_not_go_back(
+    clones: list[Tracker], monkeypatch: pytest.MonkeyPatch, *, goes_on: bool
+) -> None:
+    """Between the look at its journal and reading it, its frames go into a commit that is not here yet."""
+    one, two = clones
+    run = one.create_run(capture=False)
+    assert two.search_runs()[0].info.status == "RUNNING"
+    one._keeper.seal_soon = lambda: None  # type: ignore[method-assign]
+    run.end()
+    reading, meanwhile = two.repo.journals, [one.repo]
+
+    def journals(run_id: str) -> object:
+        while meanwhile:
+            assert seal.seal(meanwhile.pop()) == [run_id]
+            if goes_on:
+                one.writer(run_id).set_tags({"after": "the end"})
+        return reading(run_id)
+
+    monkeypatch.setattr(two.repo, "journals", journals)
+    put = two.repo.index.put_runs
+    seen: list[tuple[str, bool]] = []
+
+    def put_runs(runs: list[Run], about: object) -> None:
+        seen.extend((one.info.status, "after" in one.data.tags) for one in runs)
+        put(runs, about)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(two.repo.index, "put_runs", put_runs)
+    two.repo.refresh()
+    assert not meanwhile
+    assert ("RUNNING", True) not in seen
+    found = two.repo.index.get_run(run.run_id)
+    assert found is not None
+    assert (found.info.status, "after" in found.data.tags) == ("FINISHED", goes_on)
 
 
 def test_a_remote_that_is_away_loses_nothing(clones: list[Tracker], tmp_path: Path) -> None:
