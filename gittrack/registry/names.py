@@ -13,6 +13,7 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -55,6 +56,7 @@ class TagName(NamedTuple):
         return f"models/{self.key}/{slot}/{self.number}"
 
 
+@lru_cache(maxsize=1 << 16)  # a registry reads the names of all its tags each time one is new
 def parse_tag(name: str) -> TagName:
     """The inverse of ``str(TagName)``.  Raises FormatError for what that would not write."""
     match = _TAG.fullmatch(name)

@@ -54,6 +54,8 @@ PIN_PREFIX: Final = "refs/gittrack/live/"
 PIN_GRACE_S: Final = 600.0
 #: More packs than this in one folder slow every lookup down.
 MAX_PACKS: Final = 64
+#: Tags with files of their own, above which ``maintain`` packs them.
+MAX_LOOSE: Final = 256
 
 _FOLDER: Final = 0o040000
 _TYPE_NAMES: Final = {COMMIT_TYPE: "commit", TREE_TYPE: "tree", BLOB_TYPE: "blob", TAG_TYPE: "tag"}
@@ -574,7 +576,13 @@ class GitStore:
         return self._identity
 
     def maintain(self) -> None:
-        """Merge packs when there are many; removes no object, and is only logged if it fails."""
+        """Merge packs when there are many, and the files of tags; removes no object, and is only logged if it fails."""
+        if self._refs.count_loose("refs/tags/") > MAX_LOOSE:  # a registry looks at all of its tags each time
+            try:
+                self.program.run("pack-refs")  # tags, and what was packed before: what moves stays a file
+                files.sync_dir(self.paths.common_dir)
+            except GittrackError as error:
+                _log.warning("gittrack: tags could not be packed: %s", error)
         names = [path.name for path in self._pack_dir.iterdir()] if self._pack_dir.is_dir() else []
         packs = [name for name in names if name.endswith(".pack")]
         if len(packs) <= MAX_PACKS or any(name.endswith(".promisor") for name in names):

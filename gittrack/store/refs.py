@@ -25,6 +25,9 @@ from gittrack.types import ObjectId
 #: Seconds to wait for a lock that git or another gittrack holds on a ref.
 LOCK_TIMEOUT: Final = 10.0
 
+#: Nanoseconds in which the clock of a file system may stand still; network file systems count seconds.
+_YOUNG_NS: Final = 3_000_000_000
+
 #: git holds the lock of the packed refs, which the user's branches are in, for as long as it writes all of them.
 PACKED_LOCK_S: Final = 600.0
 
@@ -57,9 +60,10 @@ def check_name(name: str) -> str:
 
 
 class RefStore:
-    """The refs of one clone.  Reads always see the disk; nothing is cached but ``packed-refs``, by its stat."""
+    """The refs of one clone.  Reads see the disk: what is kept of a file counts as long as its stat is the same."""
 
     def __init__(self, paths: RepoPaths) -> None:
+        self._kept: dict[str, tuple[tuple[int, ...], str]] = {}
         self._git_dir = paths.git_dir
         self._common = paths.common_dir
         self._packed: tuple[tuple[int, ...] | None, dict[str, ObjectId]] = (None, {})
@@ -91,6 +95,7 @@ class RefStore:
                 if (after.st_ino, after.st_size, after.st_mtime_ns, after.st_ctime_ns) != stamp:
                     return refs
                 self._packed = (stamp, refs)
+                self._kept.clear()  # their files are gone
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -150,17 +155,40 @@ class RefStore:
             folder = todo.pop()
             try:
                 with os.scandir(f"{root}/{folder}") as entries:
-                    found = [(f"{folder}/{entry.name}", entry.is_dir(follow_symlinks=False)) for entry in entries]
+                    found = [(f"{folder}/{entry.name}", entry) for entry in entries]
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 raise files.failure(error, f"{root}/{folder}", "read") from error
-            for name, is_folder in found:
-                if is_folder:
+            for name, entry in found:
+                if entry.is_dir(follow_symlinks=False):
                     todo.append(name)
                 elif name.startswith(prefix) and not name.endswith(".lock"):
                     with suppress(FileNotFoundError):  # packed meanwhile
-                        yield name, _read_small(f"{root}/{name}")
+                        yield name, self._content(name, entry)
+
+    def _content(self, name: str, entry: os.DirEntry[str]) -> str:
+        """What a ref's file says.  There may be thousands: one that was read is not opened again while it is as it was.
+
+        A ref moves by becoming another file.  Its number may be that of an earlier one, but then not its time, unless
+        both are from the same moment: what is as young as that when it is read is read again.
+        """
+        found = entry.stat(follow_symlinks=False)
+        stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        kept = self._kept.get(name)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        young = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _YOUNG_NS
+        text = _read_small(entry.path)
+        if young or not found.st_ino or entry.is_symlink():
+            self._kept.pop(name, None)
+        else:
+            self._kept[name] = (stamp, text)
+        return text
+
+    def count_loose(self, prefix: str) -> int:
+        """How many refs below ``prefix`` have files of their own."""
+        return sum(1 for _ in self._loose_below(prefix))
 
     # -- moving ------------------------------------------------------------------------------------------------------
 

@@ -745,6 +745,46 @@ def test_maintain_merges_packs_and_loses_nothing(git_repo: Sandbox) -> None:
     assert packs(git_repo) == before
 
 
+def test_maintain_packs_tags_and_nothing_else(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = git_repo.store
+    monkeypatch.setattr("gittrack.store.git.MAX_LOOSE", 3)
+    oid = publish_one(store, "refs/runs/0/w", "a run")
+    for number in range(4):
+        store.publish(store.batch(), [RefUpdate(f"refs/tags/models/m/v{number}", None, oid)])
+    before, stamp = store.refs("refs/"), store.refs_fingerprint("refs/tags/")
+    store.maintain()
+    folder = git_repo.path / ".git"
+    assert not [path for path in (folder / "refs" / "tags").rglob("*") if path.is_file()]
+    assert (folder / "refs" / "runs" / "0" / "w").is_file()
+    assert store.refs("refs/") == before
+    assert store.refs_fingerprint("refs/tags/") != stamp
+    store.publish(store.batch(), [RefUpdate("refs/tags/models/m/v3", oid, None)])
+    assert store.refs("refs/tags/models/m/") == {f"refs/tags/models/m/v{n}": oid for n in range(3)}
+
+
+def test_a_ref_that_was_read_is_not_opened_again(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, name = git_repo.store, "refs/runs/0/w"
+    first = publish_one(store, name, "first")
+    path = git_repo.path / ".git" / name
+    opened: list[str] = []
+    read = refs._read_small
+
+    def reading(path: str) -> str:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(refs, "_read_small", reading)
+    assert store.refs("refs/runs/") == {name: first}
+    assert store.refs("refs/runs/") == {name: first}
+    assert len(opened) == 2, "it may have moved in the same moment"
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(refs, "_YOUNG_NS", 0)
+    assert store.refs("refs/runs/") == store.refs("refs/runs/") == {name: first}
+    assert len(opened) == 3
+    second = publish_one(store, name, "second")
+    assert store.refs("refs/runs/") == {name: second}
+
+
 def test_maintain_leaves_partial_clones_alone(git_repo: Sandbox) -> None:
     for number in range(66):
         publish_one(git_repo.store, f"refs/runs/{number}/w", str(number))
