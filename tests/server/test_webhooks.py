@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from gittrack.errors import InvalidValueError, NetworkError, PermissionDeniedError, StateError
-from gittrack.server.hub import delivery, webhooks as kept
+from gittrack.server.hub import delivery, outgoing, webhooks as kept
 from gittrack.server.hub.accounts import Accounts
-from gittrack.server.hub.delivery import Target
 from gittrack.server.hub.news import EVENTS, Happening
 from gittrack.server.hub.notifier import Actors
+from gittrack.server.hub.outgoing import Target
 from gittrack.server.hub.webhooks import DEAD, DELIVERED, WAITING, Delivery, Keys, Webhooks
 from tests.cli.conftest import Cli, cli
 from tests.cli.test_server import Started, started
@@ -270,7 +270,7 @@ def test_events_and_projects_choose(webhooks: Webhooks) -> None:
 )  # fmt: skip
 def test_only_public_addresses(address: str) -> None:
     with pytest.raises(PermissionDeniedError):
-        delivery.check_address(address, private=False)
+        outgoing.check_address(address, private=False)
 
 
 def test_metadata_never_and_private_only_when_allowed() -> None:
@@ -283,11 +283,11 @@ def test_metadata_never_and_private_only_when_allowed() -> None:
         "0.0.0.0",
     ):
         with pytest.raises(PermissionDeniedError):
-            delivery.check_address(address, private=True)
+            outgoing.check_address(address, private=True)
     for address in ("127.0.0.1", "10.0.0.1", "::1", "fd00::1"):
-        delivery.check_address(address, private=True)
+        outgoing.check_address(address, private=True)
     for address in ("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"):
-        delivery.check_address(address, private=False)
+        outgoing.check_address(address, private=False)
 
 
 def test_a_name_is_resolved_once_and_all_its_addresses_count(
@@ -330,7 +330,7 @@ def test_redirects_are_not_followed(receiver: Receiver) -> None:
 
 
 def test_a_slow_receiver_and_one_that_sends_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "ALL_SECONDS", 0.5)
+    monkeypatch.setattr(outgoing, "ALL_SECONDS", 0.5)
     endless = [b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536]
     drip = [b"HTTP", b"/"]
     for head, more in (endless, drip):

@@ -42,8 +42,8 @@ from gittrack.errors import (
     shown,
 )
 from gittrack.server.hub.accounts import Accounts, now
-from gittrack.server.hub.delivery import Target, check_url
 from gittrack.server.hub.news import EVENTS
+from gittrack.server.hub.outgoing import Target, check_url
 from gittrack.store import files
 
 if TYPE_CHECKING:
