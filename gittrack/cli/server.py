@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from gittrack.cli import common, output, server_project, server_webhook
+from gittrack.cli import common, output, server_oidc, server_project, server_webhook
 from gittrack.cli.accounts import audit, base, token, user
 from gittrack.errors import UsageError
 
@@ -73,6 +73,7 @@ def command() -> None:
 )
 @click.option("--public-metrics", is_flag=True, help="Let everybody read /metrics; otherwise it takes a token.")
 @server_webhook.key_option
+@server_oidc.options
 @base.guard_options
 def start(
     host: str,
@@ -115,7 +116,9 @@ def start(
             raise UsageError("a certificate and its key go together", hint="`--ssl-certfile` and `--ssl-keyfile`")
         tls = None if certificate is None or key is None else Files(certificate, key, key_password, tls_version)
         secure = tls is not None or (public_url or "").startswith("https:")
-        who = Asked(accounts=asked.pop("url"), secure=secure, **asked)
+        named = {name: asked.pop(name) for name in list(asked) if name.startswith("oidc_")}
+        oidc = server_oidc.taken(public_url=public_url, **named)
+        who = Asked(accounts=asked.pop("url"), secure=secure, oidc=oidc, **asked)
         if shared_remote is not None and (database is None or database.startswith("sqlite:")):
             raise UsageError("servers that share a remote share a database, too", hint="--backend-store-uri URL")
         tracker = session.open_server(

@@ -11,7 +11,7 @@ import click
 
 from gittrack.cli import common, output
 from gittrack.cli.accounts import base
-from gittrack.errors import NetworkError, UsageError
+from gittrack.errors import NetworkError
 
 if TYPE_CHECKING:
     from gittrack.server.hub.webhooks import Webhooks
@@ -82,11 +82,7 @@ def add(
     from gittrack.server.hub.projects import Projects
     from gittrack.store.repo import Repo
 
-    given = None
-    if secret_file is not None:
-        given = (secret_file.read_text(encoding="utf-8").splitlines() or [""])[0].strip()
-        if not given:
-            raise UsageError(f"the first line of `{secret_file}` is empty", hint="put the secret there")
+    given = None if secret_file is None else base.first_line(secret_file)
     with _opened(url, webhook_key, write=True) as (kept, webhooks):
         known = Projects(Repo.find(Path.cwd()))
         try:

@@ -13,6 +13,8 @@ import click
 from gittrack.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gittrack.server.hub.accounts import Accounts
     from gittrack.server.hub.audit import Audit
     from gittrack.server.hub.roles import Grant
@@ -197,6 +199,14 @@ def until(text: str | None) -> int | None:
     except ValueError:
         raise UsageError(f"`{text}` is no time", hint="such as 12h, 90d, 8w or 2030-01-31") from None
     return int(day.timestamp() * 1000)
+
+
+def first_line(file: Path) -> str:
+    """The secret that a file has in its first line.  Raises UsageError if that is empty."""
+    found = (file.read_text(encoding="utf-8").splitlines() or [""])[0].strip()
+    if not found:
+        raise UsageError(f"the first line of `{file}` is empty", hint="put the secret there")
+    return found
 
 
 def day(moment: int | None) -> str:

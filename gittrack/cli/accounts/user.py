@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,12 +12,15 @@ from gittrack.cli import common, output
 from gittrack.cli.accounts import base
 from gittrack.errors import UsageError
 
+if TYPE_CHECKING:
+    from gittrack.server.hub.accounts import Identity
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group(cls=common.VerbGroup, default="list")
 def command() -> None:
-    """Add, list and remove the people who log in with a name and a password.
+    """Add, list and remove people who log in with a name and a password, or elsewhere.
 
     Without a further word this lists them.
     """
@@ -40,6 +43,12 @@ def _password(from_stdin: bool) -> str:
 @click.argument("name")
 @base.grant_options(required=True)
 @_password_option
+@click.option(
+    "--oidc",
+    type=(str, str),
+    metavar="ISSUER SUBJECT",
+    help="He has no password, and logs in by this identity provider, which knows him as SUBJECT.",
+)
 @base.accounts_option
 def add(
     name: str,
@@ -49,14 +58,46 @@ def add(
     no_experiments: Sequence[str],
     no_models: Sequence[str],
     password_stdin: bool,
+    oidc: tuple[str, str] | None,
     url: str | None,
 ) -> None:
     """Add a user called NAME."""
     asked = base.grants(role, experiments, models, no_experiments, no_models)
+    if oidc is not None and password_stdin:
+        raise UsageError("he has a password, or an identity provider", hint="`passwd` sets one later, too")
     with base.kept(url, write=True) as opened:
-        opened.accounts.add_user(name, _password(password_stdin), asked, by=opened.by)
-        opened.note("user.add", f"{name}: {base.said(asked)}")
+        password = None if oidc is not None else _password(password_stdin)
+        opened.accounts.add_user(name, password, asked, by=opened.by, identity=_identity(oidc))
+        opened.note("user.add", f"{name}: {base.said(asked)}{_linked(oidc)}")
     output.message(f"`{name}` is {base.said(asked)}")
+
+
+def _identity(oidc: tuple[str, str] | None) -> Identity | None:
+    from gittrack.server.hub.accounts import Identity
+
+    return None if oidc is None else Identity(*oidc)
+
+
+def _linked(oidc: tuple[str, str] | None) -> str:
+    return "" if oidc is None else f", {oidc[1]} of {oidc[0]}"
+
+
+@command.command("link")
+@click.argument("name")
+@click.argument("issuer")
+@click.argument("subject")
+@base.accounts_option
+def link(name: str, issuer: str, subject: str, url: str | None) -> None:
+    """Let NAME log in by the identity provider ISSUER, which knows him as SUBJECT.
+
+    The audit log has the subject of who was refused because he has no account (`gittrack server audit`).
+    """
+    from gittrack.server.hub.accounts import Identity
+
+    with base.kept(url, write=True) as opened:
+        opened.accounts.link(name, Identity(issuer, subject), by=opened.by)
+        opened.note("user.link", f"{name}{_linked((issuer, subject))}")
+    output.message(f"{subject} of {issuer} is `{name}`")
 
 
 @command.command("passwd")
@@ -80,12 +121,21 @@ def list_users(url: str | None, as_json: bool) -> None:
         found = opened.accounts.users()
     if as_json:
         output.array(
-            {"name": one.name, "grants": base.written(one.grants), "created": one.created, "created_by": one.created_by}
+            {
+                "name": one.name,
+                "grants": base.written(one.grants),
+                "created": one.created,
+                "created_by": one.created_by,
+                "identities": [
+                    {"issuer": known.issuer, "subject": known.subject, "grants": base.written(known.grants)}
+                    for known in one.identities
+                ],
+            }
             for one in found
         )
     elif found:
         rows = [
-            [output.Cell(one.name, "yellow"), base.said(one.grants), base.day(one.created), one.created_by]
+            [output.Cell(one.name, "yellow"), base.said(one.all_grants), base.day(one.created), one.created_by]
             for one in found
         ]
         output.lines(output.table(["name", "is", "added", "by"], rows))

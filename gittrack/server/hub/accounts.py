@@ -5,6 +5,9 @@ other that SQLAlchemy knows, which several servers share.  Of tokens and session
 argon2's.  Nothing is ever taken away without a trace: a token is revoked, a user is removed, the row stays, so that a
 server that once asked for credentials does not stop to because the last ones are gone.
 
+A user may be known to identity providers, too: by issuer and subject, which never change, and never by a name or an
+e-mail address, which others can get.  An identity whose user was removed stays, and lets nobody in.
+
 Every change raises a number, the generation, by which servers see that what they read is old.
 """
 
@@ -12,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -19,7 +24,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -35,6 +40,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    func,
     insert,
     select,
     update,
@@ -55,6 +61,7 @@ from gittrack.errors import (
     MissingDependencyError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     StateError,
     StorageError,
     shown,
@@ -65,6 +72,7 @@ from gittrack.store import files
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
+    from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Engine, Row
 
 FOLDER: Final = "server"  #: below `.gittrack`
@@ -73,6 +81,7 @@ SHORTEST_PASSWORD: Final = 10
 LONGEST_PASSWORD: Final = 1024
 _LONGEST_PATTERN: Final = 500
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_MOST_LOGINS: Final = 10_000
 _BUSY: Final = 10.0  #: seconds to wait for another process that writes
 _VERSION: Final = 1
 
@@ -114,6 +123,26 @@ _sessions: Final = Table(
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=False),
 )
+#: Whom identity providers know by which name here; without one: his account was removed.
+_identities: Final = Table(
+    "gittrack_identities",
+    _metadata,
+    Column("issuer", String(500), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("user", String(64), index=True),
+    Column("grants", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+#: Logins that are under way at an identity provider.
+_logins: Final = Table(
+    "gittrack_logins",
+    _metadata,
+    Column("state", LargeBinary(32), primary_key=True),
+    Column("browser", LargeBinary(32), nullable=False),
+    Column("next", Text, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +172,31 @@ class TokenRecord:
     revoked: int | None = None
 
 
+class Identity(NamedTuple):
+    """Somebody as an identity provider knows him.
+
+    Attributes:
+        issuer: The provider.
+        subject: His id there.
+        grants: What follows from what the provider said of him when he logged in last.
+    """
+
+    issuer: str
+    subject: str
+    grants: tuple[Grant, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class UserRecord:
     """What is kept of a user; see ``TokenRecord``.
 
     Attributes:
         name: His name.
-        password: Argon2's hash of his password, with its parameters and its salt.
+        password: Argon2's hash of his password, with its parameters and its salt; empty: he has none.
         grants: What was given to him.
         created: When he was added.
         created_by: By whom.
+        identities: How identity providers know him.
     """
 
     name: str
@@ -160,6 +204,12 @@ class UserRecord:
     grants: tuple[Grant, ...]
     created: int
     created_by: str
+    identities: tuple[Identity, ...] = ()
+
+    @property
+    def all_grants(self) -> tuple[Grant, ...]:
+        """What was given to him here, and what follows from what identity providers say."""
+        return (*self.grants, *(grant for one in self.identities for grant in one.grants))
 
 
 class SessionRecord(NamedTuple):
@@ -291,15 +341,26 @@ class Accounts:
 
     # --- users
 
-    def add_user(self, name: str, password: str, grants: Iterable[Grant], *, by: str) -> UserRecord:
+    def add_user(
+        self, name: str, password: str | None, grants: Iterable[Grant], *, by: str, identity: Identity | None = None
+    ) -> UserRecord:
         """Add a user, or one who was removed.
 
+        Args:
+            name: His name.
+            password: His password; None: he has none.
+            grants: What he may do.
+            by: Who adds him.
+            identity: How an identity provider knows him.
+
         Raises:
-            AlreadyExistsError: He is there.
+            AlreadyExistsError: He is there, or the identity is that of another user.
             InvalidValueError: The name, the password or a pattern cannot be.
             OverloadedError: The database does not answer.
         """
-        record = UserRecord(_named(name), hash_password(password), tuple(grants), now(), by)
+        kept = "" if password is None else hash_password(password)
+        known = () if identity is None else (identity,)
+        record = UserRecord(_named(name), kept, tuple(grants), now(), by, known)
         values = {
             "password": record.password,
             "grants": _written(record.grants),
@@ -317,11 +378,16 @@ class Accounts:
                 )
             else:
                 db.execute(update(_users).where(_users.c.name == name).values(**values))
+            if identity is not None:
+                _link(db, name, identity, by)
         return record
 
     def users(self) -> list[UserRecord]:
         """The users, by name.  Raises OverloadedError."""
-        return [_user(row) for row in self._rows(select(_users).where(_users.c.removed.is_(None)).order_by("name"))]
+        if not self.is_there:
+            return []
+        with _reporting(), self._engine().connect() as db:
+            return _users_of(db, db.execute(select(_users).order_by("name")))
 
     def set_password(self, name: str, password: str) -> None:
         """Give a user another password, and end his sessions.
@@ -331,7 +397,9 @@ class Accounts:
             InvalidValueError: It is too short or too long.
             OverloadedError: The database does not answer.
         """
-        self._change_user(name, password=hash_password(password))
+        kept = hash_password(password)
+        with self._writing() as db:
+            _change_user(db, name, password=kept)
 
     def set_grants(self, name: str, change: Callable[[tuple[Grant, ...]], Iterable[Grant]]) -> UserRecord:
         """Give a user other grants: what ``change`` makes of those that he has.
@@ -348,14 +416,97 @@ class Accounts:
         return UserRecord(before.name, before.password, after, before.created, before.created_by)
 
     def remove_user(self, name: str) -> None:
-        """End a user's account and his sessions.  Raises NotFoundError and OverloadedError."""
-        self._change_user(name, removed=now(), password="", grants=_written(()))
+        """End a user's account and his sessions, and keep out whoever comes from an identity provider as him.
 
-    def _change_user(self, name: str, **values: Any) -> None:
+        Raises:
+            NotFoundError: There is no such user.
+            OverloadedError: The database does not answer.
+        """
+        with self._writing() as db:
+            _change_user(db, name, removed=now(), password="", grants=_written(()))
+            db.execute(update(_identities).where(_identities.c.user == name).values(user=None, grants=_written(())))
+
+    # --- identity providers
+
+    def link(self, name: str, identity: Identity, *, by: str) -> None:
+        """Let in as a user whom an identity provider knows so.
+
+        Raises:
+            NotFoundError: There is no such user.
+            AlreadyExistsError: That is another user.
+            OverloadedError: The database does not answer.
+        """
         with self._writing() as db:
             _the_user(db, name)
-            db.execute(update(_users).where(_users.c.name == name).values(**values))
-            db.execute(delete(_sessions).where(_sessions.c.user == name))
+            _link(db, name, identity, by)
+
+    def admit(self, identity: Identity, name: str | None) -> tuple[UserRecord, bool]:
+        """The user who comes from an identity provider, and whether he is new.
+
+        Args:
+            identity: How he is known there, and what follows from that: it replaces what followed before.
+            name: What he is called here if he is new; None: only who is known is let in.
+
+        Raises:
+            PermissionDeniedError: Nobody said that he may come in, or he may not any more.
+            OverloadedError: The database does not answer.
+        """
+        with self._writing() as db:
+            row = db.execute(select(_identities).where(*_is(identity))).one_or_none()
+            if row is not None and row.user is None:
+                raise PermissionDeniedError("the account was removed")
+            if row is None:
+                if name is None or not identity.grants:
+                    raise PermissionDeniedError("there is no account for this identity")
+                name = _free_name(db, name, identity)
+                values = {"password": "", "grants": _written(()), "created": now(), "created_by": identity.issuer}
+                db.execute(insert(_users).values(name=name, **values))
+                _link(db, name, identity, identity.issuer)
+            else:
+                name = str(row.user)
+                db.execute(update(_identities).where(*_is(identity)).values(grants=_written(identity.grants)))
+            found = _users_of(db, db.execute(select(_users).where(_users.c.name == name)))[0]
+        if not any(grant.role is not None for grant in found.all_grants):  # what he had before is gone all the same
+            raise PermissionDeniedError("nothing is granted to this identity any more")
+        return found, row is None
+
+    def begin_login(self, state: str, browser: str, next_page: str, seconds: int) -> None:
+        """Keep that a browser was sent to an identity provider.
+
+        Args:
+            state: Names the login; only its hash is kept, as of ``browser``.
+            browser: The secret that only this browser has.
+            next_page: Where it goes when it has logged in.
+            seconds: So long the login may take.
+
+        Raises:
+            OverloadedError: Very many are under way, or the database does not answer.
+        """
+        with self._writing(changes=False) as db:
+            db.execute(delete(_logins).where(_logins.c.expires <= now()))
+            if db.execute(select(func.count()).select_from(_logins)).scalar_one() >= _MOST_LOGINS:
+                raise OverloadedError("too many logins are under way", hint="try again in some minutes")
+            db.execute(
+                insert(_logins).values(
+                    state=credentials.hashed(state),
+                    browser=credentials.hashed(browser),
+                    next=next_page,
+                    expires=now() + seconds * 1000,
+                )
+            )
+
+    def end_login(self, state: str, browser: str) -> str | None:
+        """Where a browser that came back goes; None if it was never sent, was here before, or took too long.
+
+        Whoever comes with a state, it is good once.  Raises OverloadedError.
+        """
+        with self._writing(changes=False) as db:
+            which = _logins.c.state == credentials.hashed(state)
+            row = db.execute(select(_logins).where(which)).one_or_none()
+            db.execute(delete(_logins).where(which))
+        if row is None or row.expires <= now():
+            return None
+        return str(row.next) if hmac.compare_digest(bytes(row.browser), credentials.hashed(browser)) else None
 
     # --- sessions
 
@@ -395,7 +546,7 @@ class Accounts:
             generation = db.execute(select(_state.c.generation)).scalar_one()
             tokens = {row.id: _token(row) for row in db.execute(select(_tokens))}
             rows = db.execute(select(_users)).all()
-        users = {row.name: _user(row) for row in rows if row.removed is None}
+            users = {one.name: one for one in _users_of(db, rows)}
         return Snapshot(generation, tokens, users, ever=bool(tokens or rows))
 
     # --- the database
@@ -555,6 +706,48 @@ def _the_user(db: Connection, name: str) -> Row[Any]:
     if row is None:
         raise NotFoundError(f"there is no user `{shown(name)}`", hint="`gittrack server user` lists them")
     return row
+
+
+def _change_user(db: Connection, name: str, **values: Any) -> None:
+    """Change a user, and end his sessions."""
+    _the_user(db, name)
+    db.execute(update(_users).where(_users.c.name == name).values(**values))
+    db.execute(delete(_sessions).where(_sessions.c.user == name))
+
+
+def _users_of(db: Connection, rows: Iterable[Row[Any]]) -> list[UserRecord]:
+    """Those of some users who were not removed, with their identities."""
+    known: dict[str, list[Identity]] = {}
+    for row in db.execute(select(_identities).where(_identities.c.user.is_not(None))):
+        known.setdefault(row.user, []).append(Identity(row.issuer, row.subject, _read(row.grants)))
+    return [
+        replace(_user(row), identities=tuple(sorted(known.get(row.name, ())))) for row in rows if row.removed is None
+    ]
+
+
+def _is(identity: Identity) -> tuple[ColumnElement[bool], ...]:
+    return _identities.c.issuer == identity.issuer, _identities.c.subject == identity.subject
+
+
+def _link(db: Connection, name: str, identity: Identity, by: str) -> None:
+    values = {"user": name, "grants": _written(identity.grants), "created": now(), "created_by": by}
+    row = db.execute(select(_identities).where(*_is(identity))).one_or_none()
+    if row is None:
+        db.execute(insert(_identities).values(issuer=identity.issuer, subject=identity.subject, **values))
+    elif row.user in (None, name):
+        db.execute(update(_identities).where(*_is(identity)).values(**values))
+    else:
+        raise AlreadyExistsError(f"that identity is the user `{row.user}`", hint="`gittrack server user` lists them")
+
+
+def _free_name(db: Connection, wanted: str, identity: Identity) -> str:
+    """A name that nobody has or had, near the one that is wanted."""
+    plain = re.sub(r"[^A-Za-z0-9._@+-]", "-", wanted).lstrip("._@+-")[:64] or "user"
+    mark = hashlib.sha256(f"{identity.issuer}\0{identity.subject}".encode()).hexdigest()
+    for name in (plain, f"{plain[:57]}-{mark[:6]}", f"user-{mark[:32]}"):
+        if db.execute(select(_users).where(_users.c.name == name)).one_or_none() is None:
+            return name
+    raise AlreadyExistsError("every name for this identity is taken")
 
 
 def _written(grants: Iterable[Grant]) -> str:

@@ -11,6 +11,7 @@ from gittrack.server.hub import (
     logged_models,
     login,
     metrics,
+    oidc_login,
     pages,
     parts,
     registry,
@@ -22,6 +23,7 @@ from gittrack.server.hub import (
 ROUTES: Final = (
     *pages.ROUTES,
     *login.ROUTES,
+    *oidc_login.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
     *metrics.ROUTES,

@@ -86,10 +86,17 @@ class Authenticator:
         """Whether what was read is good enough to answer from."""
         return self._clock() < self._fresh_until
 
-    async def refresh(self) -> None:
-        """Read the accounts anew if they changed.  Raises OverloadedError if they cannot be read."""
+    async def refresh(self, *, at_once: bool = False) -> None:
+        """Read the accounts anew if they changed.
+
+        Args:
+            at_once: Also if they were read less than a second ago.
+
+        Raises:
+            OverloadedError: They cannot be read.
+        """
         async with self._refreshing:
-            if self.is_fresh:
+            if self.is_fresh and not at_once:
                 return
             asked = self._clock()
             found = await anyio.to_thread.run_sync(self._read)
@@ -160,7 +167,7 @@ class Authenticator:
         until = self._passwords.get(key)
         if until is None or until <= self._clock():
             return None
-        return Caller(user.name, user.grants, "user")
+        return Caller(user.name, user.all_grants, "user")
 
     async def by_password(self, shown: Password) -> Caller:
         """Whose a name and a password are; to be called inside ``hashing``.
@@ -169,12 +176,12 @@ class Authenticator:
             UnauthenticatedError: They are wrong.
         """
         user = self._snapshot.users.get(shown.user)
-        kept = self._unknown if user is None else user.password
+        kept = self._unknown if user is None or not user.password else user.password
         right = await anyio.to_thread.run_sync(stored.is_password, kept, shown.password)
-        if user is None or not right:
+        if user is None or kept is self._unknown or not right:
             raise UnauthenticatedError(_WRONG)
         _remember(self._passwords, self._memory_key(shown, kept), self._clock() + REMEMBERED)
-        return Caller(user.name, user.grants, "user")
+        return Caller(user.name, user.all_grants, "user")
 
     def _memory_key(self, shown: Password, kept: str) -> bytes:
         """Of name and password, and of what is kept: after another password was set, it is another key."""
@@ -209,7 +216,7 @@ class Authenticator:
             known = self._snapshot.tokens.get(session.user.removeprefix(_BY_ID))
             return None if known is None or _ended(known) else self._callers[known.id]
         user = self._snapshot.users.get(session.user)
-        return None if user is None else Caller(user.name, user.grants, "user")
+        return None if user is None else Caller(user.name, user.all_grants, "user")
 
     async def close_session(self, secret: str) -> None:
         """End a session.  Raises OverloadedError."""

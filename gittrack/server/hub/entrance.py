@@ -13,6 +13,7 @@ from gittrack.server.hub.accounts import FOLDER, Accounts
 from gittrack.server.hub.audit import Audit
 from gittrack.server.hub.authentication import Authenticator
 from gittrack.server.hub.guard import App, Guard
+from gittrack.server.hub.oidc_login import Oidc, OidcOptions
 from gittrack.server.hub.options import AuthOptions, allowed_hosts, check_address, networks
 from gittrack.server.run import Address
 
@@ -31,6 +32,7 @@ class Asked:
         accounts: Another database of accounts, as SQLAlchemy names it.
         rate: Requests in a second that a caller may make.
         secure: Clients use TLS.
+        oidc: How people log in by an identity provider.
     """
 
     auth: bool = False
@@ -40,6 +42,7 @@ class Asked:
     accounts: str | None = None
     rate: float | None = None
     secure: bool = False
+    oidc: OidcOptions | None = None
 
 
 def guarded(
@@ -67,15 +70,17 @@ def guarded(
         UsageError: Others could reach a server that knows nobody, or that has no name.
         InvalidValueError: A name, an address or a site is none.
         OverloadedError: The accounts cannot be read.
+        MissingDependencyError: What reads the tokens of an identity provider is not installed.
     """
     hosts = allowed_hosts(address, asked.hosts)
     accounts = Accounts.in_store(root) if asked.accounts is None else Accounts(asked.accounts)
     ever = accounts.snapshot().ever
-    check_address(address, accounts=ever)
+    oidc = None if asked.oidc is None else Oidc(asked.oidc)
+    check_address(address, accounts=ever or oidc is not None)
     options = AuthOptions(
         hosts=hosts,
         loopback=address.is_loopback,
-        required=asked.auth,
+        required=asked.auth or oidc is not None,
         secure=asked.secure,
         proxies=networks(asked.proxies),
         origins=frozenset(_origin(text) for text in asked.origins),
@@ -84,7 +89,8 @@ def guarded(
         max_stream=max_stream,
         rate=asked.rate,
     )
-    return Guard(app, Authenticator(accounts, start=address.is_loopback and not ever), Audit(root / FOLDER), options)
+    auth = Authenticator(accounts, start=address.is_loopback and not ever)
+    return Guard(app, auth, Audit(root / FOLDER), options, oidc)
 
 
 def page_url(guard: Guard, url: str) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -47,6 +47,9 @@ from gittrack.server.hub.options import AuthOptions
 from gittrack.server.hub.roles import LOCAL, Caller
 from gittrack.server.hub.throttle import Failures, Rates
 from gittrack.server.run import LOCAL_HOSTS
+
+if TYPE_CHECKING:
+    from gittrack.server.hub.oidc_login import Oidc
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -82,6 +85,7 @@ _ALWAYS: Final[Headers] = [
 #: For a year; not on a machine of one's own, whose name other programs have, too.
 _HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 _ALWAYS_NAMES: Final = frozenset(name for name, _ in _ALWAYS)
+_LOGIN_COOKIE: Final = "-login"  #: behind the name of the session's
 _PREFLIGHT_SECONDS: Final = 600
 _KNOWN_HOSTS: Final = 256  #: headers Host whose verdict is remembered
 
@@ -143,13 +147,17 @@ class Guard:
         auth: Knows callers by their credentials.
         audit: Where it is written who gave wrong credentials too often, and who logged in.
         options: Who may ask, from where, how much.
+        oidc: How people log in by an identity provider; None: they do not.
     """
 
-    def __init__(self, app: App, auth: Authenticator, audit: Audit, options: AuthOptions) -> None:
+    def __init__(
+        self, app: App, auth: Authenticator, audit: Audit, options: AuthOptions, oidc: Oidc | None = None
+    ) -> None:
         self._app = app
         self.auth = auth
         self.audit = audit
         self.options = options
+        self.oidc = oidc
         self.failures = Failures(options.failures)
         self._rates = None if options.rate is None else Rates(options.rate)
         self._hosts: dict[bytes, bool] = {}
@@ -365,7 +373,7 @@ class Guard:
         try:
             shown = credentials.of_header(value)
         except UnauthenticatedError:
-            await self._failed(client, client, None)
+            await self.failed(client)
             raise
         return await self.identify(shown, client)
 
@@ -394,7 +402,7 @@ class Guard:
             known = self.auth.remembers(shown)
             if known is not None:
                 return known
-            self.failures.check(_network(client))
+            self.failures.check(network_of(client))
             self.failures.check(account)
             try:
                 return await self.auth.by_password(shown)
@@ -402,9 +410,17 @@ class Guard:
                 await self._failed(client, account, shown.user)
                 raise
 
+    def check_failures(self, client: str) -> None:
+        """Refuse an address that wrong credentials came from too often.  Raises TooManyRequestsError."""
+        self.failures.check(network_of(client))
+
+    async def failed(self, client: str) -> None:
+        """Count that wrong credentials came from an address.  Raises TooManyRequestsError if it was too often."""
+        await self._failed(client, client, None)
+
     async def _failed(self, client: str, account: str, name: str | None) -> None:
         """Count a failure.  Raises TooManyRequestsError if there were too many before."""
-        keys = [(_network(client), 1)]
+        keys = [(network_of(client), 1)]
         if account != client:  # a user must not be locked out by few guesses of others
             keys.append((account, 10 if account.startswith("user ") else 1))
         full = [key for key, times in keys if self.failures.count(key, times)]
@@ -425,16 +441,22 @@ class Guard:
         port = scope["server"][1] if scope.get("server") else 0
         return f"gittrack-{port}"
 
-    def cookie_of(self, scope: Scope) -> str | None:
-        """The secret of the session that a request carries."""
+    def cookie_of(self, scope: Scope, *, login: bool = False) -> str | None:
+        """The secret that a request carries: of the session, or of a login that is under way."""
         head = read_head(scope["headers"])
-        return None if b"cookie" not in head else _cookie(head[b"cookie"], self.cookie_name(scope, head))
+        if b"cookie" not in head:
+            return None
+        return _cookie(head[b"cookie"], self.cookie_name(scope, head) + (_LOGIN_COOKIE if login else ""))
 
-    def set_cookie(self, scope: Scope, secret: str, seconds: int) -> str:
-        """The header Set-Cookie for a session; 0 seconds take it away."""
+    def set_cookie(self, scope: Scope, secret: str, seconds: int, *, login: bool = False) -> str:
+        """The header Set-Cookie for a session; 0 seconds take it away.
+
+        That of a login under way has to come back when the identity provider sends the browser here.
+        """
         name = self.cookie_name(scope)
         secure = "; Secure" if name.startswith("__Host-") else ""
-        return f"{name}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
+        name, site = (name + _LOGIN_COOKIE, "Lax") if login else (name, "Strict")
+        return f"{name}={secret}; Path=/; HttpOnly; SameSite={site}; Max-Age={seconds}{secure}"
 
     def _check_forged(self, scope: Scope, head: Head) -> None:
         """Refuse what changes something with a session's cookie, unless a page of ours did it with intent."""
@@ -533,7 +555,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _network(client: str) -> str:
+def network_of(client: str) -> str:
     """The address, or of IPv6 the network that one customer has."""
     if ":" not in client or not _is_address(client):
         return client

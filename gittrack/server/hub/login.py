@@ -6,6 +6,7 @@ The token that a server prints when it starts comes behind the ``#`` of the addr
 
 from __future__ import annotations
 
+import html
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,7 +35,15 @@ def _file(name: str) -> bytes:
 
 
 async def _login_page(call: Call) -> Response:
-    return Response(_file("login.html"), media_type="text/html")
+    guard: Guard = call.request.scope["gittrack.guard"]
+    page = _file("login.html").decode()
+    button = ""
+    if guard.oidc is not None:
+        button = (
+            f'<button type="button" id="provider">Log in with {html.escape(guard.oidc.options.title)}</button>'
+            '<p class="or">or</p>'
+        )
+    return Response(page.replace("<!-- provider -->", button), media_type="text/html")
 
 
 async def _script(call: Call) -> Response:

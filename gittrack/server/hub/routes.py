@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 PREFIXES: Final = ("/api/2.0", "/ajax-api/2.0")
 #: The paths that everybody may ask without saying who he is: all there are.
-PUBLIC: Final = frozenset(("/health", "/ready", "/login", "/login.js", "/login.css"))
+PUBLIC: Final = frozenset(
+    ("/health", "/ready", "/login", "/login.js", "/login.css", "/login/oidc", "/login/oidc/callback")
+)
 
 
 class Scope(NamedTuple):
