@@ -727,7 +727,7 @@ class Repo:
         with index.transaction():
             # Looked at again inside, where only one process is at a time: what another has indexed since must not be
             # replaced by what this one saw before.
-            live, fingerprint = self._stamps()
+            live, fingerprint = self.stamps()
             if self._is_behind():
                 raise _Behind
             seen = index.meta_get("live") or {}
@@ -759,11 +759,11 @@ class Repo:
         return late
 
     def _is_stale(self) -> bool:
-        live, fingerprint = self._stamps()
+        live, fingerprint = self.stamps()
         return self.index.meta_get("fingerprint") != fingerprint or (self.index.meta_get("live") or {}) != live
 
-    def _stamps(self) -> tuple[dict[str, list[list[Any]]], str]:
-        """What the index compares with what it has seen: the journals, and the ledgers' fingerprint.
+    def stamps(self) -> tuple[dict[str, list[list[Any]]], str]:
+        """What is compared with what was seen before: the journals by run, and the ledgers' fingerprint.
 
         The journals first: a run that is sealed in between is then found in the refs, never missed in both.
         """

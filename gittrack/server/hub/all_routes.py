@@ -6,6 +6,7 @@ from typing import Final
 
 from gittrack.server.hub import (
     artifacts,
+    changes,
     experiments,
     journals,
     logged_models,
@@ -32,6 +33,7 @@ ROUTES: Final = (
     *artifacts.ROUTES,
     *parts.ROUTES,
     *journals.ROUTES,
+    *changes.ROUTES,
     *views.ROUTES,
     *website.ROUTES,
 )

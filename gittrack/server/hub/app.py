@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -31,8 +32,10 @@ from gittrack.errors import (
 )
 from gittrack.registry.registry import Registry
 from gittrack.server.hub import messages
+from gittrack.server.hub.feed import Feed
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Route, Scope, Table
+from gittrack.store.following import Following
 from gittrack.track import query
 from gittrack.track.active import ActiveRun
 from gittrack.track.logged_models import LoggedModels
@@ -99,6 +102,9 @@ class Hub:
         routes: What is answered, once there is an application.
         is_ending: Whether the server was told to end.
         shipped: Takes journals that gittrack's own clients send.
+        following: Reads histories of runs that go on.
+        feed: What changed lately.
+        streams: By caller, how many are being told what changes.
     """
 
     def __init__(self, tracker: Tracker, options: Options) -> None:
@@ -110,6 +116,9 @@ class Hub:
         self.logged_models = LoggedModels(tracker)
         self.is_ending: Callable[[], bool] = lambda: False
         self.shipped = Shipped(tracker)
+        self.following = Following(tracker.repo)
+        self.feed = Feed(tracker.repo)
+        self.streams: Counter[str] = Counter()
 
     # --- experiments
 

@@ -352,6 +352,10 @@ class Guard:
             return LOCAL
         raise UnauthenticatedError("who asks?", hint=self._how_to_log_in())
 
+    async def again(self, scope: Scope) -> Caller:
+        """Who asked, as it is now: for an answer that goes on.  Raises UnauthenticatedError if he may not any more."""
+        return await self._caller(scope, read_head(scope["headers"]), scope["gittrack.address"])
+
     def _is_open(self, scope: Scope, head: Head) -> bool:
         """Whether a program of this machine asks, where nobody keeps accounts."""
         options = self.options
