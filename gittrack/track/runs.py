@@ -29,6 +29,7 @@ from gittrack.errors import (
     shown,
 )
 from gittrack.store import gateway, layout, record, seal
+from gittrack.store.following import Following
 from gittrack.store.record import RunState
 from gittrack.store.repo import JournalFile, Repo
 from gittrack.track import limits
@@ -93,8 +94,10 @@ class Tracker:
         self.repo = repo
         self.truncate = truncate
         self.serving = serving
-        if serving:
+        self._history = repo.history
+        if serving:  # pages of runs that go on ask again and again
             repo.look_out()
+            self._history = Following(repo).history
         self._strict = strict
         self._capture = capture
         # One handle per run, as long as somebody has it or its journal is open.
@@ -314,7 +317,7 @@ class Tracker:
 
     def metric_history(self, run_id: str, key: str) -> MetricHistory:
         """All points of a metric; empty if the run has no such metric.  Raises NotFoundError."""
-        return self.repo.history(check_run_id(run_id), key)
+        return self._history(check_run_id(run_id), key)
 
     def search_runs(
         self,

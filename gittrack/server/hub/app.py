@@ -35,7 +35,6 @@ from gittrack.server.hub import messages
 from gittrack.server.hub.feed import Feed
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Route, Scope, Table
-from gittrack.store.following import Following
 from gittrack.track import query
 from gittrack.track.active import ActiveRun
 from gittrack.track.logged_models import LoggedModels
@@ -102,7 +101,6 @@ class Hub:
         routes: What is answered, once there is an application.
         is_ending: Whether the server was told to end.
         shipped: Takes journals that gittrack's own clients send.
-        following: Reads histories of runs that go on.
         feed: What changed lately.
         streams: By caller, how many are being told what changes.
     """
@@ -116,7 +114,6 @@ class Hub:
         self.logged_models = LoggedModels(tracker)
         self.is_ending: Callable[[], bool] = lambda: False
         self.shipped = Shipped(tracker)
-        self.following = Following(tracker.repo)
         self.feed = Feed(tracker.repo)
         self.streams: Counter[str] = Counter()
 

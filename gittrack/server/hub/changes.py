@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gittrack.server.hub.guard import Guard
 
 _EVENTS: Final = "text/event-stream"
-#: Seconds of silence after which a comment shows everybody between that the connection is in use.
+#: Seconds of silence after which it is said that nothing changed: the connection is in use, and marks do not get old.
 _HEARTBEAT: Final = 15.0
 #: Seconds that a client may take no byte.
 _SILENCE: Final = 30.0
@@ -92,21 +92,19 @@ async def _events(call: Call, mark: str | None) -> AsyncIterator[bytes]:
     hub, scope = call.hub, call.request.scope
     guard: Guard = scope["gittrack.guard"]
     await threaded(hub.feed.look, limiter=hub.feed.threads)
-    first, said = True, 0.0
+    said = float("-inf")
     while not hub.is_ending():
         try:
             caller = await guard.again(scope)
         except GittrackError:  # revoked, or over; the next request is told why
             return
         news = hub.feed.since(mark)
-        if first or news.runs or news.experiments or not news.complete:
+        is_time = time.monotonic() >= said + _HEARTBEAT
+        if is_time or news.runs or news.experiments or not news.complete:
             told = await threaded(_told, hub, caller, news, limiter=hub.feed.threads)
-            if first or told["run_ids"] or told["experiment_ids"] or not told["complete"]:
+            if is_time or told["run_ids"] or told["experiment_ids"] or not told["complete"]:
                 yield b"id: %s\ndata: %s\n\n" % (news.mark.encode(), orjson.dumps(told))
-                first, said = False, time.monotonic()
-        if time.monotonic() - said >= _HEARTBEAT:
-            yield b":\n\n"
-            said = time.monotonic()
+                said = time.monotonic()
         mark = news.mark
         await hub.feed.next()
 

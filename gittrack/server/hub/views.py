@@ -85,7 +85,7 @@ def _curves(call: Call) -> Response:
     for run_id in run_ids:
         start = call.hub.run(run_id).info.start_time or 0
         for key in keys:
-            history: MetricHistory = call.hub.following.history(run_id, key)
+            history: MetricHistory = call.hub.tracker.metric_history(run_id, key)
             if len(history):
                 named.append({"run_id": run_id, "key": key})
                 histories.append((history, start))

@@ -80,7 +80,7 @@ export class Trouble extends Error {
   }
 }
 
-const API = "/ajax-api/2.0";
+export const API = "/ajax-api/2.0";
 type Said = Record<string, string | number | boolean | string[] | undefined>;
 
 async function ask(path: string, init: RequestInit = {}): Promise<Response> {

@@ -18,7 +18,7 @@ function show(next: Place): void {
   place.settings = next.settings;
 }
 
-function address(path: string, settings: Settings): string {
+export function address(path: string, settings: Settings): string {
   const kept = Object.entries(settings).filter(([, value]) => value !== "");
   const query = new URLSearchParams(kept).toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
   return query ? `${path}?${query}` : path;
