@@ -2,7 +2,8 @@
 
 The axis is cut into buckets, the same for all curves.  Of each bucket a curve keeps its least and its greatest value,
 in the order in which they came; so what is drawn is what all points would have drawn, at the width of a bucket.  Where
-there are few points, all are kept as they are.  Knows columns of numbers, no runs, no files.
+there are few points, all are kept as they are.  Curves that belong together can be drawn as one: their mean, between
+the least and the greatest of them all.  Knows columns of numbers, no runs, no files.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import le, lt
 from typing import Any, Final, NamedTuple
@@ -53,6 +54,34 @@ class Chart(NamedTuple):
     high: float
 
 
+class Band(NamedTuple):
+    """Curves that are drawn as one; each column has a value for each place on the axis, NaN where there is none.
+
+    Attributes:
+        curves: How many there are.
+        points: How many points of them are in the window.
+        mean: Of the curves that go on there, smoothed if asked for.
+        least: The least finite value of all, as it was logged.
+        greatest: Likewise.
+    """
+
+    curves: int
+    points: int
+    mean: array[float]
+    least: array[float]
+    greatest: array[float]
+
+
+class Bands(NamedTuple):
+    """Groups of curves on one axis; see `Chart`, except that a bucket is one place."""
+
+    axis: array[float]
+    bands: list[Band]
+    exact: bool
+    low: float
+    high: float
+
+
 class _Points(NamedTuple):
     """The points of a curve, by place, and which of them are in the window."""
 
@@ -83,6 +112,99 @@ def chart(
         smoothing: 0: none; below 1: how much of the average so far each point keeps.  An exponential moving average
             over all points, without the pull to zero at the start, as TensorBoard draws it.
     """
+    curves, low, high = _window(histories, axis, low, high, smoothing)
+    grid = _grid(curves, 2 * buckets)
+    if grid is not None:
+        aligned = [_aligned(points, grid) for points in curves]
+        return Chart(array("d", grid), aligned, exact=True, low=low, high=high)
+    width, bounds = _bounds(low, high, buckets)
+    marks = array("d")
+    for index in range(len(bounds) + 1):
+        marks.extend((low + width * (index + 0.25), low + width * (index + 0.75)))
+    return Chart(marks, [_bucketed(points, bounds) for points in curves], exact=False, low=low, high=high)
+
+
+def bands(
+    histories: Sequence[tuple[MetricHistory, int]],
+    groups: Sequence[Hashable],
+    *,
+    axis: str = "step",
+    buckets: int = 750,
+    low: float | None = None,
+    high: float | None = None,
+    smoothing: float = 0.0,
+) -> Bands:
+    """Fit groups of curves onto a screen, in the order in which the groups come first.
+
+    Between two of its points a curve has what a straight line between them has, so that a group whose curves have
+    points at different places has a mean that does not jump; before its first and after its last it has nothing.
+
+    Args:
+        histories: As of `chart`, and so are the others.
+        groups: The group of each.
+        axis: One of `AXES`.
+        buckets: How many, at least 1.
+        low: Where to begin.
+        high: Where to end.
+        smoothing: Of each curve, before they are put together.
+    """
+    curves, low, high = _window(histories, axis, low, high, smoothing)
+    grid = _grid(curves, 2 * buckets)
+    if grid is None:
+        width, bounds = _bounds(low, high, buckets)
+        axis_of = array("d", [low + width * (index + 0.5) for index in range(len(bounds) + 1)])
+    else:
+        axis_of = array("d", grid)
+    members: dict[Hashable, list[_Points]] = {}
+    for group, points in zip(groups, curves, strict=True):
+        finite = array("d", [value if math.isfinite(value) else _NOTHING for value in points.values])
+        members.setdefault(group, []).append(points._replace(values=finite))
+    found = []
+    for of_group in members.values():
+        means: list[array[float]] = []
+        least: list[array[float]] = []
+        greatest: list[array[float]] = []
+        for points in of_group:
+            if grid is None:
+                cut = _bucketed(points._replace(smoothed=points.smoothed or points.values), bounds)
+                pairs = cut.values[::2], cut.values[1::2]
+                columns = cut.smoothed[::2], array("d", map(min, *pairs)), array("d", map(max, *pairs))
+            else:
+                whole = _aligned(points, grid)
+                columns = whole.smoothed or whole.values, whole.values, whole.values
+            for column, kept in zip(columns, (means, least, greatest), strict=True):
+                kept.append(_bridged(column, axis_of))
+        found.append(
+            Band(
+                len(of_group),
+                sum(points.end - points.first for points in of_group),
+                _across(means, lambda values: math.fsum(values) / len(values)),
+                _across(least, min),
+                _across(greatest, max),
+            )
+        )
+    return Bands(axis_of, found, exact=grid is not None, low=low, high=high)
+
+
+def along(history: MetricHistory, other: MetricHistory) -> MetricHistory:
+    """The points of a metric at the steps where another has one, with that one's values in place of the steps.
+
+    A point where the other is not finite is left out; of several at one step the other's last counts.
+    """
+    where = {step: value for step, value in zip(other.steps, other.values, strict=True) if math.isfinite(value)}
+    rows = [
+        (where[step], time, value)
+        for step, time, value in zip(history.steps, history.timestamps, history.values, strict=True)
+        if step in where
+    ]
+    steps, times, values = zip(*rows, strict=True) if rows else ((), (), ())
+    return MetricHistory(history.key, array("d", steps), array("q", times), array("d", values))
+
+
+def _window(
+    histories: Sequence[tuple[MetricHistory, int]], axis: str, low: float | None, high: float | None, smoothing: float
+) -> tuple[list[_Points], float, float]:
+    """Curves by place, with what of them is between two places, and those places."""
     placed = [_placed(history, start, axis) for history, start in histories]
     ends = [(places[0], places[-1]) for places, _ in placed if places]
     if low is None:
@@ -99,16 +221,13 @@ def chart(
         )
         for places, values in placed
     ]
-    grid = _grid(curves, 2 * buckets)
-    if grid is not None:
-        aligned = [_aligned(points, grid) for points in curves]
-        return Chart(array("d", grid), aligned, exact=True, low=low, high=high)
+    return curves, low, high
+
+
+def _bounds(low: float, high: float, buckets: int) -> tuple[float, list[float]]:
+    """How wide a bucket is, and where each but the first begins."""
     width = (high - low) / buckets
-    bounds = [low + width * index for index in range(1, buckets)] if width > 0 else []
-    marks = array("d")
-    for index in range(len(bounds) + 1):
-        marks.extend((low + width * (index + 0.25), low + width * (index + 0.75)))
-    return Chart(marks, [_bucketed(points, bounds) for points in curves], exact=False, low=low, high=high)
+    return width, [low + width * index for index in range(1, buckets)] if width > 0 else []
 
 
 def _placed(history: MetricHistory, start: int, axis: str) -> tuple[Sequence[float], array[float]]:
@@ -189,3 +308,30 @@ def _extremes(values: Sequence[float]) -> tuple[float, float]:
             return _NOTHING, _NOTHING
     least, greatest = min(values), max(values)
     return (least, greatest) if values.index(least) <= values.index(greatest) else (greatest, least)
+
+
+def _bridged(values: Sequence[float], axis: Sequence[float]) -> array[float]:
+    """The finite values, and between two of them what a straight line has."""
+    filled = array("d", values)
+    if all(map(math.isfinite, values)):
+        return filled
+    last: int | None = None
+    for at, value in enumerate(values):
+        if not math.isfinite(value):
+            filled[at] = _NOTHING
+            continue
+        if last is not None and at - last > 1:
+            start, rise = values[last], (value - values[last]) / (axis[at] - axis[last])
+            for between in range(last + 1, at):
+                filled[between] = start + rise * (axis[between] - axis[last])
+        last = at
+    return filled
+
+
+def _across(columns: Sequence[array[float]], of: Callable[[list[float]], float]) -> array[float]:
+    """What a function makes of the values at each place."""
+    found = array("d")
+    for row in zip(*columns, strict=True):
+        there = [value for value in row if value == value]
+        found.append(of(there) if there else _NOTHING)
+    return found

@@ -1,15 +1,19 @@
 """What the web page draws, as bytes and columns, beside what MLflow's routes say of the same runs."""
 
+import csv
 import gzip
+import io
 import json
 import math
 import struct
 from array import array
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from gittrack.server.hub import views
 from gittrack.server.hub.roles import Caller, Grant, Role
 from gittrack.store import index
 from tests.server.conftest import Answer, Running
@@ -110,18 +114,29 @@ def test_an_unchanged_answer_is_not_sent_again(server: Running, runs: list[str])
 # --- curves
 
 
+def parts(body: bytes) -> Iterator[tuple[dict[str, Any], list[float], list[list[float]]]]:
+    """Each chart of an answer: its head, its axis, its columns."""
+    start = 0
+    while start < len(body):
+        (length,) = struct.unpack_from("<I", body, start)
+        head = json.loads(body[start + 4 : start + 4 + length])
+        start += 4 + length
+        assert start % 8 == 0
+        places = head["places"]
+        axis = array("d", body[start : start + 8 * places])
+        start += 8 * places
+        each = sum(3 if "group" in curve else 2 if head["smoothed"] else 1 for curve in head["curves"])
+        rest = array("f", body[start : start + 4 * each * places])
+        assert len(rest) == each * places
+        start += -(-4 * len(rest) // 8) * 8
+        yield head, list(axis), [list(rest[places * at : places * (at + 1)]) for at in range(each)]
+
+
 def curves(server: Running, **said: Any) -> tuple[dict[str, Any], list[float], list[list[float]]]:
-    body = ask(server, "metrics/curves", **said)
-    assert body.status == 200, body.body
-    (length,) = struct.unpack_from("<I", body.body)
-    head = json.loads(body.body[4 : 4 + length])
-    start, places = 4 + length, head["places"]
-    assert start % 8 == 0
-    axis = array("d", body.body[start : start + 8 * places])
-    rest = array("f", body.body[start + 8 * places :])
-    each = len(head["curves"]) * (2 if head["smoothed"] else 1)
-    assert len(rest) == each * places
-    return head, list(axis), [list(rest[places * at : places * (at + 1)]) for at in range(each)]
+    answer = ask(server, "metrics/curves", **said)
+    assert answer.status == 200, answer.body
+    (only,) = parts(answer.body)
+    return only
 
 
 def test_curves_of_several_runs(server: Running, runs: list[str]) -> None:
@@ -168,9 +183,57 @@ def test_values_that_no_32_bits_hold(server: Running, runs: list[str]) -> None:
         {"buckets": 1_000_000},
         {"low": "NaN"},
         {"high": "Infinity"},
+        {"groups": ["a", "b"]},
         {"metric_keys": [f"m{number}" for number in range(1001)]},
     ],
 )
 def test_curves_that_cannot_be_drawn(server: Running, runs: list[str], said: dict[str, Any]) -> None:
     answer = ask(server, "metrics/curves", **{"run_ids": runs[:1], "metric_keys": ["m"], **said})
     assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_charts_of_several_metrics_each_on_its_own_axis(server: Running, runs: list[str]) -> None:
+    points = [{"key": "loss", "value": step, "timestamp": step, "step": step} for step in range(3)]
+    server.post("runs/log-batch", {"run_id": runs[0], "metrics": points})
+    keys = ["acc", "loss", "nothing", "loss"]
+    together = ask(server, "metrics/curves", run_ids=runs[:2], metric_keys=keys, apart=True).body
+    found = list(parts(together))
+    assert [axis for _, axis, _ in found] == [[0], [0, 1, 2], [], [0, 1, 2]]
+    assert found[1] == curves(server, run_ids=runs[:2], metric_keys=["loss"])
+    assert [curve["run_id"] for curve in found[0][0]["curves"]] == runs[:2]
+
+
+def test_runs_by_group(server: Running, runs: list[str]) -> None:
+    for at, run_id in enumerate(runs[:4]):
+        points = [{"key": "loss", "value": at, "timestamp": step, "step": step} for step in range(5)]
+        server.post("runs/log-batch", {"run_id": run_id, "metrics": points})
+    head, axis, columns = curves(
+        server, run_ids=runs[:4], metric_keys=["loss"], groups=["a", "b", "a", "a"], smoothing=0.5
+    )
+    assert [(one["group"], one["runs"], one["points"]) for one in head["curves"]] == [("a", 3, 15), ("b", 1, 5)]
+    assert (len(axis), head["smoothed"]) == (5, False)
+    assert [column[0] for column in columns] == pytest.approx([5 / 3, 0, 3, 1, 1, 1])
+
+
+def test_a_metric_by_another(server: Running, runs: list[str]) -> None:
+    points = [{"key": "loss", "value": 1 / (step + 1), "timestamp": 1, "step": step} for step in range(4)]
+    points += [{"key": "epoch", "value": step / 2, "timestamp": 1, "step": step} for step in range(1, 9)]
+    server.post("runs/log-batch", {"run_id": runs[0], "metrics": points})
+    head, axis, (values,) = curves(server, run_ids=runs[:2], metric_keys=["loss"], axis="metrics.epoch")
+    assert (head["axis"], axis) == ("metrics.epoch", [0.5, 1, 1.5])
+    assert values == pytest.approx([1 / 2, 1 / 3, 1 / 4])
+    assert curves(server, run_ids=runs[:2], metric_keys=["loss"], axis="metrics.unknown")[1] == []
+
+
+def test_every_point_as_csv(server: Running, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_ROWS", 7)
+    values = [step / 3 for step in range(20)]
+    points = [{"key": "loss", "value": value, "timestamp": 1, "step": step} for step, value in enumerate(values)]
+    odd = {"key": "-cmd", "value": "NaN", "timestamp": 1, "step": 0}
+    server.post("runs/log-batch", {"run_id": runs[0], "metrics": [*points, odd]}).ok
+    answer = ask(server, "metrics/points", run_ids=runs[:2], metric_keys=["loss", "-cmd", "acc"])
+    assert answer.headers["content-disposition"].startswith("attachment")
+    rows = list(csv.DictReader(io.StringIO(answer.body.decode())))
+    assert [float(row["value"]) for row in rows if row["key"] == "loss"] == values
+    assert [(row["key"], row["value"]) for row in rows if row["key"].startswith("'")] == [("'-cmd", "nan")]
+    assert [row["run_id"] for row in rows if row["key"] == "acc"] == runs[:2]

@@ -5,7 +5,7 @@ from array import array
 
 from hypothesis import given, strategies as st
 
-from gittrack.track.series import AXES, Chart, chart
+from gittrack.track.series import AXES, Chart, along, bands, chart
 from gittrack.types import MetricHistory
 
 FINITE = st.floats(-1e6, 1e6, width=32)
@@ -111,3 +111,52 @@ def test_no_points_at_all() -> None:
         found = chart(histories, smoothing=0.5)
         assert found.exact
         assert [numbers(curve.values) for curve in found.curves] == [[]] * len(histories)
+
+
+# --- groups
+
+
+@given(st.lists(POINTS, min_size=1, max_size=5), st.integers(1, 12), st.integers(1, 3), st.sampled_from([0.0, 0.5]))
+def test_a_band_holds_every_value_of_its_group(
+    curves: list[list[tuple[int, int, float]]], buckets: int, count: int, smoothing: float
+) -> None:
+    groups = [at % count for at in range(len(curves))]
+    histories = [(history(points), 100) for points in curves]
+    found = bands(histories, groups, buckets=buckets, smoothing=smoothing)
+    assert len(found.axis) <= 2 * buckets
+    for group, band in zip(dict.fromkeys(groups), found.bands, strict=True):
+        of_group = [points for points, one in zip(curves, groups, strict=True) if one == group]
+        assert (band.curves, band.points) == (len(of_group), sum(map(len, of_group)))
+        finite = [value for points in of_group for _, _, value in points if math.isfinite(value)]
+        assert min(numbers(band.least), default=0) == min(finite, default=0)
+        assert max(numbers(band.greatest), default=0) == max(finite, default=0)
+        for mean, least, greatest in zip(band.mean, band.least, band.greatest, strict=True):
+            assert not (least > greatest)
+            if mean == mean and not smoothing:
+                assert least - 1e-6 * abs(least) <= mean <= greatest + 1e-6 * abs(greatest)
+
+
+def test_the_mean_of_a_group_is_that_of_its_lines() -> None:
+    even = history([(step, step, 0.0) for step in range(0, 11, 2)])
+    odd = history([(step, step, 10.0) for step in range(1, 10, 2)])
+    other = history([(3, 3, 7.0)])
+    found = bands([(even, 0), (odd, 0), (other, 0)], ["a", "a", "b"])
+    first, second = found.bands
+    assert list(found.axis) == [float(step) for step in range(11)]
+    assert list(first.mean) == [0, *[5] * 9, 0]  # at its ends only one of them goes on
+    assert (list(first.least), list(first.greatest)) == ([0] * 11, [0, *[10] * 9, 0])
+    assert (numbers(second.mean), second.mean[3]) == ([7.0], 7.0)
+    spiked = [math.sin(step / 50) for step in range(5000)]
+    spiked[777] = 1e6
+    many = MetricHistory("m", array("q", range(5000)), array("q", range(5000)), array("d", spiked))
+    (band,) = bands([(many, 0)] * 3, ["a"] * 3, buckets=50, smoothing=0.9).bands
+    assert (len(band.mean), max(band.greatest), min(band.least)) == (50, 1e6, min(spiked))
+    assert max(band.mean) < 1e6
+
+
+def test_one_metric_along_another() -> None:
+    loss = history([(0, 0, 3.0), (1, 1, 2.0), (2, 2, 1.0), (3, 3, 0.5), (4, 4, 0.1)])
+    epoch = history([(0, 0, 0.5), (1, 1, 0.25), (2, 2, math.nan), (3, 3, 1.0), (3, 4, 2.0)])
+    (curve,) = (found := chart([(along(loss, epoch), 0)])).curves
+    assert (list(found.axis), list(curve.values)) == ([0.25, 0.5, 2.0], [2.0, 3.0, 0.5])
+    assert len(along(loss, history([]))) == 0

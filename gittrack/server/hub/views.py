@@ -1,26 +1,29 @@
-"""What the web page draws: tables of runs by column, and curves of metrics that fit a screen.
+"""What the web page draws: tables of runs by column, curves of metrics that fit a screen, and their points as CSV.
 
-Both are derived from what MLflow's routes answer too, in forms that cost a browser nothing: a column is one list, a
+All are derived from what MLflow's routes answer too, in forms that cost a browser nothing: a column is one list, a
 curve is one block of 32-bit floats.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import io
 import math
 import struct
 from array import array
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import orjson
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from gittrack.convert.tables import HISTORY, guarded, to_time
 from gittrack.errors import InvalidValueError
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import VIEWS
-from gittrack.server.hub.messages import Message, Values, double, integer, number, one_of, text, texts
+from gittrack.server.hub.messages import Message, Values, boolean, double, integer, number, one_of, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.track import series
@@ -32,6 +35,8 @@ _MAX_BUCKETS: Final = 4000
 _BUCKETS: Final = 750
 _SMALL: Final = 1024  #: bytes that are not worth being compressed
 _COMPRESSION: Final = 4  #: of zlib: half the time of its default for a twentieth more bytes
+_ROWS: Final = 5000  #: of CSV that are sent at a time
+_ALONG: Final = "metrics."  #: how an axis begins that is a metric
 _KINDS: Final = ("metrics", "params", "tags")
 
 
@@ -64,54 +69,115 @@ def _shown(value: float | None) -> float | str | None:
 
 
 def _curves(call: Call) -> Response:
-    """A chart as bytes, little-endian, as every browser is.
+    """Charts as bytes, little-endian, as every browser is: one, or where they are `apart` one for each key.
 
-    The length of a JSON head (32 bits); the head, with spaces up to a multiple of eight; the axis as 64-bit floats; and
-    for each curve its values as 32-bit floats, then what was smoothed, if asked for.
+    Of each the length of a JSON head (32 bits); the head, with spaces up to a multiple of eight; the axis as 64-bit
+    floats; and for each curve its values as 32-bit floats, then what was smoothed, if asked for; for each group its
+    mean, its least and its greatest values.  Zeros follow up to a multiple of eight.
     """
     values = call.values
-    run_ids, keys = values["run_ids"], values["metric_keys"]
+    run_ids, keys, groups = values["run_ids"], values["metric_keys"], values.get("groups")
     if len(run_ids) * len(keys) > _MAX_CURVES:
         raise InvalidValueError(f"at most {_MAX_CURVES} curves are drawn at a time", hint="ask for fewer runs or keys")
     axis, smoothing = values.get("axis", "step"), values.get("smoothing", 0.0)
     buckets = values.get("buckets", _BUCKETS)
-    if axis not in series.AXES:
-        raise InvalidValueError(f"`axis` is one of {', '.join(series.AXES)}")
+    if axis not in series.AXES and not axis.startswith(_ALONG):
+        raise InvalidValueError(f"`axis` is one of {', '.join(series.AXES)}, or {_ALONG}<key>")
     if not 0 <= smoothing < 1:
         raise InvalidValueError("`smoothing` is at least 0 and below 1")
     if not 1 <= buckets <= _MAX_BUCKETS:
         raise InvalidValueError(f"`buckets` is between 1 and {_MAX_BUCKETS}")
-    named, histories = [], []
-    for run_id in run_ids:
-        start = call.hub.run(run_id).info.start_time or 0
-        for key in keys:
-            history: MetricHistory = call.hub.tracker.metric_history(run_id, key)
-            if len(history):
-                named.append({"run_id": run_id, "key": key})
-                histories.append((history, start))
-    chart = series.chart(
-        histories,
-        axis=axis,
-        buckets=buckets,
-        low=_finite(values, "low"),
-        high=_finite(values, "high"),
-        smoothing=smoothing,
+    if groups is not None and len(groups) != len(run_ids):
+        raise InvalidValueError("`groups` has a group for each run")
+    group_of = None if groups is None else dict(zip(run_ids, groups, strict=True))
+    window = {"low": _finite(values, "low"), "high": _finite(values, "high")}
+    return _sent(
+        call,
+        b"".join(
+            _chart(
+                [curve for key in together for curve in _histories(call, run_ids, key, axis)],
+                axis,
+                group_of,
+                {**window, "buckets": buckets, "smoothing": smoothing},
+            )
+            for together in ([[key] for key in keys] if values.get("apart") else [keys])
+        ),
+        "application/octet-stream",
     )
+
+
+def _histories(
+    call: Call, run_ids: Sequence[str], key: str, axis: str
+) -> Iterator[tuple[dict[str, str], MetricHistory, int]]:
+    """The curves of a metric: what each is called, its points, and when its run began."""
+    for run_id in run_ids:
+        history: MetricHistory = call.hub.tracker.metric_history(run_id, key)
+        if axis.startswith(_ALONG) and len(history):
+            history = series.along(history, call.hub.tracker.metric_history(run_id, axis.removeprefix(_ALONG)))
+        if len(history):
+            yield {"run_id": run_id, "key": key}, history, call.hub.run(run_id).info.start_time or 0
+
+
+def _chart(
+    curves: Sequence[tuple[dict[str, str], MetricHistory, int]],
+    axis: str,
+    groups: Mapping[str, str] | None,
+    options: Mapping[str, Any],
+) -> bytes:
+    """One chart of an answer."""
+    histories = [(history, start) for _, history, start in curves]
+    place = "step" if axis.startswith(_ALONG) else axis
+    found: series.Chart | series.Bands
+    named: list[dict[str, Any]]
+    if groups is None:
+        found = series.chart(histories, axis=place, **options)
+        columns = [column for curve in found.curves for column in (curve.values, curve.smoothed)]
+        named = [{**name, "points": curve.points} for (name, _, _), curve in zip(curves, found.curves, strict=True)]
+    else:
+        of_curves = [(groups[name["run_id"]], name["key"]) for name, _, _ in curves]
+        found = series.bands(histories, of_curves, axis=place, **options)
+        columns = [column for band in found.bands for column in (band.mean, band.least, band.greatest)]
+        named = [
+            {"group": group, "key": key, "runs": band.curves, "points": band.points}
+            for (group, key), band in zip(dict.fromkeys(of_curves), found.bands, strict=True)
+        ]
     head = {
         "axis": axis,
-        "exact": chart.exact,
-        "places": len(chart.axis),
-        "low": None if math.isnan(chart.low) else chart.low,
-        "high": None if math.isnan(chart.high) else chart.high,
-        "smoothed": bool(smoothing),
-        "curves": [{**name, "points": curve.points} for name, curve in zip(named, chart.curves, strict=True)],
+        "exact": found.exact,
+        "places": len(found.axis),
+        "low": None if math.isnan(found.low) else found.low,
+        "high": None if math.isnan(found.high) else found.high,
+        "smoothed": groups is None and bool(options["smoothing"]),
+        "curves": named,
     }
     said = orjson.dumps(head)
     said += b" " * (-(len(said) + 4) % 8)
-    parts = [struct.pack("<I", len(said)), said, chart.axis.tobytes()]
-    for curve in chart.curves:
-        parts += [array("f", curve.values).tobytes(), array("f", curve.smoothed).tobytes()]
-    return _sent(call, b"".join(parts), "application/octet-stream")
+    body = struct.pack("<I", len(said)) + said + found.axis.tobytes()
+    body += b"".join(array("f", column).tobytes() for column in columns)
+    return body + bytes(-len(body) % 8)
+
+
+def _points(call: Call) -> Response:
+    """Every point, one a row, as `gittrack export` writes them; sent while it is read."""
+    headers = {"content-disposition": 'attachment; filename="points.csv"', "cache-control": "private, no-store"}
+    rows = _rows(call, call.values["run_ids"], call.values["metric_keys"])
+    return StreamingResponse(rows, media_type="text/csv", headers=headers)
+
+
+def _rows(call: Call, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[str]:
+    piece = io.StringIO()
+    writer = csv.writer(piece, lineterminator="\r\n")
+    writer.writerow(HISTORY)
+    for run_id in run_ids:
+        for key in keys:
+            named = [run_id, guarded(key)]
+            for number_of_row, point in enumerate(call.hub.tracker.metric_history(run_id, key), 1):
+                writer.writerow([*named, point.step, to_time(point.timestamp), repr(point.value)])
+                if number_of_row % _ROWS == 0:
+                    yield piece.getvalue()
+                    piece.seek(0)
+                    piece.truncate()
+    yield piece.getvalue()
 
 
 def _finite(values: Values, name: str) -> float | None:
@@ -165,6 +231,8 @@ ROUTES: Final = (
         Message(
             run_ids=texts(required=True),
             metric_keys=texts(required=True),
+            groups=texts(),
+            apart=boolean(),
             axis=text(),
             buckets=integer(),
             low=double(),
@@ -172,5 +240,13 @@ ROUTES: Final = (
             smoothing=double(),
         ),
         answer="application/octet-stream",
+    ),
+    Route(
+        "GET",
+        "{api}/gittrack/metrics/points",
+        Permission(Role.READER, _runs_of),
+        _points,
+        Message(run_ids=texts(required=True), metric_keys=texts(required=True)),
+        answer="text/csv",
     ),
 )
