@@ -116,12 +116,25 @@ def code_diff(repo: Repo, a: Run, b: Run, *, options: Sequence[str] = (), paths:
     Raises:
         GitError: git cannot read one of the trees.
     """
-    trees = [code_tree(run) or _EMPTY_TREE[repo.paths.object_format] for run in (a, b)]
-    if trees[0] == trees[1]:
+    trees = [code_tree(run) or empty_tree(repo) for run in (a, b)]
+    return tree_diff(repo, trees[0], trees[1], options=options, paths=paths)
+
+
+def empty_tree(repo: Repo) -> str:
+    """The tree that has no files."""
+    return _EMPTY_TREE[repo.paths.object_format]
+
+
+def tree_diff(
+    repo: Repo, a: str, b: str, *, options: Sequence[str] = (), paths: Sequence[str] = (), timeout: float | None = None
+) -> bytes:
+    """`git diff` of two tree-ishes, as ``code_diff``; git is stopped after ``timeout`` seconds."""
+    if a == b:
         return b""
     git = gateway.Git(repo.paths.git_dir, repo.paths.work_tree)
     pathspec = [f":(top,literal){path}" for path in paths] or [":/"]
     return git.run(
         *("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--find-renames", *options, "--end-of-options"),
-        *(*trees, "--", *pathspec, f":(top,exclude){layout.FOLDER}"),
+        *(a, b, "--", *pathspec, f":(top,exclude){layout.FOLDER}"),
+        timeout=timeout,
     )

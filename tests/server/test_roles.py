@@ -117,16 +117,15 @@ def test_a_route_that_only_says_that_it_reads_is_found(team: Team) -> None:
 
 #: Fields that name something, and what somebody could put there that is not his.
 NAMING = ("experiment_id", "experiment_ids", "run_id", "run_ids", "name", "experiment_name", "new_name", "model_id",
-          "path", "source", "source_run_id", "metric_key", "into", "upload", "upload_id")  # fmt: skip
+          "path", "source", "source_run_id", "base_run_id", "metric_key", "into", "upload", "upload_id")  # fmt: skip
 
 
 def test_what_one_may_not_see_is_as_if_it_were_not_there(team: Team) -> None:
     """For every field of every route: a hidden thing and one that never was are answered with the same bytes."""
     mine, hidden = team.things("mine"), team.things("secret")
     never = {name: _never(hidden[name]) for name in hidden}
-    mine["source_run_id"], hidden["source_run_id"], never["source_run_id"] = (
-        one["run_id"] for one in (mine, hidden, never)
-    )
+    for one in (mine, hidden, never):
+        one["source_run_id"] = one["base_run_id"] = one["run_id"]
     hidden["source"], never["source"] = f"runs:/{hidden['run_id']}/m", f"runs:/{never['run_id']}/m"
     hidden["path"] = f"{hidden['experiment_id']}/{hidden['run_id']}/artifacts/m/MLmodel"
     never["path"] = f"{never['experiment_id']}/{never['run_id']}/artifacts/m/MLmodel"

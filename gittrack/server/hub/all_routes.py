@@ -7,6 +7,8 @@ from typing import Final
 from gittrack.server.hub import (
     artifacts,
     changes,
+    code,
+    details,
     experiments,
     journals,
     logged_models,
@@ -35,5 +37,7 @@ ROUTES: Final = (
     *journals.ROUTES,
     *changes.ROUTES,
     *views.ROUTES,
+    *details.ROUTES,
+    *code.ROUTES,
     *website.ROUTES,
 )

@@ -142,6 +142,13 @@ class Hub:
         names = {one.experiment_id: one.name for one in self.experiments()}
         return [one for one in experiment_ids if one in names and caller.may(Role.READER, experiment=names[one])]
 
+    def readable_runs(self, caller: Caller, run_ids: Iterable[str]) -> list[Run]:
+        """Those of some runs that are there and that a caller may read, each once, in the order asked for."""
+        self.tracker.repo.refresh()
+        found = self.tracker.repo.index.get_runs(dict.fromkeys(run_ids), keepers=False)
+        known = set(self.readable(caller, list({run.info.experiment_id for run in found})))
+        return [run for run in found if run.info.experiment_id in known]
+
     def seen(
         self,
         caller: Caller,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from gittrack.errors import InvalidValueError, NotFoundError, TooLargeError
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
-from gittrack.server.hub.messages import Message, Values, messages, text
+from gittrack.server.hub.messages import Message, Values, boolean, messages, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.server.hub.runs import run_scope
@@ -37,6 +37,13 @@ _KINDS: Final = {"mlmodel": "text/plain", "mlproject": "text/plain"}
 _SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain"))
 #: What a page may take for a picture, or a sound, wherever it comes from.
 _PICTURES: Final = ("image/", "audio/", "video/")
+#: What the page shows in a frame that is a world of its own, and what such a document may: be seen, all by itself.
+_DOCUMENTS: Final = (".html", ".htm")
+_ALONE: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data: blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+_SCRIPTS: Final = "; script-src 'unsafe-inline' 'unsafe-eval'"
 
 
 class Place(NamedTuple):
@@ -131,6 +138,22 @@ async def _download_of_run(call: Call) -> Response:
     return await _send(call, Place(call.values["run_id"], checked(call.values["path"])))
 
 
+async def _show_of_run(call: Call) -> Response:
+    """A document of a run for a frame of the page, and for nothing else: alone it would look like a page of ours.
+
+    It has no origin, so no session; it loads nothing, sends nothing and leads nowhere.
+    """
+    if call.request.headers.get("sec-fetch-dest") != "iframe":
+        raise InvalidValueError("a document is shown inside of the page only", hint="`/get-artifact` sends the file")
+    path = checked(call.values["path"])
+    if not path.lower().endswith(_DOCUMENTS):
+        raise InvalidValueError("this file is no document that can be shown")
+    scripts = call.values.get("scripts", False)
+    policy = f"sandbox{' allow-scripts' if scripts else ''}; {_ALONE}{_SCRIPTS if scripts else ''}"
+    shown = {"content-security-policy": policy, "x-frame-options": "SAMEORIGIN", "content-disposition": "inline"}
+    return await _send(call, Place(call.values["run_id"], path), "text/html; charset=utf-8", shown)
+
+
 async def _download_of_version(call: Call) -> Response:
     path = checked(call.values["path"])
     version = await _threaded(call.hub.client.get_model_version, call.values["name"], call.values["version"])
@@ -143,12 +166,16 @@ async def _download_of_model(call: Call) -> Response:
     return await _send(call, Place(model.run_id, f"{model.path}/{path}"))
 
 
-async def _send(call: Call, place: Place) -> Response:
+async def _send(
+    call: Call, place: Place, shown_as: str | None = None, more: Mapping[str, str] | None = None
+) -> Response:
+    """A file; as a download, unless it is harmless or ``shown_as`` something with ``more`` headers that make it so."""
     hub = call.hub
     found = await _threaded(find_file, hub, place)
     name = found.path.rpartition("/")[2]
-    kind = mimetypes.guess_type(name)[0] or _KINDS.get(name.lower(), "")
-    if kind not in _SHOWN and not kind.startswith(_PICTURES):  # no page takes it for a script, a style or a document
+    kind = shown_as or mimetypes.guess_type(name)[0] or _KINDS.get(name.lower(), "")
+    if shown_as is None and kind not in _SHOWN and not kind.startswith(_PICTURES):
+        # no page takes it for a script, a style or a document
         kind = "application/octet-stream"
     disposition = "inline" if kind in _SHOWN else "attachment"
     headers = {
@@ -157,6 +184,7 @@ async def _send(call: Call, place: Place) -> Response:
         "content-security-policy": "sandbox; default-src 'none'",
         "etag": f'"{found.digest}"',
         "accept-ranges": "bytes",
+        **(more or {}),
     }
     if is_known(call.request, headers["etag"]):
         return Response(status_code=304, headers=headers)
@@ -308,6 +336,14 @@ ROUTES: Final = (
         streams=True,
     ),
     Route("GET", "/get-artifact", Permission(Role.READER, run_scope), _download_of_run, _RUN_FILE, answer="*/*"),
+    Route(
+        "GET",
+        "/show-artifact",
+        Permission(Role.READER, run_scope),
+        _show_of_run,
+        Message(run_id=text(required=True), path=text(required=True), scripts=boolean()),
+        answer="*/*",
+    ),
     Route(
         "GET",
         "/model-versions/get-artifact",

@@ -69,8 +69,8 @@ _SIMPLE: Final = frozenset((b"text/plain", b"application/x-www-form-urlencoded",
 _OWN_HEADER: Final = b"x-requested-with"
 _CSP: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; font-src 'self'; "
-    b"connect-src 'self'; frame-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
-    b"require-trusted-types-for 'script'"
+    b"media-src 'self'; connect-src 'self'; frame-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    b"form-action 'self'; require-trusted-types-for 'script'"
 )
 _ALWAYS: Final[Headers] = [
     (b"content-security-policy", _CSP),

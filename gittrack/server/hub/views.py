@@ -61,7 +61,7 @@ def _columns(call: Call) -> Response:
         # Elsewhere there may be keys that he must not know of.
         "keys": found.names if call.caller.may(Role.READER) else {kind: list(found.values[kind]) for kind in _KINDS},
     }
-    return _sent(call, orjson.dumps(answer), "application/json")
+    return sent(call, orjson.dumps(answer), "application/json")
 
 
 def _shown(value: float | None) -> float | str | None:
@@ -91,7 +91,7 @@ def _curves(call: Call) -> Response:
         raise InvalidValueError("`groups` has a group for each run")
     group_of = None if groups is None else dict(zip(run_ids, groups, strict=True))
     window = {"low": _finite(values, "low"), "high": _finite(values, "high")}
-    return _sent(
+    return sent(
         call,
         b"".join(
             _chart(
@@ -187,7 +187,7 @@ def _finite(values: Values, name: str) -> float | None:
     return value
 
 
-def _sent(call: Call, body: bytes, kind: str) -> Response:
+def sent(call: Call, body: bytes, kind: str) -> Response:
     """An answer that a browser keeps and asks for again by its tag; compressed if it takes that."""
     headers: dict[str, str] = {"cache-control": "private, no-cache", "vary": "Accept-Encoding"}
     tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
