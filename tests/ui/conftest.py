@@ -4,6 +4,7 @@ A message on the console, an error of the page, a violation of its Content-Secur
 machine fails the test in which it happens.
 """
 
+import contextlib
 import http.client
 import json
 import math
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -21,6 +23,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from gittrack.server.hub import website
 from tests.conftest import run_git
+from tests.ui import recorded
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SIZES: list[ViewportSize] = [
@@ -50,7 +53,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-START = 1_700_000_000_000
+START = recorded.START
 ATTACK = '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>\'"`${alert(1)}'
 
 
@@ -121,24 +124,40 @@ class Served:
         self.post("registered-models/alias", name="resnet", version="1", alias="champion")
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("ui")
-    run_git(folder, "init", "--quiet")
+@contextlib.contextmanager
+def ui(folder: Path) -> Iterator[Served]:
+    """`gittrack ui` in a repository."""
     command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = process.stderr.readline()
     link = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", said)
     assert link, said + process.stderr.read()
-    found = Served(link[1], [], "")
     try:
-        found.seed()
-        yield found
+        yield Served(link[1], [], "")
     finally:
         process.terminate()
         assert process.wait(20) == 0
         process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("ui")
+    run_git(folder, "init", "--quiet")
+    with ui(folder) as found:
+        found.seed()
+        yield found
+
+
+@pytest.fixture(scope="session")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Runs with code, an environment and files, for modules that say so: ``SERVED = "coded"``."""
+    folder = tmp_path_factory.mktemp("coded")
+    runs = recorded.seed(folder)
+    with ui(folder) as found:
+        found.runs = runs
+        yield found
 
 
 class Watched:
@@ -168,11 +187,12 @@ class Watched:
 
 
 @pytest.fixture
-def watched(browser: Browser, served: Served, request: pytest.FixtureRequest) -> Iterator[Watched]:
+def watched(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watched]:
     """A page of somebody who is logged in; the parameter, if there is one, is (size, theme)."""
     size: ViewportSize
     theme: Literal["light", "dark"]
     size, theme = getattr(request, "param", (SIZES[1], "light"))
+    served: Served = request.getfixturevalue(getattr(request.module, "SERVED", "served"))
     context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce", accept_downloads=True)
     page = context.new_page()
     page.goto(served.link)

@@ -81,9 +81,10 @@ export class Trouble extends Error {
 }
 
 export const API = "/ajax-api/2.0";
-type Said = Record<string, string | number | boolean | string[] | undefined>;
+export type Said = Record<string, string | number | boolean | string[] | undefined>;
 
-async function ask(path: string, init: RequestInit = {}): Promise<Response> {
+/** An answer; one that is no success only if its status is among those `expected`. */
+export async function ask(path: string, init: RequestInit = {}, expected: number[] = []): Promise<Response> {
   let answer: Response;
   try {
     answer = await fetch(path, init);
@@ -95,25 +96,25 @@ async function ask(path: string, init: RequestInit = {}): Promise<Response> {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     throw new Trouble("Your login has ended.", 401);
   }
-  if (!answer.ok) {
+  if (!answer.ok && !expected.includes(answer.status)) {
     const said = (await answer.json().catch(() => ({}))) as { message?: string };
     throw new Trouble(said.message ?? `The server answered with status ${answer.status}.`, answer.status);
   }
   return answer;
 }
 
-function query(said: Said): string {
+export function query(said: Said): string {
   const pairs = Object.entries(said).flatMap(([name, value]) =>
     value === undefined ? [] : Array.isArray(value) ? value.map((one) => [name, one]) : [[name, String(value)]],
   );
   return new URLSearchParams(pairs as string[][]).toString();
 }
 
-async function get<T>(path: string, said: Said, signal?: AbortSignal): Promise<T> {
+export async function get<T>(path: string, said: Said, signal?: AbortSignal): Promise<T> {
   return (await (await ask(`${API}/${path}?${query(said)}`, { signal })).json()) as T;
 }
 
-async function post<T>(path: string, said: unknown, signal?: AbortSignal): Promise<T> {
+export async function post<T>(path: string, said: unknown, signal?: AbortSignal): Promise<T> {
   const init = { method: "POST", body: JSON.stringify(said), headers: { "content-type": "application/json" }, signal };
   return (await (await ask(`${API}/${path}`, init)).json()) as T;
 }

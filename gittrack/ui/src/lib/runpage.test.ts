@@ -1,0 +1,79 @@
+import { expect, test } from "vitest";
+
+import { best } from "./best";
+import { commitUrl } from "./hosts";
+import { parse } from "./patch";
+import { cells, kindOf, printed, splitTable } from "./preview";
+
+const COMMIT = "0123456789abcdef0123456789abcdef01234567";
+
+test("a commit on its host", () => {
+  const pages = {
+    "https://github.com/team/model.git": `https://github.com/team/model/commit/${COMMIT}`,
+    "git@github.com:team/model.git": `https://github.com/team/model/commit/${COMMIT}`,
+    "ssh://git@gitlab.example.com:2222/a/b/model.git": `https://gitlab.example.com/a/b/model/-/commit/${COMMIT}`,
+    "https://ana:secret@bitbucket.org/team/model": `https://bitbucket.org/team/model/commits/${COMMIT}`,
+    "http://gitea.local:3000/team/model/": `http://gitea.local:3000/team/model/commit/${COMMIT}`,
+  };
+  for (const [remote, page] of Object.entries(pages)) expect(commitUrl(remote, COMMIT)).toBe(page);
+});
+
+test("no link where there is none, and none that runs", () => {
+  for (const remote of [
+    "", undefined, "/srv/git/model", "../model", "C:\\git\\model", "javascript:alert(1)", "javascript://x.com/%0aalert(1)",
+    "data:text/html,x", "file:///etc/passwd", "https://", "https://x.com", "http://a b.com/x", "x:y", "https://[::1]/a/b",
+    "git@host:x", 'https://x.com"onmouseover="a/b"',
+  ]) {
+    const found = commitUrl(remote, COMMIT);
+    expect(found === "" || /^https?:\/\/[\w.:-]+\/[^"<>\s]*$/.test(found), `${remote} ${found}`).toBe(true);
+    if (!remote?.startsWith("https://x.com/")) expect(found).toBe("");
+  }
+  expect(commitUrl("https://github.com/team/model", "main")).toBe("");
+  expect(commitUrl("https://github.com/team/model", `${COMMIT}/../..`)).toBe("");
+});
+
+test("a diff, line by line", () => {
+  const { head, lines } = parse(
+    "diff --git a/x b/x\nindex 1..2 100644\n--- a/x\n+++ b/x\n@@ -3,3 +3,4 @@ def f():\n a\n--- b\n+++ B\n+c\n d\n@@ -10 +11 @@\n-x\n\\ No newline at end of file\n+y\n",
+  );
+  expect(head).toHaveLength(4);
+  expect(lines.map((line) => [line.kind, line.old, line.now, line.text])).toEqual([
+    ["@", null, null, "def f():"],
+    [" ", 3, 3, "a"],
+    ["-", 4, null, "-- b"],
+    ["+", null, 4, "++ B"],
+    ["+", null, 5, "c"],
+    [" ", 5, 6, "d"],
+    ["@", null, null, ""],
+    ["-", 10, null, "x"],
+    ["\\", null, null, "No newline at end of file"],
+    ["+", null, 11, "y"],
+  ]);
+  expect(parse("Binary files a/x and b/x differ\n").head).toEqual(["Binary files a/x and b/x differ"]);
+  expect(parse("")).toEqual({ head: [], lines: [] });
+});
+
+test("tables", () => {
+  expect(cells('a,b\r\n"x,""y""\n",2\n,\n', ",", 10)).toEqual([["a", "b"], ['x,"y"\n', "2"], ["", ""]]);
+  expect(cells("a\tb\n1\t2", "\t", 10)).toEqual([["a", "b"], ["1", "2"]]);
+  expect(cells("1\n2\n3\n", ",", 2)).toEqual([["1"], ["2"]]);
+  expect(cells('"never ends', ",", 2)).toEqual([["never ends"]]);
+  expect(splitTable({ columns: ["a", "b"], data: [[1, null], ["x", { y: 1 }]] })).toEqual([["a", "b"], ["1", ""], ["x", '{"y":1}']]);
+  for (const none of [null, 1, [], {}, { columns: 1, data: [] }, { columns: [], data: [1] }]) expect(splitTable(none)).toBe(null);
+});
+
+test("what a terminal shows", () => {
+  expect(printed("\u001b[31mred\u001b[0m\r\n10%\r50%\r100%\nbell\u0007\u001b]0;title\u0007\tx")).toBe("red\n100%\nbell\tx");
+  expect(printed("half\r")).toBe("half");
+});
+
+test("files by their names", () => {
+  const names = { "a/plot.PNG": "image", "x.svg": "image", "a.mp4": "video", "m/MLmodel": "text", "requirements-dev.txt": "text", "r.html": "document", "x.pkl": "other", "png": "other", "a.csv": "table" };
+  for (const [name, kind] of Object.entries(names)) expect(kindOf(name)).toBe(kind);
+});
+
+test("the best value of a metric", () => {
+  expect([...best("val/loss", [2, 1, null, "NaN", 1])]).toEqual([1, 4]);
+  expect([...best("accuracy", [0.2, 0.9, "NaN"])]).toEqual([1]);
+  for (const none of [[], [null, "NaN"], [1], [1, 1]]) expect(best("accuracy", none).size).toBe(0);
+});
