@@ -395,16 +395,21 @@ def _compared_with(git: GitStore) -> bytes:
     return digest.digest()
 
 
-def verify_version(catalog: Catalog, version: ModelVersion) -> Verification:
+def verify_version(catalog: Catalog, version: ModelVersion, verifier: Verifier | None = None) -> Verification:
     """Whether an allowed signer vouches for the files of a version.
 
     That is so if its own tag is signed, or an event that holds and puts it into use: into Staging or Production, or
     an alias.
 
+    Args:
+        catalog: Of the registry that it is in.
+        version: The version.
+        verifier: One for all versions that are asked for at a time.
+
     Raises:
         GitError: git cannot be run.
     """
-    verifier, state = Verifier(catalog), catalog.state(version.key)
+    verifier, state = verifier or Verifier(catalog), catalog.state(version.key)
     own = verifier.verify(version.tag, state)
     if own.valid:
         return own

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gittrack.models import addresses, requirements
-from gittrack.registry import names
+from gittrack.registry import events, names
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
@@ -45,7 +45,8 @@ def _run_path(source: str) -> tuple[str, str] | None:
     return None if match is None else (match[1], match[2])
 
 
-def _version(version: ModelVersion) -> records.Json:
+def version_json(version: ModelVersion) -> records.Json:
+    """A version as MLflow's JSON."""
     return records.model_version(version, _source(version))
 
 
@@ -54,7 +55,7 @@ def _model(model: RegisteredModel) -> records.Json:
 
 
 def _versions(found: Iterable[ModelVersion]) -> list[records.Json]:
-    return [_version(one) for one in sorted(found, key=lambda one: int(one.version))]
+    return [version_json(one) for one in sorted(found, key=lambda one: int(one.version))]
 
 
 def _page(name: str, found: Iterable[records.Json], token: str | None) -> records.Json:
@@ -74,10 +75,10 @@ def _number(value: Any) -> str:
 # --- what is absent
 
 
-def _told(handler: Callable[[Call], Any]) -> Callable[[Call], Any]:
+def told(handler: Callable[[Call], Any]) -> Callable[[Call], Any]:
     """A handler that says what is absent, or there already, in MLflow's words: without the names of other models."""
 
-    def told(call: Call) -> Any:
+    def answered(call: Call) -> Any:
         try:
             return handler(call)
         except NotFoundError:
@@ -89,7 +90,7 @@ def _told(handler: Callable[[Call], Any]) -> Callable[[Call], Any]:
             name = call.values.get("new_name", call.values.get("name"))
             raise AlreadyExistsError(f"Registered Model (name={name}) already exists.") from None
 
-    return told
+    return answered
 
 
 def _absent(hub: Hub, values: Values) -> NotFoundError | None:
@@ -178,7 +179,7 @@ def _register(call: Call) -> Any:
         description=values.get("description") or None,
         model_id=values.get("model_id") or None,
     )
-    return {"model_version": _version(made)}
+    return {"model_version": version_json(made)}
 
 
 def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
@@ -206,7 +207,7 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
         model = hub.logged_model(model_id)
         return f"runs:/{model.run_id}/{model.path}"
     if source.startswith("models:"):
-        _READ.check(call.caller, hub, {"name": names.parse_address(source).name})
+        READ.check(call.caller, hub, {"name": names.parse_address(source).name})
         return source
     found = _run_path(source)
     if found is None and in_tree and parts[2:3] == ["artifacts"]:
@@ -222,13 +223,15 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
 
 
 def _get_version(call: Call) -> Any:
-    return {"model_version": _version(call.hub.client.get_model_version(call.values["name"], call.values["version"]))}
+    return {
+        "model_version": version_json(call.hub.client.get_model_version(call.values["name"], call.values["version"]))
+    }
 
 
 def _update_version(call: Call) -> Any:
     values = call.values
     changed = call.hub.client.update_model_version(values["name"], values["version"], values.get("description", ""))
-    return {"model_version": _version(changed)}
+    return {"model_version": version_json(changed)}
 
 
 def _delete_version(call: Call) -> Any:
@@ -247,15 +250,19 @@ def _search_versions(call: Call) -> Any:
         values.get("max_results", 200_000),
         values.get("page_token") or None,
     )
-    return _page("model_versions", map(_version, page), page.token)
+    return _page("model_versions", map(version_json, page), page.token)
 
 
 def _transition(call: Call) -> Any:
     values = call.values
-    changed = call.hub.client.transition_model_version_stage(
-        values["name"], values["version"], values["stage"], values.get("archive_existing_versions", False)
+    changed = call.hub.registry.promote(
+        values["name"],
+        values["version"],
+        values["stage"],
+        archive_existing=values.get("archive_existing_versions", False),
+        reason=values.get("reason", ""),
     )
-    return {"model_version": _version(changed)}
+    return {"model_version": version_json(changed)}
 
 
 def _download_uri(call: Call) -> Any:
@@ -298,43 +305,52 @@ def _set_requirements(call: Call) -> Any:
     return {}
 
 
+def _reset_requirements(call: Call) -> Any:
+    values = call.values
+    call.hub.registry.set_requirements(values["name"], values["version"], None, values.get("reason", ""))
+    return {}
+
+
 # --- aliases
 
 
 def _set_alias(call: Call) -> Any:
-    call.hub.client.set_registered_model_alias(call.values["name"], call.values["alias"], call.values["version"])
+    values = call.values
+    call.hub.registry.set_alias(values["name"], values["alias"], values["version"], values.get("reason", ""))
     return {}
 
 
 def _delete_alias(call: Call) -> Any:
-    call.hub.client.delete_registered_model_alias(call.values["name"], call.values["alias"])
+    call.hub.registry.delete_alias(call.values["name"], call.values["alias"], call.values.get("reason", ""))
     return {}
 
 
 def _by_alias(call: Call) -> Any:
     found = call.hub.client.get_model_version_by_alias(call.values["name"], call.values["alias"])
-    return {"model_version": _version(found)}
+    return {"model_version": version_json(found)}
 
 
 _MODELS: Final = "{api}/mlflow/registered-models"
 _VERSIONS: Final = "{api}/mlflow/model-versions"
 _REQUIREMENTS: Final = "{api}/gittrack/model-versions/requirements"
-_NAME: Final = text(required=True, longest=names.MAX_PART)
-_NUMBER: Final = Field(_number, required=True, type="integer")
-_ONE: Final = Message(name=_NAME)
-_ONE_VERSION: Final = Message(name=_NAME, version=_NUMBER)
+NAME: Final = text(required=True, longest=names.MAX_PART)
+NUMBER: Final = Field(_number, required=True, type="integer")
+ONE: Final = Message(name=NAME)
+ONE_VERSION: Final = Message(name=NAME, version=NUMBER)
 _KEY: Final = text(required=True, longest=names.MAX_TAG_KEY)
 _FIND: Final = {"filter": text(), "order_by": texts(), "page_token": text()}
 _ALIAS_NAME: Final = text(required=True, longest=names.MAX_PART)
-_LATEST: Final = Message(name=_NAME, stages=texts())
-_ALIAS: Final = Message(name=_NAME, alias=_ALIAS_NAME)
+_LATEST: Final = Message(name=NAME, stages=texts())
+_ALIAS: Final = Message(name=NAME, alias=_ALIAS_NAME)
 _MODEL: Final = Message(registered_model=message(records.REGISTERED_MODEL, required=True))
 _VERSION: Final = Message(model_version=message(records.MODEL_VERSION, required=True))
 _LISTED: Final = Message(model_versions=messages(records.MODEL_VERSION), **records.PAGE)
 _LINES: Final = Message(requirements=texts(required=True))
-_READ: Final = Permission(Role.READER, _scope)
+#: Why, for the audit trail; MLflow's clients do not say it.
+REASON: Final = text(longest=events.MAX_REASON)
+READ: Final = Permission(Role.READER, _scope)
 _WRITE: Final = Permission(Role.WRITER, _scope)
-_MAINTAIN: Final = Permission(Role.MAINTAINER, _scope)
+MAINTAIN: Final = Permission(Role.MAINTAINER, _scope)
 
 _ROUTES: Final = (
     Route(
@@ -342,20 +358,20 @@ _ROUTES: Final = (
         f"{_MODELS}/create",
         _WRITE,
         _create,
-        Message(name=_NAME, tags=messages(TAG), description=text()),
+        Message(name=NAME, tags=messages(TAG), description=text()),
         answer=_MODEL,
     ),
-    Route("GET", f"{_MODELS}/get", _READ, _get, _ONE, answer=_MODEL),
-    Route("PATCH", f"{_MODELS}/update", _WRITE, _update, Message(name=_NAME, description=text()), answer=_MODEL),
+    Route("GET", f"{_MODELS}/get", READ, _get, ONE, answer=_MODEL),
+    Route("PATCH", f"{_MODELS}/update", _WRITE, _update, Message(name=NAME, description=text()), answer=_MODEL),
     Route(
         "POST",
         f"{_MODELS}/rename",
         Permission(Role.MAINTAINER, _renaming),
         _rename,
-        Message(name=_NAME, new_name=_NAME),
+        Message(name=NAME, new_name=NAME),
         answer=_MODEL,
     ),
-    Route("DELETE", f"{_MODELS}/delete", _MAINTAIN, _delete, _ONE, answer=records.DONE),
+    Route("DELETE", f"{_MODELS}/delete", MAINTAIN, _delete, ONE, answer=records.DONE),
     Route(
         "GET",
         f"{_MODELS}/search",
@@ -372,29 +388,36 @@ _ROUTES: Final = (
         Message(max_results=integer(most=1000), **_FIND),
         answer=Message(registered_models=messages(records.REGISTERED_MODEL), **records.PAGE),
     ),
-    Route("POST", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST, answer=_LISTED),
-    Route("GET", f"{_MODELS}/get-latest-versions", _READ, _latest, _LATEST, answer=_LISTED),
+    Route("POST", f"{_MODELS}/get-latest-versions", READ, _latest, _LATEST, answer=_LISTED),
+    Route("GET", f"{_MODELS}/get-latest-versions", READ, _latest, _LATEST, answer=_LISTED),
     Route(
-        "POST", f"{_MODELS}/set-tag", _WRITE, _set_tag, Message(name=_NAME, key=_KEY, value=text()), answer=records.DONE
+        "POST", f"{_MODELS}/set-tag", _WRITE, _set_tag, Message(name=NAME, key=_KEY, value=text()), answer=records.DONE
     ),
-    Route("DELETE", f"{_MODELS}/delete-tag", _WRITE, _delete_tag, Message(name=_NAME, key=_KEY), answer=records.DONE),
+    Route("DELETE", f"{_MODELS}/delete-tag", _WRITE, _delete_tag, Message(name=NAME, key=_KEY), answer=records.DONE),
     Route(
         "POST",
         f"{_MODELS}/alias",
-        _MAINTAIN,
+        MAINTAIN,
         _set_alias,
-        Message(name=_NAME, alias=_ALIAS_NAME, version=_NUMBER),
+        Message(name=NAME, alias=_ALIAS_NAME, version=NUMBER, reason=REASON),
         answer=records.DONE,
     ),
-    Route("DELETE", f"{_MODELS}/alias", _MAINTAIN, _delete_alias, _ALIAS, answer=records.DONE),
-    Route("GET", f"{_MODELS}/alias", _READ, _by_alias, _ALIAS, answer=_VERSION),
+    Route(
+        "DELETE",
+        f"{_MODELS}/alias",
+        MAINTAIN,
+        _delete_alias,
+        Message(name=NAME, alias=_ALIAS_NAME, reason=REASON),
+        answer=records.DONE,
+    ),
+    Route("GET", f"{_MODELS}/alias", READ, _by_alias, _ALIAS, answer=_VERSION),
     Route(
         "POST",
         f"{_VERSIONS}/create",
         _WRITE,
         _register,
         Message(
-            name=_NAME,
+            name=NAME,
             source=text(required=True),
             run_id=text(),
             tags=messages(TAG),
@@ -404,25 +427,33 @@ _ROUTES: Final = (
         ),
         answer=_VERSION,
     ),
-    Route("GET", _REQUIREMENTS, _READ, _requirements, _ONE_VERSION, answer=_LINES),
+    Route("GET", _REQUIREMENTS, READ, _requirements, ONE_VERSION, answer=_LINES),
     Route(
         "POST",
         _REQUIREMENTS,
-        _MAINTAIN,
+        MAINTAIN,
         _set_requirements,
-        Message(name=_NAME, version=_NUMBER, requirements=texts(required=True), reason=text()),
+        Message(name=NAME, version=NUMBER, requirements=texts(required=True), reason=REASON),
         answer=records.DONE,
     ),
-    Route("GET", f"{_VERSIONS}/get", _READ, _get_version, _ONE_VERSION, answer=_VERSION),
+    Route(
+        "DELETE",
+        _REQUIREMENTS,
+        MAINTAIN,
+        _reset_requirements,
+        Message(name=NAME, version=NUMBER, reason=REASON),
+        answer=records.DONE,
+    ),
+    Route("GET", f"{_VERSIONS}/get", READ, _get_version, ONE_VERSION, answer=_VERSION),
     Route(
         "PATCH",
         f"{_VERSIONS}/update",
         _WRITE,
         _update_version,
-        Message(name=_NAME, version=_NUMBER, description=text()),
+        Message(name=NAME, version=NUMBER, description=text()),
         answer=_VERSION,
     ),
-    Route("DELETE", f"{_VERSIONS}/delete", _MAINTAIN, _delete_version, _ONE_VERSION, answer=records.DONE),
+    Route("DELETE", f"{_VERSIONS}/delete", MAINTAIN, _delete_version, ONE_VERSION, answer=records.DONE),
     Route(
         "GET",
         f"{_VERSIONS}/search",
@@ -434,22 +465,23 @@ _ROUTES: Final = (
     Route(
         "POST",
         f"{_VERSIONS}/transition-stage",
-        _MAINTAIN,
+        MAINTAIN,
         _transition,
         Message(
-            name=_NAME,
-            version=_NUMBER,
+            name=NAME,
+            version=NUMBER,
             stage=text(required=True),
             archive_existing_versions=boolean(),
+            reason=REASON,
         ),
         answer=_VERSION,
     ),
     Route(
         "GET",
         f"{_VERSIONS}/get-download-uri",
-        _READ,
+        READ,
         _download_uri,
-        _ONE_VERSION,
+        ONE_VERSION,
         answer=Message(artifact_uri=text(required=True)),
     ),
     Route(
@@ -457,7 +489,7 @@ _ROUTES: Final = (
         f"{_VERSIONS}/set-tag",
         _WRITE,
         _set_version_tag,
-        Message(name=_NAME, version=_NUMBER, key=_KEY, value=text()),
+        Message(name=NAME, version=NUMBER, key=_KEY, value=text()),
         answer=records.DONE,
     ),
     Route(
@@ -465,9 +497,9 @@ _ROUTES: Final = (
         f"{_VERSIONS}/delete-tag",
         _WRITE,
         _delete_version_tag,
-        Message(name=_NAME, version=_NUMBER, key=_KEY),
+        Message(name=NAME, version=NUMBER, key=_KEY),
         answer=records.DONE,
     ),
 )
 
-ROUTES: Final = tuple(replace(route, handler=_told(route.handler)) for route in _ROUTES)
+ROUTES: Final = tuple(replace(route, handler=told(route.handler)) for route in _ROUTES)
