@@ -74,7 +74,7 @@ def test_the_state_of_a_model(iris: Running) -> None:
     assert (newest["current_stage"], newest["published"], newest["refused"]) == ("Production", True, [])
     assert newest["signed"]["state"] == "unsigned"
     assert found["versions"][1]["aliases"] == ["champion"]
-    assert (found["total"], found["conflicts"], found["rules"], found["trouble"]) == (2, [], [], "")
+    assert (found["total"], found["conflicts"], found["rules"], found["rules_trouble"]) == (2, [], [], "")
     older = view(iris, "registered-models/state", name="iris", max_results=1, offset=1)
     assert ([one["version"] for one in older["versions"]], older["total"]) == (["1"], 2)
 
@@ -183,7 +183,7 @@ def test_rules_are_told_to_those_who_have_to_keep_them(git_repo: Sandbox) -> Non
         assert view(server, "registered-models/state", name="iris")["rules"] == []
         server.caller = Caller("admin", (Grant(Role.ADMIN, "*", "*"),), "token")
         (git_repo.path / "pyproject.toml").write_text("[tool.gittrack.registry.nowhere]\n")
-        assert "nowhere" in view(server, "registered-models/state", name="iris")["trouble"]
+        assert "nowhere" in view(server, "registered-models/state", name="iris")["rules_trouble"]
 
 
 # --- what other clones did

@@ -56,27 +56,27 @@ def _state(call: Call) -> Json:
     state = registry.catalog.state(model.key)
     found = registry.versions(model.name)[::-1]
     verifier = signing.Verifier(registry.catalog)
-    role = max((one for one in Role if call.caller.may(one, model=model.name)), default=Role.READER)
-    rules, trouble = _rules(registry) if role >= Role.MAINTAINER else ([], "")
     return {
         "model": records.registered_model(model, map(version_json, model.latest_versions)),
-        "role": role.name.lower(),
+        **_standing(call, model.name),
         "remote": gateway.default_remote(registry.repo.paths, registry.repo.git.head_branch()),
         "total": len(found),
         "versions": [_version(registry, state, one, verifier) for one in _page(found, values, _VERSIONS)],
         "conflicts": [_conflict(registry, state, one) for one in state.conflicts],
         "problems": state.problems,
-        "rules": rules,
-        "trouble": trouble,
     }
 
 
-def _rules(registry: Registry) -> tuple[list[Json], str]:
-    """What the team asks of models in each place, for those who put them there; and why that cannot be read."""
-    try:
-        return [asdict(rule) for rule in policy.load(registry.repo).values()], ""
-    except InvalidValueError as error:
-        return [], str(error)
+def _standing(call: Call, name: str) -> Json:
+    """What the caller may do with a model and, if he may put it somewhere, what the team asks for there."""
+    role = max((one for one in Role if call.caller.may(one, model=name)), default=Role.READER)
+    said: Json = {"role": role.name.lower(), "rules": [], "rules_trouble": ""}
+    if role >= Role.MAINTAINER:
+        try:
+            said["rules"] = [asdict(rule) for rule in policy.load(call.hub.tracker.repo).values()]
+        except InvalidValueError as error:
+            said["rules_trouble"] = str(error)
+    return said
 
 
 def _version(registry: Registry, state: ModelState, version: ModelVersion, verifier: signing.Verifier) -> Json:
@@ -156,6 +156,7 @@ def _overview(call: Call) -> Json:
     held = signing.holding(state, int(version.version))
     files, trouble = _files(registry, version)
     return {
+        **_standing(call, version.name),
         "version": _version(registry, state, version, verifier),
         "tags": [
             _verified(verifier.verify(tag, state)) for tag in dict.fromkeys([version.tag, *(e.tag for e in held)])

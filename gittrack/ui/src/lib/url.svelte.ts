@@ -45,7 +45,7 @@ export function follow(event: MouseEvent): void {
   if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey) return;
   const link = (event.target as Element | null)?.closest("a");
   if (!link || link.target || link.origin !== location.origin || link.hasAttribute("download")) return;
-  if (!/^\/(?:$|runs|models|compare|experiments)/.test(link.pathname)) return;
+  if (!/^\/(?:$|runs|models|compare|experiments|settings)/.test(link.pathname)) return;
   event.preventDefault();
   go(link.pathname, Object.fromEntries(new URLSearchParams(link.search)));
 }
