@@ -161,16 +161,9 @@ def grants(
 
 def said(found: Sequence[Grant]) -> str:
     """Grants for people."""
-    parts = []
-    for one in found:
-        role = "denied" if one.role is None else f"{one.role.name.lower()} of"
-        if one.covers_all:
-            parts.append(f"{role} everything")
-            continue
-        about = [f"experiments {one.experiments}" if one.experiments is not None else "",
-                 f"models {one.models}" if one.models is not None else ""]  # fmt: skip
-        parts.append(f"{role} {' and '.join(filter(None, about))}")
-    return ", ".join(parts) or "nothing"
+    from gittrack.server.hub.roles import described
+
+    return described(found)
 
 
 def written(found: Sequence[Grant]) -> list[dict[str, str | None]]:

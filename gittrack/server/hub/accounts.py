@@ -80,6 +80,8 @@ FILE: Final = "accounts.db"
 SHORTEST_PASSWORD: Final = 10
 LONGEST_PASSWORD: Final = 1024
 _LONGEST_PATTERN: Final = 500
+#: By whom a token was made that is a user's own: he, as he was added at that time.
+_OWNER: Final = re.compile(r"user ([^ ]+) ([0-9]{1,19})")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _MOST_LOGINS: Final = 10_000
 _BUSY: Final = 10.0  #: seconds to wait for another process that writes
@@ -171,6 +173,17 @@ class TokenRecord:
     last_used: int | None = None
     revoked: int | None = None
 
+    @property
+    def owner(self) -> tuple[str, int] | None:
+        """Of a user's own token: his name, and when he was added; None of any other."""
+        match = _OWNER.fullmatch(self.created_by)
+        return None if match is None else (match[1], int(match[2]))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was revoked or is too old."""
+        return self.revoked is not None or (self.expires is not None and self.expires <= now())
+
 
 class Identity(NamedTuple):
     """Somebody as an identity provider knows him.
@@ -234,6 +247,17 @@ class Snapshot:
     tokens: Mapping[str, TokenRecord]
     users: Mapping[str, UserRecord]
     ever: bool
+
+    def grants_of(self, token: TokenRecord) -> tuple[Grant, ...] | None:
+        """What a token may do now: a user's own never more than he; None if he has no account any more."""
+        if token.owner is None:
+            return token.grants
+        name, created = token.owner
+        user = self.users.get(name)
+        if user is None or user.created != created:  # removed, and perhaps somebody else was added by his name
+            return None
+        roles = [grant.role for grant in token.grants if grant.role is not None]
+        return tuple(grant.at_most(max(roles)) for grant in user.grants) if roles else ()
 
 
 def now() -> int:
@@ -311,6 +335,19 @@ class Accounts:
                 )
             )
         return record, token
+
+    def create_own_token(
+        self, user: str, name: str, role: Role, *, expires: int | None = None
+    ) -> tuple[TokenRecord, credentials.Token]:
+        """Make a token with which a user's programs may do what he may at the time, and no more than ``role``.
+
+        It is called ``<user>+<name>``, and ends with his account.  Raises NotFoundError and as ``create_token``.
+        """
+        record = next((one for one in self.users() if one.name == user), None)
+        if record is None:
+            raise NotFoundError(f"there is no user `{shown(user)}`")
+        by = f"user {record.name} {record.created}"
+        return self.create_token(f"{user}+{name}", (Grant(role, "*", "*"),), by=by, expires=expires)
 
     def tokens(self) -> list[TokenRecord]:
         """Every token there ever was, the oldest first.  Raises OverloadedError."""

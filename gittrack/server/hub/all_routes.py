@@ -20,6 +20,7 @@ from gittrack.server.hub import (
     registry,
     registry_views,
     runs,
+    settings,
     views,
     website,
 )
@@ -41,5 +42,6 @@ ROUTES: Final = (
     *views.ROUTES,
     *details.ROUTES,
     *code.ROUTES,
+    *settings.ROUTES,
     *website.ROUTES,
 )

@@ -23,7 +23,7 @@ from anyio import CapacityLimiter
 
 from gittrack.errors import OverloadedError, UnauthenticatedError
 from gittrack.server.hub import accounts as stored, credentials
-from gittrack.server.hub.accounts import Accounts, SessionRecord, Snapshot, TokenRecord
+from gittrack.server.hub.accounts import Accounts, SessionRecord, Snapshot
 from gittrack.server.hub.credentials import Password, Token
 from gittrack.server.hub.roles import LOCAL, Caller
 
@@ -102,7 +102,12 @@ class Authenticator:
             found = await anyio.to_thread.run_sync(self._read)
             if found is not None:
                 self._snapshot = found
-                self._callers = {one.id: Caller(one.name, one.grants, "token") for one in found.tokens.values()}
+                grants = {one.id: found.grants_of(one) for one in found.tokens.values()}
+                self._callers = {
+                    one.id: Caller(one.name, given, "token")
+                    for one in found.tokens.values()
+                    if (given := grants[one.id]) is not None
+                }
                 self._sessions.clear()
             self._fresh_until = asked + FRESH
 
@@ -147,9 +152,11 @@ class Authenticator:
         right = hmac.compare_digest(credentials.hashed(token.secret), _NOBODY if known is None else known.secret)
         if known is None or not right:
             raise UnauthenticatedError(_WRONG)
-        if _ended(known):
+        if known.has_ended:
             how = "has expired" if known.revoked is None else "was revoked"
             raise UnauthenticatedError(f"the token `{known.name}` {how}", hint="ask for another one")
+        if known.id not in self._callers:
+            raise UnauthenticatedError(f"whose token `{known.name}` was has no account any more")
         self._used[known.id] = stored.now()
         return self._callers[known.id]
 
@@ -214,7 +221,7 @@ class Authenticator:
             return None
         if session.user.startswith(_BY_ID):
             known = self._snapshot.tokens.get(session.user.removeprefix(_BY_ID))
-            return None if known is None or _ended(known) else self._callers[known.id]
+            return None if known is None or known.has_ended else self._callers.get(known.id)
         user = self._snapshot.users.get(session.user)
         return None if user is None else Caller(user.name, user.all_grants, "user")
 
@@ -224,10 +231,6 @@ class Authenticator:
         if self._local_sessions.pop(key, None) is None:
             await anyio.to_thread.run_sync(self.accounts.close_session, secret)
             _remember(self._sessions, key, None)
-
-
-def _ended(token: TokenRecord) -> bool:
-    return token.revoked is not None or (token.expires is not None and token.expires <= stored.now())
 
 
 def _remember(where: OrderedDict[bytes, Any], key: bytes, value: Any) -> None:

@@ -6,7 +6,8 @@ patterns, since those that are to come count, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -47,6 +48,26 @@ class Grant:
     def covers_all(self) -> bool:
         """True if it is about every experiment and every model."""
         return self.experiments == "*" and self.models == "*"
+
+    def at_most(self, role: Role) -> Grant:
+        """The same for somebody who may not do what takes more than ``role``."""
+        return self if self.role is None else replace(self, role=min(self.role, role))
+
+
+def described(grants: Iterable[Grant]) -> str:
+    """Grants for people."""
+    parts = []
+    for one in grants:
+        role = "denied" if one.role is None else f"{one.role.name.lower()} of"
+        if one.covers_all:
+            parts.append(f"{role} everything")
+            continue
+        about = [
+            f"experiments {one.experiments}" if one.experiments is not None else "",
+            f"models {one.models}" if one.models is not None else "",
+        ]
+        parts.append(f"{role} {' and '.join(filter(None, about))}")
+    return ", ".join(parts) or "nothing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,10 @@ _PATIENCE: Final = 10.0
 #: Seconds in which a request has to be complete: files of any size are sent.
 _RECEIVING: Final = 6 * 3600.0
 #: What of a message says what it is about.
-_ABOUT: Final = ("name", "version", "stage", "alias", "new_name", "run_id", "experiment_id", "model_id", "path")
+_ABOUT: Final = (
+    "name", "version", "stage", "alias", "about", "new_name", "run_id", "experiment_id", "model_id", "path", "role",
+    "experiments", "models", "id", "days", "remote",
+)  # fmt: skip
 
 _log = logging.getLogger("gittrack.server")
 

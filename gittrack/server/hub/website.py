@@ -80,7 +80,7 @@ _READ: Final = Permission(Role.READER)
 ROUTES: Final = (
     *(
         Route("GET", path, _READ, _document, answer="text/html")
-        for path in ("/", "/compare", "/models", "/models/{name:path}", "/runs/{run_id}")
+        for path in ("/", "/compare", "/models", "/models/{name:path}", "/runs/{run_id}", "/settings")
     ),
     Route("GET", "/page/{name:path}", _READ, _part, answer="*/*"),
 )
