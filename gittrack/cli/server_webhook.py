@@ -78,7 +78,7 @@ def add(
     The secret is not shown again. Events: run.finished, model_version.created, model_version.stage_changed,
     model_version.alias_set, model_version.alias_deleted; all of them without `--event`.
     """  # fmt: skip
-    from gittrack.server.hub.notifier import Memory
+    from gittrack.server.hub.notifier import Notifier
     from gittrack.server.hub.projects import Projects
     from gittrack.store.repo import Repo
 
@@ -88,12 +88,12 @@ def add(
         try:
             for name in projects:
                 known.get(name)  # or it is not there
-            if not webhooks.all():
-                for name in known.names():
-                    Memory(known.get(name).repo).begin()
+            notifier = Notifier(known, webhooks)
+            notifier.look()  # what happened until now is for those that were there before
             made, secret = webhooks.add(
                 address, by=kept.by, events=events, projects=projects, private=private, secret=given
             )
+            notifier.look()
             kept.note("webhook.add", f"{made.id}: {made.url}")
         finally:
             known.close()
@@ -161,6 +161,20 @@ def test(which: str, webhook_key: Path | None, url: str | None) -> None:
     if error:
         raise NetworkError(f"webhook {which}: {error}", hint="what it has to answer is a status from 200 to 299")
     output.message(f"webhook {which} answered with status {status}")
+
+
+@command.command("retry")
+@click.argument("which", metavar="[ID]", required=False)
+@base.accounts_option
+def retry(which: str | None, url: str | None) -> None:
+    """Deliver anew what is `dead`, to the webhook ID or to all of them.
+
+    A server that runs begins with it within a second, and tries as often as the first time.
+    """
+    with _opened(url, None) as (kept, webhooks):
+        number = webhooks.retry(which)
+        kept.note("webhook.retry", f"{which or 'all'}: {number}")
+    output.message(f"{number} {'delivery is' if number == 1 else 'deliveries are'} tried again")
 
 
 @command.command("remove")

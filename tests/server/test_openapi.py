@@ -12,7 +12,9 @@ from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.messages import Message, integer, text, texts
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Permission, Route
+from tests.conftest import Sandbox
 from tests.server.conftest import Running
+from tests.server.team import serving
 
 
 def _operations(described: dict[str, Any]) -> set[tuple[str, str]]:
@@ -58,10 +60,11 @@ def test_what_a_message_is_said_to_be() -> None:
     assert query["of"]["schema"]["type"] == "array"
 
 
-def test_it_is_printed_without_a_server() -> None:
+def test_it_is_printed_without_a_server(git_repo: Sandbox) -> None:
     printed = CliRunner().invoke(command, ["openapi"])
     assert printed.exit_code == 0
-    assert json.loads(printed.output) == json.loads(json.dumps(openapi.description(ROUTES)))
+    with serving(git_repo.path) as team:
+        assert json.loads(printed.output) == team.ask("GET", "/api/2.0/gittrack/openapi.json").ok
 
 
 def test_methods_that_an_address_has_not(server: Running) -> None:

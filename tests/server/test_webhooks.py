@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from gittrack.errors import InvalidValueError, NetworkError, PermissionDeniedError, StateError
+from gittrack.errors import InvalidValueError, NetworkError, NotFoundError, PermissionDeniedError, StateError
 from gittrack.server.hub import delivery, outgoing, webhooks as kept
-from gittrack.server.hub.accounts import Accounts
+from gittrack.server.hub.accounts import Accounts, now
 from gittrack.server.hub.news import EVENTS, Happening
 from gittrack.server.hub.notifier import Actors
 from gittrack.server.hub.outgoing import Target
@@ -219,6 +219,63 @@ def test_gone_is_gone_and_waits_grow(webhooks: Webhooks, receiver: Receiver) -> 
     assert list(kept.WAITS) == sorted(kept.WAITS)
     webhooks.remove(hook.id)
     assert webhooks.counts() == {}
+
+
+def test_what_is_dead_is_tried_again_when_somebody_says_so(webhooks: Webhooks) -> None:
+    hook, _ = webhooks.add("https://x.org/", by="ana")
+    other, _ = webhooks.add("https://y.org/", by="ana")
+    webhooks.queue([queued(hook.id), queued(hook.id, "d2"), queued(other.id, "d3")])
+    for one in webhooks.take(5):
+        if one.id != "d2":
+            webhooks.settle(one, 410, "gone")
+    assert webhooks.retry(hook.id) == 1  # not the one that is under way
+    assert webhooks.counts() == {hook.id: {WAITING: 2}, other.id: {DEAD: 1}}
+    (again,) = webhooks.take(5)
+    assert (again.id, again.tries) == ("d1", 0)
+    assert webhooks.retry() == 1
+    assert webhooks.retry() == 0
+    with pytest.raises(NotFoundError):
+        webhooks.retry("nobody")
+
+
+def test_a_try_that_took_too_long_decides_nothing(webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server has the delivery by then; that it came through counts all the same."""
+    hook, _ = webhooks.add("https://x.org/", by="ana")
+    webhooks.queue([queued(hook.id)])
+    (slow,) = webhooks.take(5)
+    monkeypatch.setattr(kept, "now", lambda: now() + 61_000)
+    (second,) = webhooks.take(5)
+    webhooks.settle(slow, None, "did not answer")
+    assert webhooks.take(5) == []
+    webhooks.settle(second, 200, "")
+    webhooks.settle(slow, 410, "gone")
+    assert webhooks.counts() == {hook.id: {DELIVERED: 1}}
+
+
+def test_a_new_webhook_hears_of_what_is_new(
+    cli: Cli, git_repo: Sandbox, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if others were there before, and no server was running meanwhile."""
+    monkeypatch.chdir(git_repo.path)
+    cli("init")
+
+    def add() -> str:
+        return str(json.loads(cli("server", "webhook", "add", receiver.url, "--private", "--json").out)["id"])
+
+    def run(name: str) -> None:
+        assert cli("run", "--name", name, "--", "true").status == 0
+
+    first = add()
+    run("one")
+    second = add()
+    run("two")
+    with started(git_repo.path) as server:
+        told = receiver.wait(3)
+        assert server.end() == 0
+    queue = json.loads(cli("server", "webhook", "--json").out)
+    assert {one["id"]: one[DELIVERED] for one in queue} == {first: 2, second: 1}
+    assert sorted(one["run_name"] for one in told) == ["one", "two", "two"]
+    assert cli("server", "webhook", "retry").status == 0
 
 
 def test_a_copy_of_the_database_signs_nothing(webhooks: Webhooks, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from gittrack.server.hub import (
     runs,
     settings,
     views,
+    watching,
     website,
 )
 
@@ -43,5 +44,6 @@ ROUTES: Final = (
     *details.ROUTES,
     *code.ROUTES,
     *settings.ROUTES,
+    *watching.ROUTES,
     *website.ROUTES,
 )

@@ -2,7 +2,8 @@
 
 Every second, and whenever something was changed, it compares the refs of each project with what it saw last, puts what
 happened into the queue, and notes what it has seen in the store: if the server is killed in between, the same
-happenings get the same ids the next time, and are in the queue once.
+happenings get the same ids the next time, and are in the queue once.  So are those that several servers of one database
+see, be they on one repository or on clones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from gittrack.errors import FormatError, GittrackError, NotFoundError
@@ -40,6 +41,18 @@ _PATIENCE: Final = 3.0  #: seconds for deliveries under way when the server ends
 _log = logging.getLogger("gittrack.server")
 
 
+class Noted(NamedTuple):
+    """What was told last.
+
+    Attributes:
+        seen: The refs of that time.
+        hooks: The webhooks of that time: what happened before is not for others.
+    """
+
+    seen: Seen
+    hooks: frozenset[str]
+
+
 class Memory:
     """What was seen of the refs of a repository, in a file of its store.
 
@@ -51,25 +64,22 @@ class Memory:
         self._repo = repo
         self._file = repo.root / FOLDER / _SEEN
 
-    def read(self) -> Seen | None:
-        """What was seen last; None if nothing was, or it cannot be read."""
+    def read(self) -> Noted | None:
+        """What was told last; None if nothing was, or it cannot be read."""
         try:
             found = json.loads(self._file.read_bytes())
-            return Seen(dict(found["ledgers"]), dict(found["tags"]))
+            return Noted(Seen(dict(found["ledgers"]), dict(found["tags"])), frozenset(found["hooks"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("what webhooks were told last cannot be read, they go on from now: %s", error)
             return None
 
-    def write(self, seen: Seen) -> None:
-        """Note what was seen.  Raises StorageError."""
+    def write(self, noted: Noted) -> None:
+        """Note what was told.  Raises StorageError."""
         files.make_dirs(self._file.parent)
-        files.write_atomic(self._file, json.dumps({"ledgers": seen.ledgers, "tags": seen.tags}).encode())
-
-    def begin(self) -> None:
-        """Nothing that happened before now is told."""
-        self.write(news.look(self._repo))
+        text = json.dumps({"ledgers": noted.seen.ledgers, "tags": noted.seen.tags, "hooks": sorted(noted.hooks)})
+        files.write_atomic(self._file, text.encode())
 
 
 class Actors:
@@ -109,7 +119,7 @@ class Notifier:
         self._webhooks = webhooks
         self.base = base
         self.actors = Actors()
-        self._last: dict[str, tuple[bytes, bytes]] = {}
+        self._last: dict[str, tuple[bytes, bytes, frozenset[str]]] = {}
         self._wake = threading.Event()
         self._stopping = False
         self._busy: set[str] = set()
@@ -164,17 +174,18 @@ class Notifier:
 
     def _look(self, name: str, hooks: list[Webhook]) -> None:
         repo = self._projects.get(name).repo
-        git = repo.git
-        stamp = git.refs_fingerprint("refs/runs/"), git.refs_fingerprint("refs/tags/models/")
+        repo.look()  # what other servers sent is told by any of them, or one that dies would keep it to itself
+        git, known = repo.git, frozenset(hook.id for hook in hooks)
+        stamp = git.refs_fingerprint("refs/runs/"), git.refs_fingerprint("refs/tags/models/"), known
         if self._last.get(name) == stamp:
             return
         memory = Memory(repo)
-        old, new = memory.read(), news.look(repo)
-        if old is None:
-            memory.write(new)
-        elif old != new:
-            for one in news.between(repo, old, new):
-                self._webhooks.queue(self._deliveries(hooks, name, one))
+        old, new = memory.read(), Noted(news.look(repo), known)
+        if old is not None and old.seen != new.seen:
+            told = [hook for hook in hooks if hook.id in old.hooks]
+            for one in news.between(repo, old.seen, new.seen):
+                self._webhooks.queue(self._deliveries(told, name, one))
+        if old != new:
             memory.write(new)
         self._last[name] = stamp
 

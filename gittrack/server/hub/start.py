@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import Response
-
 from gittrack.errors import GittrackError
 from gittrack.server import run
 from gittrack.server.connection import Limits
@@ -22,8 +20,8 @@ from gittrack.server.hub.git import GitRemote
 from gittrack.server.hub.lfs import LfsServer
 from gittrack.server.hub.notifier import Notifier
 from gittrack.server.hub.projects import DEFAULT, Project, Projects
-from gittrack.server.hub.roles import Caller, Role
-from gittrack.server.hub.routes import PUBLIC, Call, Permission, Route
+from gittrack.server.hub.roles import Caller
+from gittrack.server.hub.routes import PUBLIC, Call, Route
 from gittrack.server.hub.rules import Update
 from gittrack.server.hub.watching import METRICS, Watch
 from gittrack.server.hub.webhooks import KEY_FILE, Keys, Webhooks
@@ -92,8 +90,6 @@ class Server:
             *ROUTES,
             *GitRemote(projects, told=self._pushed).routes(),
             *LfsServer(projects, public=plan.public).routes(),
-            # For every reader: it tells nothing of experiments or models.
-            Route("GET", METRICS, Permission(Role.READER), self._metrics, answer="text/plain"),
         )
         self.hub = Hub(tracker, replace(plan.options, public=plan.public))
         self.guard = guarded(
@@ -109,9 +105,6 @@ class Server:
         webhooks = Webhooks(self.guard.auth.accounts, keys)
         self.notifier = Notifier(projects, webhooks, (plan.public or "").rstrip("/"))
         self.watch = Watch(self.guard, tracker, self.guard.auth.accounts, webhooks)
-
-    def _metrics(self, _: Call) -> Response:
-        return self.watch.page()
 
     def _done(self, route: Route, call: Call, answer: Any) -> None:
         values = call.values

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 
 from gittrack._version import __version__
-from gittrack.errors import GittrackError
+from gittrack.errors import GittrackError, NoEndpointError
+from gittrack.server.hub.roles import Role
+from gittrack.server.hub.routes import Call, Permission, Route
 from gittrack.server.metrics import CONTENT_TYPE, Counters, escaped
 from gittrack.store import journal
 
@@ -86,6 +88,7 @@ class Watch(Counters):
         if _REQUEST_ID.fullmatch(ident) is None:
             ident = secrets.token_hex(8).encode()
         scope["gittrack.request"] = ident.decode()
+        scope["gittrack.watch"] = self
 
         async def counting() -> Message:
             message = await receive()
@@ -220,6 +223,17 @@ def _tries(work: Callable[[], Any]) -> bool:
 
 
 # --- the log
+
+
+def _page(call: Call) -> Response:
+    watch: Watch | None = call.request.scope.get("gittrack.watch")
+    if watch is None:
+        raise NoEndpointError("nobody counts requests here")
+    return watch.page()
+
+
+#: For every reader: it tells nothing of experiments or models.
+ROUTES: Final = (Route("GET", METRICS, Permission(Role.READER), _page, answer="text/plain"),)
 
 
 class TextLines(logging.Formatter):

@@ -7,12 +7,13 @@ nobody can sign anything with a copy of the database.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,7 @@ from sqlalchemy import (
     select,
     update as change,
 )
+from sqlalchemy.exc import IntegrityError
 
 from gittrack.errors import (
     CorruptError,
@@ -134,7 +136,7 @@ class Delivery:
         body: JSON.
         state: ``waiting``, ``delivered`` or ``dead``.
         tries: How often it was tried.
-        due: When it is tried next, in milliseconds since 1970.
+        due: When it is tried next, in milliseconds since 1970; of one that was taken, by whom else.
         created: When it happened.
         error: What went wrong the last time.
     """
@@ -279,16 +281,14 @@ class Webhooks:
         with self._accounts.beside(_metadata) as db:
             row = db.execute(select(_hooks).where(_hooks.c.id == which)).one_or_none()
         if row is None:
-            raise NotFoundError(f"there is no webhook `{shown(which)}`", hint="`gittrack server webhook` lists them")
+            raise _unknown(which)
         return _hook(row), self._keys.unlock(row.secret)
 
     def remove(self, which: str) -> None:
         """Remove a webhook and its deliveries.  Raises NotFoundError and OverloadedError."""
         with self._accounts.beside(_metadata) as db:
             if not db.execute(delete(_hooks).where(_hooks.c.id == which)).rowcount:
-                raise NotFoundError(
-                    f"there is no webhook `{shown(which)}`", hint="`gittrack server webhook` lists them"
-                )
+                raise _unknown(which)
             db.execute(delete(_deliveries).where(_deliveries.c.webhook == which))
 
     # --- deliveries
@@ -297,8 +297,10 @@ class Webhooks:
         """Put deliveries into the queue, those that are in it already aside; how many are new."""
         new = 0
         for one in found:
-            with self._accounts.beside(_metadata) as db:  # of two servers at once one fails, and looks again
-                if db.execute(select(_deliveries.c.id).where(_deliveries.c.id == one.id)).one_or_none() is None:
+            with self._accounts.beside(_metadata) as db:
+                if db.execute(select(_deliveries.c.id).where(_deliveries.c.id == one.id)).one_or_none() is not None:
+                    continue
+                with contextlib.suppress(IntegrityError), db.begin_nested():  # another server did at the same time
                     db.execute(
                         insert(_deliveries).values(
                             id=one.id,
@@ -330,24 +332,39 @@ class Webhooks:
                     .values(due=moment + _LEASE * 1000)
                 )
                 if mine.rowcount:
-                    taken.append(_delivery(row))
+                    taken.append(replace(_delivery(row), due=moment + _LEASE * 1000))
         return taken
 
     def settle(self, one: Delivery, status: int | None, error: str) -> None:
-        """Say what came of a try: an empty ``error`` means that it was taken."""
-        tries = one.tries + 1
-        if not error:
-            values: dict[str, Any] = {"state": DELIVERED}
-        elif status == 410 or tries > len(WAITS):  # 410: gone for good
-            values = {"state": DEAD}
-        else:
-            values = {"due": now() + WAITS[tries - 1] * (900 + secrets.randbelow(200))}
+        """Say what came of a try: an empty ``error`` means that it was taken.
+
+        That one failed counts only as long as no other server has it: a try that took too long was made anew there.
+        """
+        tries, mine = one.tries + 1, [_deliveries.c.id == one.id, _deliveries.c.state == WAITING]
+        values: dict[str, Any] = {"state": DELIVERED}
+        if error:
+            mine.append(_deliveries.c.due == one.due)
+            values = {"due": now() + WAITS[min(one.tries, len(WAITS) - 1)] * (900 + secrets.randbelow(200))}
+            if status == 410 or tries > len(WAITS):  # 410: gone for good
+                values = {"state": DEAD}
         with self._accounts.beside(_metadata) as db:
-            db.execute(
-                change(_deliveries)
-                .where(_deliveries.c.id == one.id)
-                .values(tries=tries, error=error[:500], changed=now(), **values)
-            )
+            db.execute(change(_deliveries).where(*mine).values(tries=tries, error=error[:500], changed=now(), **values))
+
+    def retry(self, which: str | None = None) -> int:
+        """Try dead deliveries anew, those of one webhook or all; how many they are.
+
+        Raises:
+            NotFoundError: There is no such webhook.
+            OverloadedError: The database does not answer.
+        """
+        about = [_deliveries.c.state == DEAD]
+        if which is not None:
+            if which not in {one.id for one in self.all()}:
+                raise _unknown(which)
+            about.append(_deliveries.c.webhook == which)
+        with self._accounts.beside(_metadata) as db:
+            again = change(_deliveries).where(*about).values(state=WAITING, tries=0, due=now(), changed=now())
+            return int(db.execute(again).rowcount)
 
     def tidy(self) -> None:
         """Forget deliveries that ended long ago."""
@@ -381,6 +398,10 @@ class Webhooks:
         )
         with self._accounts.beside(_metadata) as db:
             return [_delivery(row) for row in db.execute(query)]
+
+
+def _unknown(which: str) -> NotFoundError:
+    return NotFoundError(f"there is no webhook `{shown(which)}`", hint="`gittrack server webhook` lists them")
 
 
 def _hook(row: Row[Any]) -> Webhook:
