@@ -75,13 +75,16 @@ class ModelVersion:
 
     Attributes:
         version: Its number, as text, as in MLflow's REST API.
-        source: ``runs:/<run id>/<path>``.
+        source: ``runs:/<run id>/<path>``, or the address of files that are elsewhere.
+        run_id: The run that made it; of files that are elsewhere, one that is there for nothing else.
         path: Where the model is among the run's artifacts; empty: all of them.
         commit: The revision of the run that the version's tag points at.
         manifest: sha256 of the model's manifest (``gittrack.registry.manifest``).
         tag: The version's tag, below ``refs/tags/``.
         tag_oid: Id of the tag object.
         key: The model's part of ref names; it stays when the model is renamed.
+        elsewhere: Its files are not here: it has an address, and no file.
+        source_run_id: The run that made files that are elsewhere, as whoever registered them said.
     """
 
     name: str
@@ -106,6 +109,8 @@ class ModelVersion:
     tag_oid: ObjectId = _UNKNOWN
     lifecycle_stage: str = LifecycleStage.ACTIVE
     key: str = ""
+    elsewhere: bool = False
+    source_run_id: str | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Name and value of each fact, so that ``dict(version)`` works as with MLflow's."""

@@ -433,7 +433,7 @@ class Exporter:
             for one in registry.versions(model.name)
             if one.run_id in self._given
             or one.model_id in self._models
-            or (PROMPT_TEXT in one.tags and self._chosen is None)
+            or ((one.elsewhere or PROMPT_TEXT in one.tags) and self._chosen is None)
         ]
         if not versions and (self._chosen is not None or registry.versions(model.name, ViewType.ALL)):
             return
@@ -468,6 +468,8 @@ class Exporter:
             source = PROMPT_SOURCE
         elif model_id is not None:
             source = f"models:/{model_id}"
+        elif version.elsewhere:
+            source, run_id = version.source, version.source_run_id
         elif run_id is not None:
             source = f"runs:/{run_id}/{version.path}"
         else:

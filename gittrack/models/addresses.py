@@ -292,10 +292,11 @@ def _folder(path: Path) -> Source:
 
 def _registered(address: str, tracker: Tracker) -> Source:
     from gittrack.registry import policy
-    from gittrack.registry.registry import Registry
+    from gittrack.registry.registry import Registry, require_here
 
     registry = Registry(tracker)
     version = registry.resolve(address)
+    require_here(version)
     policy.check_load(registry.catalog, version, place_of(address, version))
     manifest = registry.manifest(version)
     found = {path: Artifact(path, digest, size) for path, (digest, size) in manifest.files.items()}

@@ -469,7 +469,7 @@ def _version_row(version: ModelVersion) -> Row:
         "name": version.name,
         "lifecycle_stage": version.lifecycle_stage,
         "current_stage": version.current_stage,
-        "run_id": version.run_id,
+        "run_id": version.source_run_id if version.elsewhere else version.run_id,
         "source": version.source,
         "manifest": version.manifest,
         "creation_timestamp": version.creation_timestamp,

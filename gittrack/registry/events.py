@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MAX_REASON: Final = 10_000  #: characters
 #: Approvals of one event, events replaced and versions archived by one event.
 MAX_REPEATED: Final = 5_000
+#: Characters of the address of files that are elsewhere.
+MAX_SOURCE: Final = 1_000
 
 _UNWRITTEN: Final = ObjectId("")
 _NOTHING: Final = Digest("")
@@ -44,6 +46,7 @@ _TRAILER = re.compile(r"Gittrack-([A-Za-z0-9-]{1,40}): (.*)")
 #: How git begins what `git tag -s` appends, for each kind of key.
 _SIGNATURE = re.compile(r"^-----BEGIN (?:PGP SIGNATURE|PGP MESSAGE|SSH SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
 _ARMOUR: Final = "-----BEGIN "
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPED = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $")
 
 
@@ -110,6 +113,8 @@ class VersionTag(Event):
         manifest: sha256 of its manifest.
         model_id: MLflow's id of the logged model, if it has one.
         replaces: The version that it is a new number for: its own was taken on a remote.
+        source: The address of its files, if they are elsewhere; then the run is there for nothing else, and has none.
+        source_run: The run that made them there, as whoever registered them said.
     """
 
     run_id: str
@@ -117,6 +122,8 @@ class VersionTag(Event):
     manifest: Digest
     model_id: str | None = None
     replaces: tuple[EventRef, ...] = ()
+    source: str | None = None
+    source_run: str | None = None
 
     @property
     def slot(self) -> str:
@@ -217,6 +224,10 @@ def _trailers(event: Event) -> Iterable[tuple[str, object]]:
         yield "Manifest-SHA256", event.manifest
         if event.model_id is not None:
             yield "Model-Id", event.model_id
+        if event.source is not None:
+            yield "Source", _escape(event.source)
+            if event.source_run is not None:
+                yield "Source-Run", event.source_run
         yield from (("Replaces", ref) for ref in event.replaces)
     elif isinstance(event, StageTag):
         yield "Version", event.version
@@ -351,7 +362,8 @@ def _event(name: names.TagName, trailers: _Trailers, known: dict[str, Any]) -> E
         path, model_id = _path(trailers), trailers.optional("Model-Id")
         if model_id is not None:
             check_model_id(model_id)
-        return VersionTag(path=path, model_id=model_id, **_content(trailers), **known)
+        elsewhere = {} if path else _elsewhere(trailers)
+        return VersionTag(path=path, model_id=model_id, **elsewhere, **_content(trailers), **known)
     stage = ModelVersionStages.canonical(name.slot)
     trailers.expect("Stage", stage)
     return StageTag(
@@ -376,17 +388,44 @@ def check_model_id(model_id: str) -> str:
     return model_id
 
 
+def check_source(source: object) -> str:
+    """The address of files that are elsewhere.  Raises InvalidValueError."""
+    if not isinstance(source, str) or not source or len(source) > MAX_SOURCE or _CONTROL.search(source):
+        raise InvalidValueError(
+            f"invalid address `{source!r:.80}`", hint=f"one line of at most {MAX_SOURCE} characters"
+        )
+    return source
+
+
+def _elsewhere(trailers: _Trailers) -> dict[str, Any]:
+    source = _unescaped(trailers, "Source")
+    if source is None:
+        return {}
+    run = trailers.optional("Source-Run")
+    return {"source": check_source(source), "source_run": None if run is None else check_run_id(run)}
+
+
 def _path(trailers: _Trailers) -> str:
-    text = trailers.optional("Path")
-    if text is None:
+    path = _unescaped(trailers, "Path")
+    if path is None:
         return ""
-    try:
-        path = unquote(text, errors="strict")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"`Gittrack-Path` is `{text!r:.80}`") from error
-    if limits.check_artifact_path(path) != path or _escape(path) != text:
-        raise FormatError(f"`Gittrack-Path` is `{text!r:.80}`")
+    if limits.check_artifact_path(path) != path:
+        raise FormatError(f"`Gittrack-Path` is `{path!r:.80}`")
     return path
+
+
+def _unescaped(trailers: _Trailers, name: str) -> str | None:
+    """What ``_escape`` made the value of a trailer of."""
+    text = trailers.optional(name)
+    if text is None:
+        return None
+    try:
+        value = unquote(text, errors="strict")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"`Gittrack-{name}` is `{text!r:.80}`") from error
+    if _escape(value) != text:
+        raise FormatError(f"`Gittrack-{name}` is `{text!r:.80}`")
+    return value
 
 
 def _number(text: str) -> int:

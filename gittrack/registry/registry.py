@@ -33,6 +33,7 @@ from gittrack.registry.state import Change, ModelState, refs
 from gittrack.store import files, seal
 from gittrack.store.refs import RefUpdate
 from gittrack.track import limits
+from gittrack.track.secrets import redact_url
 from gittrack.types import (
     Digest,
     LifecycleStage,
@@ -204,9 +205,7 @@ class Registry:
             path = limits.check_artifact_path(path)
         if model_id is not None:
             events.check_model_id(model_id)
-        said = _described(description) | _tagged(tags)
-        if run_link is not None:
-            said["run_link"] = run_link
+        said = _said(description, tags, run_link)
         run = self.tracker.get_run(run_id)
         if run.info.lifecycle_stage == LifecycleStage.DELETED:
             raise StateError(f"run `{run_id}` is deleted", hint=f"`gittrack restore {run_id}` brings it back")
@@ -216,6 +215,46 @@ class Registry:
             policy.Gate(self.catalog).require_signing(policy.VERSIONS, name, sign=sign)
         commit = self._commit_of(check_run_id(run_id))
         return self._register(name, run, commit, path, model_id, said, number=number, sign=sign)
+
+    def register_elsewhere(
+        self,
+        name: str,
+        source: str,
+        run_id: str | None = None,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        run_link: str | None = None,
+    ) -> ModelVersion:
+        """Register the address of files that are not here as the next version of a model, made if there is none.
+
+        The version's tag vouches for the address, not for the files: it points at a run that has none.
+
+        Args:
+            name: The model's.
+            source: The address; passwords and tokens are no part of it, since tags are for everybody.
+            run_id: The run that made the files there, if it has an id.
+            description: Of the version.
+            tags: Of the version; the values become text.
+            run_link: Where the run is shown.
+
+        Raises:
+            AlreadyExistsError: The name differs from another model's only by upper and lower case.
+            InvalidValueError: A bad name, address, run id, tag or description.
+            StateError: The default experiment, which keeps the run, is deleted.
+        """
+        name = names.check_model_name(name)
+        if redact_url(events.check_source(source)) != source:
+            raise InvalidValueError("the address has a secret in it", hint="leave it out: whoever loads it logs in")
+        source_run = None if run_id is None else check_run_id(run_id)
+        said = _said(description, tags, run_link)
+        with self._publisher.writing():  # what is refused is refused before a run is made for it
+            self._publisher.key_for(name)
+            policy.Gate(self.catalog).require_signing(policy.VERSIONS, name, sign=False)
+        keeper = self.tracker.create_run(name=name, capture=False, keeper=True)
+        keeper.end()
+        run, commit = self.tracker.get_run(keeper.run_id), self._commit_of(RunId(keeper.run_id))
+        return self._register(name, run, commit, "", None, said, source=source, source_run=source_run, sign=False)
 
     def copy(
         self,
@@ -237,11 +276,11 @@ class Registry:
         """
         name = names.check_model_name(name)
         self.manifest(version)  # what is copied is what was registered
-        run = self.run_of(version)
-        said = _described(description) | _tagged(tags)
-        if run_link is not None:
-            said["run_link"] = run_link
-        return self._register(name, run, version.commit, version.path, version.model_id, said, sign=sign)
+        run, source = self.run_of(version), version.source if version.elsewhere else None
+        return self._register(
+            name, run, version.commit, version.path, version.model_id, _said(description, tags, run_link),
+            source=source, source_run=version.source_run_id, sign=sign,
+        )  # fmt: skip
 
     def _register(
         self,
@@ -253,6 +292,8 @@ class Registry:
         said: Mapping[str, str | None],
         *,
         number: int | None = None,
+        source: str | None = None,
+        source_run: str | None = None,
         sign: bool,
     ) -> ModelVersion:
         manifest = self.catalog.manifest_at(commit, path)
@@ -272,7 +313,9 @@ class Registry:
                 path=path,
                 manifest=manifest.digest,
                 model_id=model_id,
-                title=f"{name} v{number}: {_headline(run)}",
+                source=source,
+                source_run=source_run,
+                title=f"{name} v{number}: {_headline(run) if source is None else source}",
                 **self._publisher.now(),
             )
             return number if self._publisher.publish([event], key, changes, sign=sign) else None
@@ -673,9 +716,10 @@ class Registry:
 
         Raises:
             CorruptError: The files are not those that were registered; what was copied before is left.
-            NotFoundError: A file's bytes are not in this clone.
+            NotFoundError: A file's bytes are not in this clone, or the version's files are elsewhere.
             ReadOnlyError, StorageError: A file cannot be written.
         """
+        require_here(version)
         manifest = self.manifest(version)
         files.make_dirs(folder, durable=False)
         for done, (path, (digest, _)) in enumerate(manifest.files.items(), 1):
@@ -798,6 +842,21 @@ class Registry:
             if commit is not None:
                 return commit
             time.sleep(0.02)
+
+
+def require_here(version: ModelVersion) -> None:
+    """Raise NotFoundError if the files of a version are elsewhere."""
+    if version.elsewhere:
+        raise NotFoundError(
+            f"the files of `{version.name}` v{version.version} are not here, only their address: `{version.source}`",
+            hint="MLflow's `load_model` fetches them from there",
+        )
+
+
+def _said(description: object, tags: Mapping[str, Any] | None, run_link: str | None) -> dict[str, str | None]:
+    """The changes that say something of a new version."""
+    said = _described(description) | _tagged(tags)
+    return said if run_link is None else {**said, "run_link": run_link}
 
 
 def _described(description: object, *, remove: bool = False) -> dict[str, str | None]:

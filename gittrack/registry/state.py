@@ -254,7 +254,7 @@ class ModelState:
             description=said.get("description"),
             user_id=tag.who,
             current_stage=self.stage(number),
-            source=f"runs:/{tag.run_id}/{tag.path}",
+            source=_source(tag),
             run_id=tag.run_id,
             tags={name[len("tags.") :]: value for name, value in said.items() if name.startswith("tags.")},
             run_link=said.get("run_link"),
@@ -267,6 +267,8 @@ class ModelState:
             tag_oid=tag.oid,
             lifecycle_stage=LifecycleStage.DELETED if self.deleted else self.version_lifecycle(number),
             key=self.key,
+            elsewhere=tag.source is not None,
+            source_run_id=tag.source_run,
         )
 
     def records(self) -> tuple[RegisteredModel, list[ModelVersion]]:
@@ -309,7 +311,7 @@ class ModelState:
 
     def _registrations(self) -> Iterator[Change]:
         for number, tag in self.versions.items():
-            yield _change(tag, "version", number, None, f"runs:/{tag.run_id}/{tag.path}")
+            yield _change(tag, "version", number, None, _source(tag))
 
     def _events_told(self) -> Iterator[Change]:
         for approval in self.approvals:
@@ -477,6 +479,10 @@ def _descendants(
 def refs(events: Iterable[Event]) -> tuple[EventRef, ...]:
     """How another event names these, each once, in order."""
     return tuple(sorted({event.ref for event in events}))
+
+
+def _source(tag: VersionTag) -> str:
+    return f"runs:/{tag.run_id}/{tag.path}" if tag.source is None else tag.source
 
 
 def _described(event: Event) -> str:

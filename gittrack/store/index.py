@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _APPLICATION: Final = int.from_bytes(b"gttk", "big")  #: in the head of an SQLite file: whose it is
-SCHEMA_VERSION: Final = 5  #: another number in the file: the file is emptied and filled again
+SCHEMA_VERSION: Final = 6  #: another number in the file: the file is emptied and filled again
 CONTEXT_TAG: Final = "mlflow.data.context"  #: the tag of a dataset input that says what the dataset was used for
 
 TABLES: Final = ("meta", "names", "shared", "experiments", "experiment_tags", "runs", "docs", "metrics", "params",

@@ -44,6 +44,10 @@ def any_event(draw: st.DrawFn) -> Event:
     kind = draw(st.sampled_from([VersionTag, StageTag, AliasTag]))
     content: dict[str, Any] = {"run_id": draw(RUN), "manifest": draw(DIGEST)}
     if kind is VersionTag:
+        if draw(st.booleans()):
+            source = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=40)
+            elsewhere: dict[str, Any] = {"source": draw(source), "source_run": draw(st.none() | RUN)}
+            return VersionTag(path="", **elsewhere, **content, **known)
         return VersionTag(path=draw(PATH), model_id=draw(st.none() | st.just("m-12ab")), **content, **known)
     if kind is StageTag:
         return StageTag(
@@ -119,6 +123,12 @@ VERSION = VersionTag(
         ("Gittrack-Path: model", "Gittrack-Path: %ff"),
         ("Gittrack-Path: model", "Gittrack-Path: m%6Fdel"),
         ("Gittrack-Run: abc", "Gittrack-Run: ../x"),
+        ("Gittrack-Path: model", "Gittrack-Path: model\nGittrack-Source: s3://b/m"),
+        ("Gittrack-Path: model", "Gittrack-Source: s3://b/%0Am"),
+        ("Gittrack-Path: model", "Gittrack-Source: s3://b/%6d"),
+        ("Gittrack-Path: model", "Gittrack-Source: " + "x" * 1_001),
+        ("Gittrack-Path: model", "Gittrack-Source: s3://b/m\nGittrack-Source-Run: ../x"),
+        ("Gittrack-Path: model", "Gittrack-Source-Run: abc"),
         ("2" * 64, "2" * 63),
         ("Gittrack-Time: 5", "Gittrack-Time: -5"),
         ("Gittrack-Time: 5", "Gittrack-Time: 5\nGittrack-New: x"),

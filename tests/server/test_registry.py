@@ -61,10 +61,10 @@ def test_a_model_from_its_run_to_production(server: Running, run_id: str) -> Non
 
 
 ELSEWHERE = (
-    "/etc", "file:///etc", "file://./etc", "s3://bucket/x", "dbfs:/x", "http:///#/../etc", "runs:/{run}/../../x",
+    "/etc", "file:///etc", "file://./etc", "s3://", "c:/x", "http:///#/../etc", "runs:/{run}/../../x",
     "runs:/{run}/%2e%2e", "mlflow-artifacts:/0/{run}/artifacts/..%2f..", "mlflow-artifacts:/0/{run}",
     "mlflow-artifacts:/0/{other}/artifacts/model", "runs:/{other}/model", "models:/m/%2e%2e", "models:/m/1", "x",
-    "runs:/{run}/model%00",
+    "runs:/{run}/model%00", "FILE:///etc", "mlflow-artifacts://other:5000/m", "gittrack:///etc", "s3://bucket/../x",
 )  # fmt: skip
 
 

@@ -276,7 +276,7 @@ def model_version(found: ModelVersion, source: str) -> Json:
         current_stage=found.current_stage,
         description=found.description or "",
         source=source,
-        run_id=found.run_id,
+        run_id=found.source_run_id if found.elsewhere else found.run_id,
         status=found.status,
         status_message=found.status_message,
         run_link=found.run_link,

@@ -21,6 +21,10 @@ from gittrack.types import ModelVersion, RegisteredModel
 
 _SEPARATORS: Final = re.compile(r"/+")
 _WHOLE: Final = re.compile(r"[0-9]{1,10}")
+#: Addresses that clients fetch files from without this server: not those of MLflow's own schemes, nor of folders.
+_ELSEWHERE: Final = re.compile(
+    r"(?!(?:file|runs|models|mlflow-artifacts|gittrack):)[a-z][a-z0-9+.-]+:/+[^/].*", re.IGNORECASE
+)
 
 
 def _scope(hub: Hub, values: Values) -> list[Scope]:
@@ -35,8 +39,8 @@ def _renaming(hub: Hub, values: Values) -> list[Scope]:
 
 
 def _source(version: ModelVersion) -> str:
-    """Where a version's files are, as the client asks this server for them."""
-    found = _run_path(version.source)
+    """Where a version's files are, as the client asks this server for them, or others."""
+    found = None if version.elsewhere else _run_path(version.source)
     return version.source if found is None else "/".join(("runs:", *found)).rstrip("/")
 
 
@@ -170,23 +174,31 @@ def _delete_tag(call: Call) -> Any:
 
 def _register(call: Call) -> Any:
     values, hub = call.values, call.hub
-    source = _local_source(hub, call, values["source"], values.get("run_id") or None)
-    made = hub.client.create_model_version(
-        values["name"],
-        source,
-        tags=tags_of(values),
-        run_link=values.get("run_link") or None,
-        description=values.get("description") or None,
-        model_id=values.get("model_id") or None,
-    )
+    run_id = values.get("run_id") or None
+    about: dict[str, Any] = {
+        "tags": tags_of(values),
+        "run_link": values.get("run_link") or None,
+        "description": values.get("description") or None,
+    }
+    source = _local_source(hub, call, values["source"], run_id)
+    if source is None:
+        hub.registry.get_model(values["name"])
+        made = hub.registry.register_elsewhere(values["name"], values["source"], run_id, **about)
+    else:
+        model_id = values.get("model_id") or None
+        made = hub.client.create_model_version(values["name"], source, model_id=model_id, **about)
     return {"model_version": version_json(made)}
 
 
-def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
+def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str | None:
     """The files that a version is to have, as ``runs:/<run>/<path>`` or ``models:/…``, which this server keeps.
 
+    Returns:
+        None if it keeps none of them: they are at an address of somebody else's, or of a run that is named so twice and
+        that the caller does not know here, which is the same for a run that he may not read.
+
     Raises:
-        InvalidValueError: They are somewhere else, or not of the run that is named.
+        InvalidValueError: They are nowhere that clients could fetch them from, or not of the run that is named.
         NotFoundError: No such run, or the caller may not read it.
     """
     plain = source
@@ -212,13 +224,21 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str:
     found = _run_path(source)
     if found is None and in_tree and parts[2:3] == ["artifacts"]:
         found = parts[1], "/".join(parts[3:])
+    if found is None and _ELSEWHERE.fullmatch(source):
+        return None
     if found is None or (run_id is not None and found[0] != run_id):
         raise InvalidValueError(
             f"Invalid model version source: '{source}'. It is not among the artifacts of a run of this server"
             f"{'' if run_id is None else f' with the id {run_id}'}.",
             hint="use runs:/RUN/PATH",
         )
-    Permission(Role.READER, lambda hub, values: [hub.run_scope(found[0])]).check(call.caller, hub, {})
+    try:
+        scope = hub.run_scope(found[0])
+        Permission(Role.READER, lambda hub, values: [scope]).check(call.caller, hub, {})
+    except NotFoundError:
+        if run_id is None or in_tree:
+            raise
+        return None
     return f"runs:/{found[0]}/{found[1]}"
 
 
@@ -268,7 +288,7 @@ def _transition(call: Call) -> Any:
 def _download_uri(call: Call) -> Any:
     """Where MLflow's clients fetch the files: among the artifacts that this server hands out."""
     version = call.hub.client.get_model_version(call.values["name"], call.values["version"])
-    found = _run_path(version.source)
+    found = None if version.elsewhere else _run_path(version.source)
     if found is None:
         return {"artifact_uri": version.source}
     root = records.artifact_root(call.hub.run(found[0]).info.experiment_id, found[0])
