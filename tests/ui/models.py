@@ -8,6 +8,7 @@ from typing import Literal
 
 from playwright.sync_api import Browser
 
+from tests.server.guarded import PASSWORD
 from tests.server.team import Team
 from tests.ui.conftest import SIZES, Watched
 
@@ -21,19 +22,31 @@ signature:
 
 @contextlib.contextmanager
 def logged_in(
-    browser: Browser, team: Team, token: str = "", *, size: int = 1, theme: Literal["light", "dark"] = "light"
+    browser: Browser,
+    team: Team,
+    token: str = "",
+    *,
+    user: str | None = None,
+    size: int = 1,
+    theme: Literal["light", "dark"] = "light",
 ) -> Iterator[Watched]:
-    """A page of somebody with that token, or of the administrator; nothing may go wrong in it."""
+    """A page of a user, of somebody with that token, or of the administrator; nothing may go wrong in it."""
     context = browser.new_context(viewport=SIZES[size], color_scheme=theme, reduced_motion="reduce")
     page = context.new_page()
-    page.goto(f"{team.url}/login#token={token or team.admin}")
+    if user is None:
+        page.goto(f"{team.url}/login#token={token or team.admin}")
+    else:
+        page.goto(f"{team.url}/login")
+        page.get_by_label("Name").fill(user)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.keyboard.press("Enter")
     page.wait_for_url(f"{team.url}/")
     found = Watched(page, team.url)
     yield found
     attacked = page.evaluate("() => window.attacked === 1")
     context.close()
     assert not attacked
-    assert found.wrong == []
+    assert found.wrong == [], found.wrong
 
 
 def register(team: Team, name: str, acc: float, **files: bytes) -> str:

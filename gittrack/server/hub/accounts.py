@@ -257,7 +257,7 @@ class Snapshot:
         if user is None or user.created != created:  # removed, and perhaps somebody else was added by his name
             return None
         roles = [grant.role for grant in token.grants if grant.role is not None]
-        return tuple(grant.at_most(max(roles)) for grant in user.grants) if roles else ()
+        return tuple(grant.at_most(max(roles)) for grant in user.all_grants) if roles else ()
 
 
 def now() -> int:

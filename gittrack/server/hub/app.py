@@ -251,7 +251,7 @@ class App:
     Args:
         hub: What it serves.
         routes: Everything that it answers.
-        noted: Told what those did, or were refused, who may do more than write.
+        noted: Told what those changed, or were refused, who may do more than write.
         done: Told what was changed, with the answer; quick, and never fails.
 
     Raises:
@@ -318,7 +318,8 @@ class App:
             except GittrackError as error:
                 self._noted(route, call, f"refused: {error.message}")
                 raise
-            self._noted(route, call, "done")
+            if route.method != "GET":
+                self._noted(route, call, "done")
         if self._done is not None and route.method != "GET":
             self._done(route, call, answer)
         return answer

@@ -148,7 +148,9 @@ def _user(one: UserRecord) -> Json:
     return {
         "name": one.name,
         "grants": grants,
-        "may": described(one.grants),
+        "may": described(one.all_grants),
+        "identities": [{"issuer": known.issuer, "may": described(known.grants)} for known in one.identities],
+        "has_password": bool(one.password),
         "created": one.created,
         "created_by": one.created_by,
     }

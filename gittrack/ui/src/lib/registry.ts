@@ -157,9 +157,9 @@ export function may(role: string, needed: string): boolean {
   return ROLES.indexOf(role) >= ROLES.indexOf(needed);
 }
 
-export async function send(method: string, path: string, said: unknown): Promise<void> {
+export async function send<T = void>(method: string, path: string, said: unknown): Promise<T> {
   const init = { method, body: JSON.stringify(said), headers: { "content-type": "application/json" } };
-  await ask(`${API}/${path}`, init);
+  return (await (await ask(`${API}/${path}`, init)).json()) as T;
 }
 
 export function state(name: string, offset = 0): Promise<State> {
