@@ -27,6 +27,7 @@ from gittrack.errors import (
     NoEndpointError,
     NoMethodError,
     NotFoundError,
+    QuerySyntaxError,
     StateError,
     TooLargeError,
 )
@@ -371,5 +372,7 @@ def refusal(error: GittrackError, headers: Mapping[str, str] | None = None) -> R
     message = str(error)
     if len(message) > _MOST_SAID:  # what was sent is in it
         message = f"{message[:_MOST_SAID]}…"
-    body = {"error_code": error.code, "message": message}
+    body: dict[str, str | int] = {"error_code": error.code, "message": message}
+    if isinstance(error, QuerySyntaxError):
+        body["column"] = error.column  # for whoever shows what was sent beside it
     return Response(orjson.dumps(body), error.http_status, dict(headers or {}), media_type="application/json")

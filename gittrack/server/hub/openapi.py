@@ -60,7 +60,11 @@ def description(routes: Iterable[Route]) -> Json:
             "schemas": {
                 "Error": {
                     "type": "object",
-                    "properties": {"error_code": {"type": "string"}, "message": {"type": "string"}},
+                    "properties": {
+                        "error_code": {"type": "string"},
+                        "message": {"type": "string"},
+                        "column": {"type": "integer", "description": "where in a filter or an order, from 1"},
+                    },
                     "required": ["error_code", "message"],
                     "additionalProperties": False,
                 }
