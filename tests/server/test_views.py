@@ -111,6 +111,14 @@ def test_an_unchanged_answer_is_not_sent_again(server: Running, runs: list[str])
     assert ask(server, "runs/columns", {"if_none_match": first.headers["etag"]}, experiment_ids=["0"]).status == 200
 
 
+def test_where_a_filter_cannot_be_read_is_a_number(server: Running, runs: list[str]) -> None:
+    answer = ask(server, "runs/columns", experiment_ids=["0"], filter="metrics.acc > 1 and parms.lr = '1'")
+    assert (answer.status, answer.json["column"]) == (400, 21)
+    answer = ask(server, "runs/columns", experiment_ids=["0"], order_by=["metrics.acc DOWN"])
+    assert (answer.status, answer.json["column"]) == (400, 13)
+    assert "column" not in ask(server, "runs/columns", max_results=1_000_000).json
+
+
 # --- curves
 
 
@@ -237,3 +245,38 @@ def test_every_point_as_csv(server: Running, runs: list[str], monkeypatch: pytes
     assert [float(row["value"]) for row in rows if row["key"] == "loss"] == values
     assert [(row["key"], row["value"]) for row in rows if row["key"].startswith("'")] == [("'-cmd", "nan")]
     assert [row["run_id"] for row in rows if row["key"] == "acc"] == runs[:2]
+
+
+def sparklines(server: Running, **said: Any) -> Any:
+    return ask(server, "metrics/sparklines", **said).ok["lines"]
+
+
+def test_sparklines_have_an_axis_each_and_keep_spikes(server: Running, runs: list[str]) -> None:
+    long = [
+        {
+            "key": "loss",
+            "value": 99 if step == 777 else "NaN" if step > 900 else step / 3000,
+            "timestamp": 1,
+            "step": step,
+        }
+        for step in range(1000)
+    ]
+    server.post("runs/log-batch", {"run_id": runs[0], "metrics": long})
+    short = [{"key": "loss", "value": value, "timestamp": 1, "step": 10**6 * value} for value in (3, 1, 2)]
+    server.post("runs/log-batch", {"run_id": runs[1], "metrics": short})
+    found = sparklines(server, run_ids=runs[:3], metric_keys=["loss", "acc"])
+    assert set(found) == set(runs[:2])  # of one point there is no line
+    assert found[runs[1]] == {"loss": [1, 2, 3]}
+    line = found[runs[0]]["loss"]
+    assert len(line) == 48
+    assert (max(value for value in line if value is not None), line[-1]) == (99, None)
+    assert line[1] == 0.01367  # four digits
+    many = ask(server, "metrics/sparklines", run_ids=runs, metric_keys=[f"m{number}" for number in range(101)])
+    assert (many.status, many.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_sparklines_of_runs_that_somebody_may_not_see(server: Running, runs: list[str]) -> None:
+    other = server.new_run(experiment_id=server.post("experiments/create", {"name": "other"}).ok["experiment_id"])
+    server.caller = Caller("ana", (Grant(Role.READER, experiments="Default"),), "user")
+    assert ask(server, "metrics/sparklines", run_ids=runs[:1], metric_keys=["acc"]).status == 200
+    assert ask(server, "metrics/sparklines", run_ids=[runs[0], other], metric_keys=["acc"]).status == 404

@@ -33,6 +33,7 @@ _MAX_RUNS: Final = 20_000
 _MAX_CURVES: Final = 1000
 _MAX_BUCKETS: Final = 4000
 _BUCKETS: Final = 750
+_SPARK_BUCKETS: Final = 24
 _SMALL: Final = 1024  #: bytes that are not worth being compressed
 _COMPRESSION: Final = 4  #: of zlib: half the time of its default for a twentieth more bytes
 _ROWS: Final = 5000  #: of CSV that are sent at a time
@@ -76,9 +77,8 @@ def _curves(call: Call) -> Response:
     mean, its least and its greatest values.  Zeros follow up to a multiple of eight.
     """
     values = call.values
-    run_ids, keys, groups = values["run_ids"], values["metric_keys"], values.get("groups")
-    if len(run_ids) * len(keys) > _MAX_CURVES:
-        raise InvalidValueError(f"at most {_MAX_CURVES} curves are drawn at a time", hint="ask for fewer runs or keys")
+    run_ids, keys = _asked(values)
+    groups = values.get("groups")
     axis, smoothing = values.get("axis", "step"), values.get("smoothing", 0.0)
     buckets = values.get("buckets", _BUCKETS)
     if axis not in series.AXES and not axis.startswith(_ALONG):
@@ -180,6 +180,27 @@ def _rows(call: Call, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[s
     yield piece.getvalue()
 
 
+def _asked(values: Values) -> tuple[list[str], list[str]]:
+    run_ids, keys = values["run_ids"], values["metric_keys"]
+    if len(run_ids) * len(keys) > _MAX_CURVES:
+        raise InvalidValueError(f"at most {_MAX_CURVES} curves are drawn at a time", hint="ask for fewer runs or keys")
+    return run_ids, keys
+
+
+def _sparklines(call: Call) -> Response:
+    """Curves for the cells of a table: each on an axis of its own, and no finer than a cell shows."""
+    run_ids, keys = _asked(call.values)
+    lines: dict[str, dict[str, list[float | None]]] = {}
+    for run_id in run_ids:
+        for key in keys:
+            history = call.hub.tracker.metric_history(run_id, key)
+            if len(history) > 1:
+                drawn = series.chart([(history, 0)], buckets=_SPARK_BUCKETS).curves[0].values
+                values = [float(f"{value:.4g}") if math.isfinite(value) else None for value in drawn]
+                lines.setdefault(run_id, {})[key] = values
+    return sent(call, orjson.dumps({"lines": lines}), "application/json")
+
+
 def _finite(values: Values, name: str) -> float | None:
     value: float | None = values.get(name)
     if value is not None and not math.isfinite(value):
@@ -248,5 +269,12 @@ ROUTES: Final = (
         _points,
         Message(run_ids=texts(required=True), metric_keys=texts(required=True)),
         answer="text/csv",
+    ),
+    Route(
+        "GET",
+        "{api}/gittrack/metrics/sparklines",
+        Permission(Role.READER, _runs_of),
+        _sparklines,
+        Message(run_ids=texts(required=True), metric_keys=texts(required=True)),
     ),
 )
