@@ -5,6 +5,7 @@ export interface Experiment {
   name: string;
   lifecycle_stage: string;
   last_update_time?: number;
+  tags?: { key: string; value: string }[];
 }
 
 export type Value = number | string | null;
@@ -75,6 +76,8 @@ export class Trouble extends Error {
   constructor(
     message: string,
     readonly status: number,
+    /** Where in the filter or order that was sent it is, from 1. */
+    readonly column?: number,
   ) {
     super(message);
   }
@@ -96,9 +99,9 @@ export async function ask(path: string, init: RequestInit = {}, expected: number
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     throw new Trouble("Your login has ended.", 401);
   }
-  if (!answer.ok && !expected.includes(answer.status)) {
-    const said = (await answer.json().catch(() => ({}))) as { message?: string };
-    throw new Trouble(said.message ?? `The server answered with status ${answer.status}.`, answer.status);
+    const said = (await answer.json().catch(() => ({}))) as { message?: string; column?: number };
+    const message = said.message ?? `The server answered with status ${answer.status}.`;
+    throw new Trouble(message, answer.status, said.column);
   }
   return answer;
 }
@@ -141,6 +144,10 @@ export interface Search {
   run_view_type?: string;
   max_results?: number;
   offset?: number;
+  /** Only these columns of a kind; all that there are if not given. */
+  metrics?: string[];
+  params?: string[];
+  tags?: string[];
 }
 
 export function columns(search: Search, signal?: AbortSignal): Promise<Columns> {

@@ -1,11 +1,15 @@
 import { expect, test } from "vitest";
 
 import { colour } from "./colour";
-import { ago, bytes, duration, number } from "./format";
+import { ago, bytes, duration, number, spread } from "./format";
 
 test("numbers", () => {
   const shown = [0, 0.1 + 0.2, 123456, 1e-7, 12345678.9, 1e12, -0.5, Infinity, "NaN", null].map(number);
   expect(shown).toEqual(["0", "0.3", "123456", "1e-7", "1.235e+7", "1e+12", "-0.5", "Infinity", "NaN", ""]);
+});
+
+test("numbers that differ", () => {
+  expect([spread(0.58046, 0.21234), spread(123456, 5), spread(0.5, null)]).toEqual(["0.58 ± 0.212", "123000 ± 5", "0.5"]);
 });
 
 test("durations", () => {

@@ -13,6 +13,12 @@ export function number(value: number | string | null | undefined): string {
   return SHORT.format(value);
 }
 
+/** A value and how far others are from it, as short as that makes sense. */
+export function spread(value: number, std: number | null): string {
+  const short = (one: number): string => number(Number(one.toPrecision(3)));
+  return std === null ? short(value) : `${short(value)} ± ${short(std)}`;
+}
+
 /** Milliseconds as the two largest units. */
 export function duration(ms: number): string {
   if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;

@@ -1,7 +1,9 @@
 import { expect, test } from "vitest";
 
 import type { Columns } from "./api";
-import { all, csv, differs, joined, order, orderBy } from "./table";
+import {
+  all, arranged, best, csv, differs, emptied, HIGHEST, joined, layout, list, listed, moved, order, orderBy, resorted, sorts, stretch, written,
+} from "./table";
 
 function columns(count: number, first = 0): Columns {
   const rows = Array.from({ length: count }, (_, at) => first + at);
@@ -37,24 +39,81 @@ test("pieces are joined; what one of them has not is empty there", () => {
 test("every column but those of tags that are kept for programs", () => {
   const found = all(columns(2));
   expect(found.map((one) => one.id)).toEqual([
-    "start_time", "duration", "user_id", "code_commit", "metrics.acc", "params.lr", "params.model", "tags.team",
+    "start_time", "duration", "user_id", "metrics.acc", "params.lr", "params.model", "tags.team",
   ]);
   expect(found.find((one) => one.id === "duration")?.values).toEqual([null, 5]);
   expect(found.find((one) => one.id === "params.lr")?.numeric).toBe(true);
   expect(found.find((one) => one.id === "params.model")?.numeric).toBe(false);
 });
 
+test("a column of the experiments if there are several", () => {
+  const found = joined([columns(1), { ...columns(1, 1), runs: { ...columns(1, 1).runs, experiment_id: ["7"] } }]);
+  expect(all(found, new Map([["7", "vision"]]))[0]).toMatchObject({ id: "experiment", values: ["0", "vision"] });
+});
+
+test("columns stay when their runs go", () => {
+  const kept = joined([columns(2, 2), emptied(columns(2))]);
+  expect(kept.runs.run_id).toEqual(["r2", "r3"]);
+  expect(kept.metrics).toEqual({ acc: [null, null], loss: [2, 3] });
+});
+
+function sorted(values: (number | string | null)[], descending: boolean): number[] {
+  return order(values.length, [{ values, descending }]);
+}
+
 test("what has no value comes last, whichever way", () => {
-  expect(order([2, null, "NaN", 1], false)).toEqual([3, 0, 1, 2]);
-  expect(order([2, null, "NaN", 1], true)).toEqual([0, 3, 1, 2]);
-  expect(order(["10", "9", "x"], false)).toEqual([0, 1, 2]);
-  expect(order(["10", "9"], false)).toEqual([1, 0]);
-  expect(order([1, 1, 1], true)).toEqual([0, 1, 2]);
+  expect(sorted([2, null, "NaN", 1], false)).toEqual([3, 0, 1, 2]);
+  expect(sorted([2, null, "NaN", 1], true)).toEqual([0, 3, 1, 2]);
+  expect(sorted(["10", "9", "x"], false)).toEqual([0, 1, 2]);
+  expect(sorted(["10", "9"], false)).toEqual([1, 0]);
+  expect(sorted([1, 1, 1], true)).toEqual([0, 1, 2]);
+});
+
+test("by several columns", () => {
+  const by = [{ values: ["b", "a", "b", "a"], descending: false }, { values: [1, 2, 3, null], descending: true }];
+  expect(order(4, by)).toEqual([1, 3, 2, 0]);
+  expect(order(3, [])).toEqual([0, 1, 2]);
+  expect(sorts(undefined)).toEqual([{ id: "start_time", descending: true }]);
+  expect(sorts("metrics.a%2Cb:x:desc,params.lr:asc,params.lr:desc")).toEqual([
+    { id: "metrics.a,b:x", descending: true },
+    { id: "params.lr", descending: false },
+  ]);
+  expect(resorted(sorts("a:desc,b:asc"), "b", true, true)).toBe("a:desc,b:desc");
+  expect(resorted(sorts("a:desc"), "c,d", true, true)).toBe("a:desc,c%2Cd:desc");
+  expect(resorted(sorts("a:desc,b:asc"), "a", true, false)).toBe("a:asc");
 });
 
 test("what the server is asked to sort by", () => {
-  expect(orderBy("metrics.val/loss.x", true)).toEqual(["metrics.`val/loss.x` DESC"]);
-  expect(orderBy("start_time", false)).toEqual(["start_time ASC"]);
+  expect(orderBy(sorts("metrics.val/loss.x:desc,start_time:asc"))).toEqual(["metrics.`val/loss.x` DESC", "start_time ASC"]);
+  expect(orderBy(sorts("duration:asc,params.a`b:asc,params.`\":asc,code_commit:desc"))).toEqual(['params."a`b" ASC', "commit DESC"]);
+});
+
+test("columns are laid out as the address says", () => {
+  const settings = { hide: "user_id", pin: "params.lr", order: "params.model,start_time", width: "params.lr:77.4,x%2Cy:5,z:no" };
+  const found = layout(settings);
+  expect(arranged(all(columns(2)), found)).toMatchObject({
+    pinned: 1,
+    columns: ["params.lr", "params.model", "start_time", "duration", "metrics.acc", "tags.team"].map((id) => ({ id })),
+  });
+  expect(written(found)).toEqual({ ...settings, width: "params.lr:77,x%2Cy:60" });
+  expect(moved(all(columns(2)).slice(0, 3), "user_id", "start_time")).toEqual(["user_id", "start_time", "duration"]);
+  expect(moved(all(columns(2)).slice(0, 3), "start_time", null)).toEqual(["duration", "user_id", "start_time"]);
+  expect(listed(list(["a,b", "50%2C", "c"]))).toEqual(["a,b", "50%2C", "c"]);
+});
+
+test("what is best, as far as the name says it", () => {
+  expect(best("val/acc", [0.1, null, 0.9, "NaN"])).toBe(0.9);
+  expect(best("val_loss", [0.1, null, 0.9])).toBe(0.1);
+  expect(best("RMSE", [3, 2])).toBe(2);
+  expect(best("glossary", [1, 2])).toBe(2);
+  expect(["epoch", "system/cpu", "lr"].map((name) => best(name, [1, 2]))).toEqual([null, null, null]);
+  expect(best("acc", [1, 1, null])).toBe(null);
+});
+
+test("ten million rows are as high as a browser takes, and the last one can be reached", () => {
+  expect(stretch(3_000_000, 600)).toBe(1);
+  const wanted = 300_000_000;
+  expect((HIGHEST - 600) * stretch(wanted, 600)).toBeCloseTo(wanted - 600);
 });
 
 test("columns that tell runs apart", () => {
@@ -65,4 +124,5 @@ test("columns that tell runs apart", () => {
 test("CSV as RFC 4180 has it, and no formula for a spreadsheet", () => {
   const text = csv([{ title: "a,b", values: ['say "hi"', "=1+1", "-3", null, 0.5] }], [0, 1, 2, 3, 4]);
   expect(text.split("\r\n")).toEqual(['"a,b"', '"say ""hi"""', "'=1+1", "-3", "", "0.5"]);
+  expect(csv([{ title: "a", values: [1, 2] }], [1], false)).toBe("2");
 });
