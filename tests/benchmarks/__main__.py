@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each thing (default 5)")
     parser.add_argument("--peer", type=Path, metavar="PYTHON", help="an interpreter with mlflow, to compare with")
     parser.add_argument("--fasttrackml", type=Path, metavar="FML", help="FastTrackML's program, to compare with")
+    parser.add_argument("--aim", type=Path, metavar="PYTHON", help="an interpreter with aim, to compare pages with")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep populated repositories here for the next time")
     options = parser.parse_args()
     if unknown := [name for name in options.rows if name not in ROWS]:
@@ -71,6 +72,7 @@ def _settings(options: argparse.Namespace, home: Path) -> Settings:
         quick=options.quick,
         peer=options.peer and options.peer.absolute(),
         fasttrackml=options.fasttrackml and options.fasttrackml.absolute(),
+        aim=options.aim and options.aim.absolute(),
         cache=(options.cache or home / "cache").absolute(),
         scratch=home / "scratch",
         home=home,

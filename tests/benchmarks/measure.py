@@ -80,6 +80,7 @@ class Settings:
         cache: Where populated repositories are kept from one call to the next.
         scratch: A folder of this call's own.
         fasttrackml: FastTrackML's program, or None.
+        aim: An interpreter that can import aim, or None.
         home: The HOME of the programs that are started, so that the user's git settings play no part.
     """
 
@@ -90,6 +91,7 @@ class Settings:
     home: Path
     rounds: int = 5
     fasttrackml: Path | None = None
+    aim: Path | None = None
     log: list[str] = field(default_factory=list)
 
     def size(self, full: int, quick: int) -> int:

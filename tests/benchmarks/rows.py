@@ -16,6 +16,7 @@ from tests.benchmarks import (
     serving_rows,
     sharing_rows,
     transfer_rows,
+    ui_rows,
 )
 from tests.benchmarks.measure import Row, Settings
 
@@ -39,6 +40,8 @@ ROWS: Final[dict[str, Callable[[Settings], list[Row]]]] = {
     "server-search": server_rows.server_search,
     "serving": serving_rows.serving,
     "serving-mixed": serving_rows.serving_mixed,
+    "ui": ui_rows.ui,
+    "ui-live": ui_rows.ui_live,
 }
 
 

@@ -51,10 +51,22 @@ def mlflow(folder: Path, kind: str, runs: int) -> None:
         run_id = uuid.UUID(int=random.Random(f"{kind}{number}").getrandbits(128)).hex
         began = START + number * 1000
         rows[models.SqlRun].append(
-            {"run_uuid": run_id, "name": f"run-{number}", "source_type": "LOCAL", "entry_point_name": "",
-             "status": "FINISHED", "user_id": "ana", "start_time": began, "end_time": began + 900, "source_version": "", "source_name": "",
-             "lifecycle_stage": "active", "artifact_uri": f"{folder}/{run_id}", "experiment_id": experiment}
-        )  # fmt: skip
+            {
+                "run_uuid": run_id,
+                "name": f"run-{number}",
+                "source_type": "LOCAL",
+                "entry_point_name": "",
+                "status": "FINISHED",
+                "user_id": "ana",
+                "start_time": began,
+                "end_time": began + 900,
+                "source_version": "",
+                "source_name": "",
+                "lifecycle_stage": "active",
+                "artifact_uri": f"{folder}/{run_id}",
+                "experiment_id": experiment,
+            }
+        )
         rows[models.SqlTag].append({"run_uuid": run_id, "key": "mlflow.runName", "value": f"run-{number}"})
         if kind == "curves":
             values = {"loss": list(curve(number))}
@@ -84,7 +96,7 @@ def mlflow(folder: Path, kind: str, runs: int) -> None:
 
 def aim(folder: Path, kind: str, runs: int) -> None:
     """Runs of Aim."""
-    from aim import Run
+    from aim import Run  # type: ignore[import-not-found]  # there, not here
 
     for number in range(runs):
         run = Run(repo=str(folder), experiment=kind, system_tracking_interval=None, capture_terminal_logs=False)
