@@ -99,6 +99,7 @@ export async function ask(path: string, init: RequestInit = {}, expected: number
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     throw new Trouble("Your login has ended.", 401);
   }
+  if (!answer.ok && !expected.includes(answer.status)) {
     const said = (await answer.json().catch(() => ({}))) as { message?: string; column?: number };
     const message = said.message ?? `The server answered with status ${answer.status}.`;
     throw new Trouble(message, answer.status, said.column);
