@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 
 
 START = recorded.START
-ATTACK = '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>\'"`${alert(1)}'
+ATTACK = recorded.ATTACK
 
 
 @dataclass
@@ -156,7 +156,7 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("coded")
     runs = recorded.seed(folder)
     with ui(folder) as found:
-        found.runs = runs
+        *found.runs, found.evil = runs
         yield found
 
 

@@ -61,6 +61,68 @@ FILES: dict[str, bytes] = {
     "large.txt": b"0123456789abcde\n" * (LARGE // 16),
     **{f"many/file-{number:04}.txt": b"x" for number in range(1500)},
 }
+ATTACK = '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>\'"`${alert(1)}'
+#: The name of a file; where it can be one, of anything.
+EVIL = '"><img src=x onerror="window.attacked=1">.py'
+MARKDOWN = f"""# {ATTACK}
+
+{ATTACK} <a href="javascript:window.attacked=1">x</a> <javascript:window.attacked=1>
+
+[one](javascript:window.attacked=1) [two](JaVaScRiPt:window.attacked=1) [three](data:text/html,<script>x</script>)
+[four](\u0001javascript:window.attacked=1) [five](<java\tscript:attacked=1>)
+[six](//evil.example/x) [seven](/\\\\evil.example)
+![{ATTACK}](javascript:attacked=1) ![x](https://evil.example/x.png) [ref]
+
+[ref]: javascript:window.attacked=1
+
+<script>window.attacked=1</script>
+
+<iframe src="javascript:top.attacked=1"></iframe>
+
+| {ATTACK} | b |
+|---|---|
+| [x](vbscript:x) | `{ATTACK}` |
+
+```js
+{ATTACK}
+```
+"""
+#: Reaches for the page around it, the session and the server in every way that there is.
+ESCAPE = """<!doctype html><base href="https://evil.example/">
+<body><p id="said">waiting</p><script>
+const said = [];
+const attempt = (name, work) => { try { work(); said.push(name); } catch {} };
+attempt("parent", () => { parent.attacked = 1; });
+attempt("document", () => parent.document.title);
+attempt("cookie", () => document.cookie);
+attempt("storage", () => localStorage.setItem("theme", "dark"));
+attempt("top", () => { top.location.href = "/models"; });
+attempt("window", () => { if (open("/models")) throw 1; });
+try { parent.postMessage("attacked", "*"); } catch {}
+const tries = ["/session", "/api/2.0/mlflow/experiments/create"].flatMap((path) => [
+  fetch(path, {credentials: "include"}), fetch(path, {method: "POST", mode: "no-cors", body: "{}"}),
+]);
+navigator.sendBeacon("/api/2.0/mlflow/runs/delete", "{}");
+const picture = new Image(); picture.src = "/get-artifact?escaped=1";
+const form = Object.assign(document.createElement("form"), {action: "/logout", method: "post"});
+document.body.append(form); attempt("form", () => form.submit());
+Promise.allSettled(tries).then((all) => {
+  all.forEach((one) => one.status === "fulfilled" && said.push("fetch"));
+  const done = said.filter((one) => !["top", "window", "form"].includes(one));
+  document.getElementById("said").textContent = "said " + done;
+});
+</script>"""
+EVIL_FILES: dict[str, bytes] = {
+    "escape.html": ESCAPE.encode(),
+    "a.md": MARKDOWN.encode(),
+    "a.csv": f"=cmd|' /C calc'!A0,{ATTACK}\n{ATTACK},1\n".encode(),
+    "a.json": json.dumps({"__proto__": {"attacked": 1}, ATTACK: [ATTACK]}).encode(),
+    "b.json": json.dumps({"columns": [ATTACK], "data": [[ATTACK], [{"x": ATTACK}]]}).encode(),
+    "c.json": b"[" * 100_000 + b"]" * 100_000,
+    "a.svg": b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.attacked=1'><script>top.attacked=1</script></svg>",
+    "stdout.txt": f"\x1b]0;{ATTACK}\x07\x1b[31m{ATTACK}\x1b[0m\n".encode(),
+    EVIL.replace(".py", ".txt"): ATTACK.encode(),
+}
 NOTE = "What **mattered**:\n\n- the data\n- the [seed](https://example.com/seed)"
 
 
@@ -94,7 +156,7 @@ def record(
 
 
 def seed(folder: Path) -> list[str]:
-    """Three runs: of the code as it was committed, with a change, and with another."""
+    """Four runs: of the code as it was committed, with a change, with another, and one of which all is an attack."""
     run_git(folder, "init", "--quiet")
     run_git(folder, "remote", "add", "origin", "git@github.com:team/model.git")
     (folder / "src").mkdir()
@@ -115,4 +177,10 @@ def seed(folder: Path) -> list[str]:
     )  # fmt: skip
     (folder / "src" / "model.py").write_text("layers = 3\n")
     third = record(folder, "third", number=0, params={"lr": "0.2", "epochs": "3", "extra": "1"})
-    return [committed, changed, third]
+    for name in (EVIL, "__proto__", "constructor"):
+        (folder / name).write_text(f"{ATTACK}\n")
+    tags = {"mlflow.note.content": MARKDOWN, "mlflow.source.name": "javascript:window.attacked=1", "__proto__": ATTACK}
+    params = {"__proto__": ATTACK, "constructor": ATTACK}
+    metrics = {"__proto__": [float("nan")]}
+    evil = record(folder, ATTACK, params=params, metrics=metrics, tags=tags, files=EVIL_FILES)
+    return [committed, changed, third, evil]
