@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -28,6 +29,22 @@ if TYPE_CHECKING:
 ATTEMPTS: Final = 20
 
 T = TypeVar("T")
+
+_acting: Final[ContextVar[str | None]] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def acting_for(name: str | None) -> Iterator[None]:
+    """What is changed inside is done for somebody whom git's settings do not name: a caller of a server.
+
+    Args:
+        name: The account's; None: whoever git's settings name.
+    """
+    before = _acting.set(None if name is None else f"{name} <{name}>")
+    try:
+        yield
+    finally:
+        _acting.reset(before)
 
 
 class Publisher:
@@ -62,7 +79,7 @@ class Publisher:
 
     def now(self) -> dict[str, Any]:
         """Who acts, and when: two fields of every event."""
-        return {"who": self._repo.git.identity(), "time": self.clock()}
+        return {"who": _acting.get() or self._repo.git.identity(), "time": self.clock()}
 
     def edit(self, key: str, changes: Mapping[str, str | None], reason: str = "") -> None:
         """Change a model's document, under the lock.  Raises ConflictError if somebody else moved it all the same."""

@@ -101,6 +101,20 @@ def test_the_audit_trail_says_why_and_what_was_replaced(iris: Running) -> None:
     assert (page["total"], page["changes"]) == (found["total"], found["changes"][1:2])
 
 
+def test_who_did_something_is_whose_account_it_was(iris: Running) -> None:
+    """Not the person whom git's settings on the server's machine name; on a machine of one's own that is who did it."""
+    iris.caller = Caller("ana", (Grant(Role.MAINTAINER, models="*"),), "user")
+    done(iris.post("model-versions/transition-stage", {"name": "iris", "version": "2", "stage": "Staging"}))
+    lines = {"name": "iris", "version": "2", "requirements": ["numpy"]}
+    done(iris.ask("POST", f"{API}/model-versions/requirements", lines))
+    found = view(iris, "registered-models/history", name="iris")["changes"]
+    assert {one["what"]: one["who"] for one in found if one["version"] == 2 and one["what"] != "version"} == {
+        "stage": "ana <ana>", "requirements": "ana <ana>",
+    }  # fmt: skip
+    registered = next(one for one in found if one["what"] == "version")
+    assert registered["who"] == iris.hub.tracker.repo.git.identity()
+
+
 def test_a_version_with_its_lineage_schema_and_requirements(iris: Running) -> None:
     found = view(iris, "model-versions/overview", name="iris", version=2)
     lineage = found["lineage"]

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gittrack.models import addresses, requirements
 from gittrack.registry import events, names
+from gittrack.registry.publisher import acting_for
 from gittrack.server.hub import logged_models, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
@@ -80,11 +81,15 @@ def _number(value: Any) -> str:
 
 
 def told(handler: Callable[[Call], Any]) -> Callable[[Call], Any]:
-    """A handler that says what is absent, or there already, in MLflow's words: without the names of other models."""
+    """A handler that says what is absent, or there already, in MLflow's words: without the names of other models.
+
+    What it changes is done by the caller, as tags and their readers see it, if he has an account.
+    """
 
     def answered(call: Call) -> Any:
         try:
-            return handler(call)
+            with acting_for(call.caller.name if call.caller.kind in ("user", "token") else None):
+                return handler(call)
         except NotFoundError:
             absent = _absent(call.hub, call.values)
             if absent is None:
