@@ -4,6 +4,7 @@
     signers = ["ana@lab", "bo@lab"]               # who may; left out: every allowed signer of git
     signatures = 2                                # that many different people
     require = "metrics.val_accuracy >= 0.9"       # the run that made the model matches this filter
+    reason = true                                 # whoever puts it there says why
 
 A place is a stage in lower case, an alias (``"@champion"``), or ``versions``: all versions, however they are asked for.
 ``gittrack.requireSigned`` names places that need at least one signature.  The same rules hold when an event is written,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 #: The place of every version.
 VERSIONS: Final = "versions"
 _STAGES: Final = tuple(stage.lower() for stage in ModelVersionStages.ALL if stage != ModelVersionStages.NONE)
-_KEYS: Final = ("signers", "signatures", "require")
+_KEYS: Final = ("signers", "signatures", "require", "reason")
 _MOST_SIGNATURES: Final = 20
 _log = logging.getLogger("gittrack")
 
@@ -49,12 +50,14 @@ class Rule:
         signatures: By how many different people it must be signed.
         signers: Whose signatures count; empty: those of every allowed signer.
         require: A filter that the run must match.
+        reason: Whoever puts a model there says why.
     """
 
     place: str
     signatures: int = 0
     signers: tuple[str, ...] = ()
     require: str | None = None
+    reason: bool = False
 
     def counts(self, found: Verification) -> bool:
         """True if a signature is good and by somebody who may."""
@@ -79,7 +82,7 @@ def load(repo: Repo) -> dict[str, Rule]:
     for word in config.current(paths.work_tree or paths.git_dir).require_signed:
         place = _place(word)
         known = rules.get(place, Rule(place))
-        rules[place] = Rule(place, max(1, known.signatures), known.signers, known.require)
+        rules[place] = replace(known, signatures=max(1, known.signatures))
     return rules
 
 
@@ -135,7 +138,12 @@ def _rule(key: str, table: object) -> Rule:
         if not isinstance(require, str) or not require.strip():
             raise InvalidValueError(f"`{where}.require` is no filter", hint='write it as "metrics.accuracy >= 0.9"')
         _filter(require)
-    return Rule(place, signatures, tuple(signers), require)
+    reason = table.get("reason", False)
+    if type(reason) is not bool or (reason and place == VERSIONS):
+        raise InvalidValueError(
+            f"`{where}.reason` is `{reason!r:.40}`", hint="true or false, for a stage or an alias: versions have none"
+        )
+    return Rule(place, signatures, tuple(signers), require, reason)
 
 
 def _filter(text: str, metrics: Collection[str] = ()) -> Node:
@@ -187,6 +195,8 @@ class Gate:
         self.require_signing(place, self._catalog.state(event.key).name, sign=sign)
         if isinstance(event, (VersionTag, StageTag, AliasTag)):
             for rule in asked:
+                if rule.reason and not event.reason:
+                    raise PolicyError(f"{_what(rule)} needs a reason", hint="`--message` says why")
                 _require_run(self._catalog.repo, rule, event.run_id, event.target)
 
     def after(self, event: Event, mine: Verification) -> None:

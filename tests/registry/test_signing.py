@@ -247,6 +247,21 @@ def test_an_alias_that_is_called_like_a_stage_is_no_way_around(signed: Desk) -> 
         signed.registry.set_alias("iris", "production", 1)
 
 
+def test_a_policy_that_wants_a_reason(signed: Desk) -> None:
+    registry = signed.registry
+    signed.sandbox.write("pyproject.toml", '[tool.gittrack.registry.staging]\nreason = true\n'
+                         '[tool.gittrack.registry."@champion"]\nreason = true\n')  # fmt: skip
+    with pytest.raises(PolicyError, match="what becomes Staging needs a reason"):
+        registry.promote("iris", 2, "Staging", archive_existing=False, reason=" \n")
+    with pytest.raises(PolicyError, match="@champion needs a reason"):
+        registry.set_alias("iris", "champion", 2)
+    assert (
+        registry.promote("iris", 2, "Staging", archive_existing=False, reason="it is time").current_stage == "Staging"
+    )
+    registry.promote("iris", 2, "None", archive_existing=False)  # out of it needs none
+    policy.check_load(registry.catalog, registry.get_version("iris", 2), "@champion")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -257,6 +272,8 @@ def test_an_alias_that_is_called_like_a_stage_is_no_way_around(signed: Desk) -> 
         ("[tool.gittrack.registry.production]\nsignatures = -1\n", "signatures"),
         ('[tool.gittrack.registry.production]\nsigners = ["a"]\nsignatures = 2\n', "2 signatures of 1 signers"),
         ('[tool.gittrack.registry.production]\nrequire = "metrics.acc >>"\n', "column"),
+        ("[tool.gittrack.registry.production]\nreason = 1\n", "true or false"),
+        ("[tool.gittrack.registry.versions]\nreason = true\n", "versions have none"),
         ("[tool.gittrack]\nregistry = 3\n", "no table"),
     ],
 )

@@ -32,7 +32,9 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A server with `iris` in three versions, whose staging takes a signature."""
     folder = tmp_path_factory.mktemp("team")
     run_git(folder, "init", "--quiet")
-    (folder / "pyproject.toml").write_text("[tool.gittrack.registry.staging]\nsignatures = 1\n")
+    (folder / "pyproject.toml").write_text(
+        "[tool.gittrack.registry]\nstaging = {signatures = 1}\narchived = {reason = true}\n"
+    )
     with serving(folder) as found:
         model(found)
         yield found
@@ -123,6 +125,8 @@ def test_what_is_refused_is_said_in_the_dialog(browser: Browser, team: Team) -> 
         expect(dialog).to_contain_text("Staging needs a signature of an allowed signer")
         dialog.get_by_role("button", name="Put it there").click()
         expect(dialog.get_by_role("alert")).to_contain_text("must be signed")
+        dialog.get_by_label("Stage").select_option("Archived")
+        expect(dialog.get_by_label("Reason")).to_have_attribute("required", "")
         dialog.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("dialog")).to_have_count(0)
         watched.wrong = [one for one in watched.wrong if "403" not in one]

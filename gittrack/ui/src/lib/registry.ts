@@ -48,6 +48,7 @@ export interface Rule {
   signatures: number;
   signers: string[];
   require: string | null;
+  reason: boolean;
 }
 
 /** What the caller may do with a model; the rules if he may put it somewhere. */
