@@ -241,13 +241,3 @@ export async function models(): Promise<Model[]> {
   } while (token);
   return found;
 }
-
-export async function model(name: string): Promise<Model> {
-  return (await get<{ registered_model: Model }>("mlflow/registered-models/get", { name })).registered_model;
-}
-
-export async function versions(name: string): Promise<Version[]> {
-  const filter = `name = '${name.replaceAll("'", "''")}'`;
-  const found = await get<{ model_versions?: Version[] }>("mlflow/model-versions/search", { filter, max_results: 1000 });
-  return found.model_versions ?? [];
-}
