@@ -14,7 +14,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 from gittrack.errors import CorruptError, InvalidValueError, NotFoundError, StateError, StorageError
@@ -36,6 +36,13 @@ _OPEN, _MENDING, _TORN, _CLOSED = "open", "mending", "torn", "closed"
 _write = os.write
 _header = HEADER.pack
 _crc32 = crc32
+
+
+class Received(NamedTuple):
+    """How many bytes of a journal that was shipped are here, and whether it was closed."""
+
+    size: int
+    closed: bool
 
 
 class Overtaken(Exception):  # noqa: N818 - no error: the writer reads on

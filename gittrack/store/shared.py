@@ -8,6 +8,10 @@ is dropped.  The row stays for a day: from its number a writer knows whether oth
 
 A writer that has to know what others wrote (a param is written once, a field counts up) says how far it has read; if
 somebody wrote since, nothing is added and it reads on first.
+
+A journal that is written elsewhere and sent here piece by piece becomes frames of the run, too.  How many bytes of it
+are here is a row, which moves in the statement that adds the frames, and stays: what is sent again, to whatever server,
+is recognised by where it belongs.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from gittrack.errors import GittrackError, InvalidValueError, LockedError, NetworkError
 from gittrack.store import codec
 from gittrack.store.codec import MAX_FRAME
-from gittrack.store.journal import Overtaken
+from gittrack.store.journal import Overtaken, Received
 from gittrack.store.postgres import Connected, Pool, connect, translated
 from gittrack.store.record import STATUS
 from gittrack.types import TERMINAL, RunId
@@ -41,6 +45,8 @@ CREATE TABLE IF NOT EXISTS journals (
     WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS frames (
     run_id TEXT NOT NULL, number BIGINT NOT NULL, payload BYTEA NOT NULL, PRIMARY KEY (run_id, number));
+CREATE TABLE IF NOT EXISTS shipped (run_id TEXT NOT NULL, name TEXT NOT NULL, size BIGINT NOT NULL,
+    closed BOOLEAN NOT NULL, PRIMARY KEY (run_id, name));
 CREATE TABLE IF NOT EXISTS pushes (one INTEGER PRIMARY KEY, number BIGINT NOT NULL);
 ALTER TABLE frames ALTER COLUMN payload SET STORAGE EXTERNAL
 """
@@ -55,6 +61,22 @@ _FIRST: Final = f"WITH j AS ({_NEW} DO NOTHING RETURNING run_id, name, size) {_F
 _AGO: Final = "clock_timestamp() - make_interval(secs => :idle)"
 _NEXT: Final = f"""WITH j AS (UPDATE journals AS old SET {_MOVE}
     WHERE old.run_id = :run_id AND old.name = :name AND old.size = :size RETURNING run_id, name, size) {_FRAME}"""
+# A piece of a shipped journal: the one that makes a run, the first of another one, and those that follow.
+_PAYLOADS: Final = "unnest(CAST(:payloads AS BYTEA[])) WITH ORDINALITY AS f (payload, place)"
+_ADD: Final = f"""f AS (INSERT INTO frames
+    SELECT j.run_id, j.size - :count + f.place, f.payload FROM j CROSS JOIN {_PAYLOADS}) SELECT 1 FROM s"""
+_OF: Final = "INSERT INTO journals AS old (run_id, name, size, bytes, opened, touched, ended)"
+_MAKING: Final = f"""WITH j AS ({_OF} VALUES (:run_id, :name, :count, :length, :opened, clock_timestamp(),
+    COALESCE(:ended, FALSE)) ON CONFLICT (run_id) DO NOTHING RETURNING run_id, size),
+    s AS (INSERT INTO shipped SELECT run_id, :journal, :end, :closed FROM j RETURNING run_id), {_ADD}"""
+_JOINED: Final = f"""j AS ({_OF} SELECT run_id, :name, :count, :length, :opened, clock_timestamp(),
+    COALESCE(:ended, :over) FROM s ON CONFLICT (run_id) DO UPDATE SET size = old.size + :count,
+    bytes = old.bytes + :length, touched = clock_timestamp(), ended = COALESCE(:ended, old.ended)
+    RETURNING run_id, size), {_ADD}"""
+_JOINING: Final = f"""WITH s AS (INSERT INTO shipped VALUES (:run_id, :journal, :end, :closed)
+    ON CONFLICT (run_id, name) DO NOTHING RETURNING run_id), {_JOINED}"""
+_FOLLOWING: Final = f"""WITH s AS (UPDATE shipped SET size = :end, closed = :closed
+    WHERE run_id = :run_id AND name = :journal AND size = :have AND NOT closed RETURNING run_id), {_JOINED}"""
 
 
 class Mark(NamedTuple):
@@ -159,9 +181,50 @@ class Frames:
             raise InvalidValueError(f"a frame holds 1 to {MAX_FRAME} bytes, not {len(payload)}")
         ended = codec.unpack(payload)[1] in TERMINAL if payload[:2] == _STATUS else None
         facts = {"run_id": run_id, "payload": payload, "length": len(payload), "ended": ended, "over": over}
-        new = {"name": f"shared-{secrets.token_hex(6)}.journal", "opened": time.time_ns()}
-        rows = self.ask(sql, {**facts, **new, **more})
+        rows = self.ask(sql, {**facts, **_new_journal(), **more})
         return Mark(*rows[0]) if rows else None
+
+    def received(self, run_id: str, prefix: str) -> dict[str, Received]:
+        """The journals of a run that were shipped, whose names begin so.  Raises NetworkError."""
+        sql = "SELECT name, size, closed FROM shipped WHERE run_id = :run_id AND starts_with(name, :prefix)"
+        return {
+            name: Received(size, closed) for name, size, closed in self.ask(sql, {"run_id": run_id, "prefix": prefix})
+        }
+
+    def receive(
+        self,
+        run_id: str,
+        journal: str,
+        have: int,
+        now: Received,
+        payloads: Sequence[bytes],
+        *,
+        made: bool,
+        over: bool = False,
+    ) -> bool:
+        """Add a piece of a journal that is shipped, if all before it is here and nothing of it.
+
+        Args:
+            run_id: The run.
+            journal: The journal, by the name that it has here.
+            have: Bytes of it that are here, as far as is known.
+            now: How much is here then, and whether that is all.
+            payloads: Of the frames that are added.
+            made: The piece makes the run: there must be nothing of it yet.
+            over: As for ``append``.
+
+        Returns:
+            False if it was otherwise; nothing was added then.
+
+        Raises:
+            NetworkError: It is not known to be there; it may be.
+        """
+        sql = _FOLLOWING if have else _MAKING if made else _JOINING
+        ends = [event[1] in TERMINAL for event in map(codec.unpack, payloads) if event[0] == STATUS]
+        facts = {"run_id": run_id, "journal": journal, "have": have, "end": now.size, "closed": now.closed}
+        added = {"payloads": list(payloads), "count": len(payloads), "length": sum(map(len, payloads))}
+        state = {"ended": ends[-1] if ends else None, "over": over}
+        return bool(self.ask(sql, {**facts, **added, **state, **_new_journal()}))
 
     def drop(self, run_id: str, name: str, end: int) -> None:
         """Drop the frames of a journal up to a number.  Raises NetworkError."""
@@ -318,3 +381,8 @@ class Frames:
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
+
+
+def _new_journal() -> dict[str, Any]:
+    """What the journal of a run is called, if there is none."""
+    return {"name": f"shared-{secrets.token_hex(6)}.journal", "opened": time.time_ns()}

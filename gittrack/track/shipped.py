@@ -1,9 +1,10 @@
 """Journals that are written elsewhere and sent here piece by piece: the receiving end of journal shipping.
 
 A journal that was shipped is kept byte for byte in a file of its own beside the run's other journals, so an offset
-means the same at both ends: what is sent again is recognised by where it belongs, and cannot count twice.  The file's
-name has the sender's secret in it, hashed, so nobody can write into the journal of somebody else.  Nothing that is sent
-is trusted: a piece is taken as a whole, when every frame of it can be folded, or not at all.
+means the same at both ends: what is sent again is recognised by where it belongs, and cannot count twice.  Where
+servers share a database its frames are rows there, and any server takes any piece.  The journal's name has the
+sender's secret in it, hashed, so nobody can write into the journal of somebody else.  Nothing that is sent is trusted:
+a piece is taken as a whole, when every frame of it can be folded, or not at all.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gittrack.errors import ConflictError, FormatError, InvalidValueError, NotFoundError, StateError
+from gittrack.errors import ConflictError, FormatError, InvalidValueError, LockedError, NotFoundError, StateError
 from gittrack.store import codec, files, journal
+from gittrack.store.journal import Received
 from gittrack.store.record import CLOSE, CODE, CREATE, OPEN, STATUS, RunState
 from gittrack.store.repo import JournalFile
 from gittrack.track import limits
 from gittrack.types import TERMINAL, RunId, check_run_id
 
 if TYPE_CHECKING:
+    from gittrack.store.shared import Frames
     from gittrack.track.runs import Tracker
 
 #: Bytes of one piece: any frame fits.
@@ -35,9 +38,41 @@ _CLOSING: Final = codec.pack([CLOSE])
 #: Journals whose end is remembered, and locks that runs share.
 _REMEMBERED: Final = 4096
 _LOCKS: Final = 64
+#: Looks at what is here, when others send the same.
+_TRIES: Final = 5
 
 #: Whether whoever sends may refer to an object of the repository, by its id.
 MayName = Callable[[str], bool]
+
+
+class _Piece(NamedTuple):
+    """What was sent at once; see ``Shipped.take``."""
+
+    experiment_id: str
+    offset: int
+    data: bytes
+    payloads: list[tuple[int, bytes]]
+    may_name: MayName | None
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+
+class _New(NamedTuple):
+    """What of a piece is new.
+
+    Attributes:
+        payloads: Of its frames.
+        makes: The run begins with it.
+        ending: How the run ends, if that is said.
+        closes: It is the end of the journal.
+    """
+
+    payloads: list[bytes]
+    makes: bool
+    ending: tuple[str, int | None] | None
+    closes: bool
 
 
 class Shipped:
@@ -60,12 +95,15 @@ class Shipped:
         """
         run_id = check_run_id(run_id)
         prefix = _prefix(source)
+        if (frames := self._tracker.repo.frames) is not None:
+            rows = frames.received(run_id, prefix)
+            return {_called(name, prefix): one.size for name, one in sorted(rows.items())}
         found = {name: end for name, end in self._absorbed(run_id).items() if name.startswith(prefix)}
         with self._locked(run_id):
             for one in self._tracker.repo.journals(run_id):
                 if isinstance(one, JournalFile) and one.name.startswith(prefix):
                     found[one.name] = self._end(one.path)
-        return {name.removeprefix(prefix).removesuffix(journal.SUFFIX): end for name, end in sorted(found.items())}
+        return {_called(name, prefix): end for name, end in sorted(found.items())}
 
     def take(
         self,
@@ -102,39 +140,78 @@ class Shipped:
         run_id = check_run_id(run_id)
         if not _NAME.fullmatch(name):
             raise InvalidValueError("a journal's name has letters, digits, `-`, `_` and `.`")
-        path = self._tracker.repo.live / run_id / f"{_prefix(source)}{name}{journal.SUFFIX}"
+        kept = f"{_prefix(source)}{name}{journal.SUFFIX}"
         if not 0 <= offset < 1 << 62:
             raise InvalidValueError("the offset is outside of any journal")
-        payloads = _payloads(data)
-        with self._locked(run_id):
-            there = path.exists()
-            if not there and self._tracker.repo.purged(run_id):
-                raise StateError(f"run `{run_id}` was purged here")
-            have = self._end(path) if there else self._absorbed(run_id).get(path.name, 0)
-            if offset > have or offset + len(data) <= have:
-                if there and offset < have:
-                    _compare(path, offset, data)
-                return have
-            if have and (not there or self._closed(path)):
-                raise StateError("the journal is closed")
-            _compare(path, offset, data[: have - offset])
-            new = [payload for end, payload in payloads if offset + end > have]
-            ending = self._check(run_id, experiment_id, new, first=have == 0, may_name=may_name)
-            self._append(path, have, data[have - offset :])
-            self._tracker.repo.written.add(run_id)  # the next reader, be it of permissions, sees it
-            have = self._ends[path] = offset + len(data)
-            while len(self._ends) > _REMEMBERED:
-                self._ends.popitem(last=False)
-        if ending is not None:
-            self._tracker.ended_elsewhere(run_id, *ending)
-        if new[-1] == _CLOSING:
+        piece = _Piece(experiment_id, offset, data, _payloads(data), may_name)
+        frames = self._tracker.repo.frames
+        if frames is None:
+            with self._locked(run_id):
+                have, found = self._into_file(run_id, self._tracker.repo.live / run_id / kept, piece)
+        else:
+            have, found = self._into_rows(run_id, frames, kept, piece)
+        if found is None:
+            return have
+        self._tracker.repo.written.add(run_id)  # the next reader, be it of permissions, sees it
+        if found.ending is not None:
+            self._tracker.ended_elsewhere(run_id, *found.ending)
+        if found.closes:
             self._tracker.seal_soon()
         return have
 
-    def _check(
-        self, run_id: RunId, experiment_id: str, payloads: list[bytes], *, first: bool, may_name: MayName | None
-    ) -> tuple[str, int | None] | None:
-        """Look at everything that is new; how the run ends, if that is said."""
+    def _into_file(self, run_id: RunId, path: Path, piece: _Piece) -> tuple[int, _New | None]:
+        """Add a piece to a journal that is a file: how much of it is here then, and what is new."""
+        offset, data = piece.offset, piece.data
+        there = path.exists()
+        if not there and self._tracker.repo.purged(run_id):
+            raise StateError(f"run `{run_id}` was purged here")
+        have = self._end(path) if there else self._absorbed(run_id).get(path.name, 0)
+        if offset > have or piece.end <= have:
+            if there and offset < have:
+                _compare(path, offset, data)
+            return have, None
+        if have and (not there or self._closed(path)):
+            raise StateError("the journal is closed")
+        _compare(path, offset, data[: have - offset])
+        new = self._check(run_id, piece, have)
+        self._append(path, have, data[have - offset :])
+        self._ends[path] = piece.end
+        while len(self._ends) > _REMEMBERED:
+            self._ends.popitem(last=False)
+        return piece.end, new
+
+    def _into_rows(self, run_id: RunId, frames: Frames, kept: str, piece: _Piece) -> tuple[int, _New | None]:
+        """``_into_file`` where servers share a database; another one may have got the same piece."""
+        repo = self._tracker.repo
+        for _ in range(_TRIES):
+            known = frames.received(run_id, kept).get(kept)
+            have = 0 if known is None else known.size
+            if known is None and repo.purged(run_id):
+                raise StateError(f"run `{run_id}` was purged here")
+            if piece.offset > have or piece.end <= have:
+                return have, None
+            if known is not None and known.closed:
+                raise StateError("the journal is closed")
+            if piece.offset < have and have - piece.offset not in {end for end, _ in piece.payloads}:
+                raise ConflictError("the journal has other records there")
+            try:
+                new = self._check(run_id, piece, have)
+            except ConflictError:
+                if have or frames.received(run_id, kept):  # it was this very piece that made the run meanwhile
+                    continue
+                raise
+            says = new.ending is not None or new.makes
+            over = not says and frames.mark(run_id) is None and repo.state(run_id).terminated
+            rows = [one for one in new.payloads[0 if have else 1 :] if one != _CLOSING]
+            now = Received(piece.end, new.closes)
+            if frames.receive(run_id, kept, have, now, rows, made=new.makes, over=over):
+                return piece.end, new
+        raise LockedError("others send the same journal at the same time", hint="send it again")
+
+    def _check(self, run_id: RunId, piece: _Piece, have: int) -> _New:
+        """Look at everything that is new behind the first ``have`` bytes."""
+        payloads = [payload for end, payload in piece.payloads if piece.offset + end > have]
+        first, may_name = not have, piece.may_name
         scratch, ending = RunState(run_id), None
         for number, payload in enumerate(payloads):
             event = codec.unpack(payload)
@@ -151,7 +228,7 @@ class Shipped:
             elif kind == CREATE:
                 if not first or number != 1:
                     raise InvalidValueError("a run is made by the first record of a journal")
-                if (event[1].get("run_id"), event[1]["experiment_id"]) != (run_id, experiment_id):
+                if (event[1].get("run_id"), event[1]["experiment_id"]) != (run_id, piece.experiment_id):
                     raise InvalidValueError("the journal is one of another run")
             elif kind == CODE and may_name is not None:
                 for oid in {event[1].get("commit"), event[1].get("tree")} - {None}:
@@ -161,8 +238,9 @@ class Shipped:
                 ending = (event[1], event[2])
         _check_limits(scratch)
         if first:
-            self._check_beginning(run_id, experiment_id, made=scratch.created)
-        return ending if ending is not None and ending[0] in TERMINAL else None
+            self._check_beginning(run_id, piece.experiment_id, made=scratch.created)
+        ended = ending if ending is not None and ending[0] in TERMINAL else None
+        return _New(payloads, scratch.created, ended, payloads[-1] == _CLOSING)
 
     def _check_beginning(self, run_id: RunId, experiment_id: str, *, made: bool) -> None:
         """A run is made once: whoever else says that he makes it means another one."""
@@ -227,6 +305,11 @@ def _prefix(source: str) -> str:
     if not _SOURCE.fullmatch(source):
         raise InvalidValueError("the sender does not say who it is")
     return f"{journal.SHIPPED}{hashlib.sha256(source.encode()).hexdigest()[:16]}-"
+
+
+def _called(kept: str, prefix: str) -> str:
+    """A journal as its sender calls it."""
+    return kept.removeprefix(prefix).removesuffix(journal.SUFFIX)
 
 
 def _payloads(data: bytes) -> list[tuple[int, bytes]]:

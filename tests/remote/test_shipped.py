@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from gittrack.client import Client
 from gittrack.server.hub.roles import Caller, Grant, Role
 from gittrack.store import codec, journal
 from gittrack.store.record import ARTIFACTS, CLOSE, CODE, CREATE, FIELDS, METRIC, OPEN, PARAMS, STATUS
@@ -16,8 +15,7 @@ from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from gittrack.track.shipped import MAX_PIECE, Shipped
 from tests.conftest import Sandbox
-from tests.databases import Server
-from tests.server.conftest import Answer, Running, running, server
+from tests.server.conftest import Answer, Running, server
 
 __all__ = ["server"]
 
@@ -212,14 +210,3 @@ def test_a_live_run_is_seen_and_edited_by_others(server: Running) -> None:
     post(server, b"".join(parts[-2:]), offset=sum(map(len, parts[:-2])))
     check(server.hub.tracker)
     assert server.hub.tracker.get_run(RUN).data.tags["seen"] == "yes"
-
-
-def test_servers_that_share_their_runs_take_no_files(git_repo: Sandbox, postgres: Server) -> None:
-    with running(git_repo.path, database=postgres.url) as server:
-        assert server.get("/api/2.0/gittrack/server-info").json["error_code"] == "ENDPOINT_NOT_FOUND"
-        assert post(server, data(OPENING, MADE)).status == 404
-        client = Client(server.url)
-        run = client.create_run("0", run_name="by calls")
-        client.log_metric(run.info.run_id, "loss", 0.5)
-        assert client.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
-        assert not journal.list_journals(server.hub.tracker.repo.live)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from gittrack.errors import InvalidValueError, MediaTypeError, NoEndpointError, NotFoundError, TooLargeError
+from gittrack.errors import InvalidValueError, MediaTypeError, NotFoundError, TooLargeError
 from gittrack.server.hub.app import Hub, no_experiment
 from gittrack.server.hub.messages import Values
 from gittrack.server.hub.roles import Caller, Role
@@ -36,17 +36,7 @@ def _scopes(hub: Hub, values: Values) -> list[Scope]:
     return found
 
 
-def _check_alone(hub: Hub) -> None:
-    """Refuse journals where servers share what is recorded: a file of one of them is nothing to the others.
-
-    Clients take this for a server of MLflow's, and record by its calls.  Raises NoEndpointError.
-    """
-    if hub.tracker.repo.frames is not None:
-        raise NoEndpointError("this server shares its runs with others, and takes no journals")
-
-
 def _server(call: Call) -> Any:
-    _check_alone(call.hub)
     return {"journals": VERSION, "writer": call.hub.tracker.repo.writer}
 
 
@@ -55,7 +45,6 @@ def _list(call: Call) -> Any:
 
 
 async def _append(call: Call) -> Any:
-    _check_alone(call.hub)
     request, values = call.request, call.values
     if request.headers.get("content-type", "") != KIND:
         raise MediaTypeError(f"the body is no `{KIND}`")
