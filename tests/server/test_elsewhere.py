@@ -30,7 +30,7 @@ def model(server: Running) -> None:
 @pytest.mark.parametrize(
     ("source", "run_id"),
     [(ADDRESS, None), (ADDRESS, "abc"), ("https://files.example/iris", None), ("dbfs:/iris", None),
-     ("runs:/not_here/model", "not_here")],
+     ("runs:/not_here/model", "not_here"), ("runs:/not_here/model", "nor_here")],
 )  # fmt: skip
 def test_clients_are_sent_to_where_the_files_are(server: Running, source: str, run_id: str | None) -> None:
     made = register(server, source=source, run_id=run_id, tags=[{"key": "a", "value": "b"}]).ok["model_version"]
@@ -59,6 +59,14 @@ def test_a_run_that_one_may_not_read_is_one_that_is_not_here(server: Running) ->
     assert hidden.keys() == absent.keys()
     server.caller = Caller("eve", (Grant(Role.READER, "mine", "*"),), "token")
     assert server.get("/model-versions/get-artifact?name=iris&version=1&path=MLmodel").status == 404
+
+
+def test_what_is_here_is_of_the_run_that_is_named(server: Running) -> None:
+    run_id = server.new_run()
+    put(server, run_id, "model/MLmodel", b"x")
+    assert register(server, source=f"runs:/{run_id}/model", run_id="not_here").status == 400
+    assert register(server, source="runs:/not_here/model", run_id=run_id).status == 400
+    assert register(server, source="runs:/not_here/model").status == 404
 
 
 def test_an_address_for_a_model_that_is_not_there_makes_none(server: Running) -> None:

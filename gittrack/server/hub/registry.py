@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from gittrack.models import addresses, requirements
 from gittrack.registry import events, names
 from gittrack.registry.publisher import acting_for
 from gittrack.server.hub import logged_models, records
-from gittrack.server.hub.app import Hub
+from gittrack.server.hub.app import Hub, no_run
 from gittrack.server.hub.experiments import TAG, tags_of
 from gittrack.server.hub.messages import Field, Message, Values, boolean, integer, message, messages, text, texts
 from gittrack.server.hub.roles import Role
@@ -199,8 +200,8 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str 
     """The files that a version is to have, as ``runs:/<run>/<path>`` or ``models:/…``, which this server keeps.
 
     Returns:
-        None if it keeps none of them: they are at an address of somebody else's, or of a run that is named so twice and
-        that the caller does not know here, which is the same for a run that he may not read.
+        None if it keeps none of them: they are at an address of somebody else's, or of a run of another server.  A run
+        that the caller may not read is none of this one to him.
 
     Raises:
         InvalidValueError: They are nowhere that clients could fetch them from, or not of the run that is named.
@@ -231,20 +232,26 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str 
         found = parts[1], "/".join(parts[3:])
     if found is None and _ELSEWHERE.fullmatch(source):
         return None
+    if found is not None and run_id is not None and not in_tree and not _may_read(call, found[0], run_id):
+        return None
     if found is None or (run_id is not None and found[0] != run_id):
         raise InvalidValueError(
             f"Invalid model version source: '{source}'. It is not among the artifacts of a run of this server"
             f"{'' if run_id is None else f' with the id {run_id}'}.",
             hint="use runs:/RUN/PATH",
         )
-    try:
-        scope = hub.run_scope(found[0])
-        Permission(Role.READER, lambda hub, values: [scope]).check(call.caller, hub, {})
-    except NotFoundError:
-        if run_id is None or in_tree:
-            raise
-        return None
+    if not _may_read(call, found[0]):
+        raise no_run(found[0])
     return f"runs:/{found[0]}/{found[1]}"
+
+
+def _may_read(call: Call, *run_ids: str) -> bool:
+    """Whether one of these runs is here for the caller."""
+    for run_id in run_ids:
+        with contextlib.suppress(NotFoundError):
+            if call.caller.may(Role.READER, experiment=call.hub.run_scope(run_id).name):
+                return True
+    return False
 
 
 def _get_version(call: Call) -> Any:
