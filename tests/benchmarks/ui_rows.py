@@ -431,7 +431,7 @@ def _ids(repo: Repo, first: int = 0, end: int = LONG) -> list[str]:
 
 
 def _compare(page: Page, base: str, ids: list[str]) -> None:
-    page.goto(f"{base}/compare?runs={','.join(ids)}")
+    page.goto(f"{base}/compare?runs={','.join(ids)}&tab=charts")
     chart = page.get_by_role("img", name=re.compile(f": {len(ids)} "))
     chart.first.scroll_into_view_if_needed()
     expect(chart.first.locator("canvas").first).to_be_visible()

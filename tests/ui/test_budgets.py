@@ -119,7 +119,7 @@ def test_fifty_long_runs_beside_each_other(measured: Measured, large: Large) -> 
         page.goto("about:blank")
         before = measured.cpu
         measured.answers.clear()
-        page.goto(f"{large.url}/compare?runs={','.join(large.runs)}")
+        page.goto(f"{large.url}/compare?runs={','.join(large.runs)}&tab=charts")
         chart = page.get_by_role("img", name=re.compile(f"loss: {RUNS} .*{RUNS * POINTS} points"))
         chart.scroll_into_view_if_needed()
         expect(chart.locator("canvas").first).to_be_visible()
