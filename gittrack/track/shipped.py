@@ -186,10 +186,10 @@ class Shipped:
         for _ in range(_TRIES):
             known = frames.received(run_id, kept).get(kept)
             have = 0 if known is None else known.size
-            if known is None and repo.purged(run_id):
-                raise StateError(f"run `{run_id}` was purged here")
             if piece.offset > have or piece.end <= have:
                 return have, None
+            if repo.purged(run_id):
+                raise StateError(f"run `{run_id}` was purged here")
             if known is not None and known.closed:
                 raise StateError("the journal is closed")
             if piece.offset < have and have - piece.offset not in {end for end, _ in piece.payloads}:
@@ -197,7 +197,7 @@ class Shipped:
             try:
                 new = self._check(run_id, piece, have)
             except ConflictError:
-                if have or frames.received(run_id, kept):  # it was this very piece that made the run meanwhile
+                if have or kept in frames.received(run_id, kept):  # it was this very piece that made the run meanwhile
                     continue
                 raise
             says = new.ending is not None or new.makes

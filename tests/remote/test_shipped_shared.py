@@ -15,7 +15,7 @@ import pytest
 import gittrack
 from gittrack.client import Client
 from gittrack.errors import ConflictError, InvalidValueError, NotFoundError, StateError
-from gittrack.store import journal
+from gittrack.store import journal, rewrite
 from gittrack.store.record import CLOSE, CREATE, METRIC, OPEN, PARAMS, STATUS
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
@@ -142,6 +142,19 @@ def test_journals_of_two_processes_and_edits_of_others(trackers: tuple[Tracker, 
     assert trackers[0].repo.frames is not None
     assert trackers[0].repo.frames.of(RUN) == []
     assert trackers[0].get_run(RUN).data.metrics["late"] == 2.0
+
+
+def test_a_run_that_was_purged_does_not_come_back(trackers: tuple[Tracker, Tracker]) -> None:
+    send(Shipped(trackers[0]), 0, len(PARTS))
+    check(trackers[0])
+    trackers[0].delete_run(RUN)
+    trackers[0].flush()
+    rewrite.purge(trackers[0].repo, RUN)
+    with pytest.raises(StateError, match="purged"):
+        Shipped(trackers[1]).take(RUN, "0", "6" * 32, "j", 0, data(OPENING, MADE))
+    assert send(Shipped(trackers[1]), 0, len(PARTS)) == OFFSETS[-1]  # its sender need not send it again
+    assert trackers[1].repo.frames is not None
+    assert trackers[1].repo.frames.of(RUN) == []
 
 
 def test_a_client_ships_and_does_not_record_by_calls(
