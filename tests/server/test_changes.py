@@ -22,6 +22,7 @@ from gittrack.store.following import Following
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
+from tests.databases import Server as Database
 from tests.server.conftest import Running
 from tests.server.guarded import bearer
 from tests.server.process import Process
@@ -260,6 +261,29 @@ def test_streams_end_with_the_server(git_repo: Sandbox) -> None:
     assert time.monotonic() - begun < 5
     assert stream.event() is None
     stream.close()
+
+
+def test_servers_that_share_a_database_see_what_each_other_does(git_repo: Sandbox, postgres: Database) -> None:
+    here, there = (Repo.find(git_repo.path, create=True, database=postgres.url) for _ in range(2))
+    watching = Feed(here)
+    watching.look()
+    mark = watching.since(None).mark
+    tracker = Tracker(there, strict=True, serving=True)
+    run = tracker.create_run()
+    run.log_metric("loss", 1.0)
+    watching._next = 0.0
+    watching.look()
+    assert watching.since(mark).runs == {run.run_id: "0"}
+    mark = watching.since(None).mark
+    following = Following(here)
+    assert len(following.history(run.run_id, "loss")) == 1
+    run.log_metric("loss", 0.5, step=1)
+    assert len(following.history(run.run_id, "loss")) == 2
+    watching._next = 0.0
+    watching.look()
+    assert watching.since(mark).runs == {run.run_id: "0"}
+    tracker.close()
+    here.close()
 
 
 def test_what_cannot_be_seen_now_is_seen_later(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
