@@ -238,7 +238,7 @@ def test_every_point_as_csv(server: Running, runs: list[str], monkeypatch: pytes
     values = [step / 3 for step in range(20)]
     points = [{"key": "loss", "value": value, "timestamp": 1, "step": step} for step, value in enumerate(values)]
     odd = {"key": "-cmd", "value": "NaN", "timestamp": 1, "step": 0}
-    server.post("runs/log-batch", {"run_id": runs[0], "metrics": [*points, odd]}).ok
+    server.post("runs/log-batch", {"run_id": runs[0], "metrics": [*points, odd]})
     answer = ask(server, "metrics/points", run_ids=runs[:2], metric_keys=["loss", "-cmd", "acc"])
     assert answer.headers["content-disposition"].startswith("attachment")
     rows = list(csv.DictReader(io.StringIO(answer.body.decode())))
@@ -280,3 +280,9 @@ def test_sparklines_of_runs_that_somebody_may_not_see(server: Running, runs: lis
     server.caller = Caller("ana", (Grant(Role.READER, experiments="Default"),), "user")
     assert ask(server, "metrics/sparklines", run_ids=runs[:1], metric_keys=["acc"]).status == 200
     assert ask(server, "metrics/sparklines", run_ids=[runs[0], other], metric_keys=["acc"]).status == 404
+
+
+def test_the_metrics_of_some_runs(server: Running, runs: list[str]) -> None:
+    server.post("runs/log-batch", {"run_id": runs[0], "metrics": [{"key": "z", "value": 1, "timestamp": 1, "step": 0}]})
+    assert ask(server, "metrics/keys", run_ids=[runs[0], runs[3]]).ok == {"metric_keys": ["acc", "odd", "z"]}
+    assert ask(server, "metrics/keys", run_ids=runs[-1:]).ok == {"metric_keys": []}

@@ -157,6 +157,11 @@ def _chart(
     return body + bytes(-len(body) % 8)
 
 
+def _keys(call: Call) -> dict[str, list[str]]:
+    """The metrics that any of some runs has: of a table's columns only the first are sent unasked."""
+    return {"metric_keys": sorted({key for one in call.values["run_ids"] for key in call.hub.run(one).data.metrics})}
+
+
 def _points(call: Call) -> Response:
     """Every point, one a row, as `gittrack export` writes them; sent while it is read."""
     headers = {"content-disposition": 'attachment; filename="points.csv"', "cache-control": "private, no-store"}
@@ -261,6 +266,14 @@ ROUTES: Final = (
             smoothing=double(),
         ),
         answer="application/octet-stream",
+    ),
+    Route(
+        "GET",
+        "{api}/gittrack/metrics/keys",
+        Permission(Role.READER, _runs_of),
+        _keys,
+        Message(run_ids=texts(required=True)),
+        answer=Message(metric_keys=texts()),
     ),
     Route(
         "GET",

@@ -55,22 +55,6 @@ export interface File {
   file_size?: number | string;
 }
 
-export interface Curve {
-  run_id: string;
-  key: string;
-  points: number;
-  values: Float32Array;
-  smoothed?: Float32Array;
-}
-
-export interface Chart {
-  exact: boolean;
-  low: number | null;
-  high: number | null;
-  axis: Float64Array;
-  curves: Curve[];
-}
-
 /** The server said no, or said nothing. */
 export class Trouble extends Error {
   constructor(
@@ -171,43 +155,6 @@ export async function text(runId: string, path: string, most: number): Promise<s
   const answer = await ask(fileUrl(runId, path));
   const whole = await answer.text();
   return whole.length > most ? `${whole.slice(0, most)}\n…` : whole;
-}
-
-export interface Asked {
-  run_ids: string[];
-  metric_keys: string[];
-  axis: string;
-  buckets: number;
-  smoothing?: number;
-  low?: number;
-  high?: number;
-}
-
-/** The head is JSON, the rest blocks of floats; see `views.py` of the server. */
-export async function chart(asked: Asked, signal?: AbortSignal): Promise<Chart> {
-  const answer = await ask(`${API}/gittrack/metrics/curves?${query({ ...asked })}`, { signal });
-  const body = await answer.arrayBuffer();
-  const length = new DataView(body).getUint32(0, true);
-  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(body, 4, length))) as {
-    exact: boolean;
-    places: number;
-    low: number | null;
-    high: number | null;
-    smoothed: boolean;
-    curves: { run_id: string; key: string; points: number }[];
-  };
-  const axis = new Float64Array(body, 4 + length, head.places);
-  let at = 4 + length + 8 * head.places;
-  const block = (): Float32Array => {
-    const found = new Float32Array(body, at, head.places);
-    at += 4 * head.places;
-    return found;
-  };
-  const curves = head.curves.map((named) => {
-    const values = block();
-    return head.smoothed ? { ...named, values, smoothed: block() } : { ...named, values };
-  });
-  return { exact: head.exact, low: head.low, high: head.high, axis, curves };
 }
 
 export interface Version {

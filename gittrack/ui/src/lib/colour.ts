@@ -13,3 +13,13 @@ function fraction(text: string): number {
 export function colour(runId: string): string {
   return `hsl(${Math.round(fraction(runId) * 360)} 65% 50%)`;
 }
+
+/** The colour of one of a few that stand beside each other. */
+export function spread(index: number): string {
+  return `hsl(${Math.round((index * 137.508 + 210) % 360)} 65% 50%)`;
+}
+
+/** The same colour, see-through. */
+export function faint(of: string, alpha: number): string {
+  return of.replace(")", ` / ${alpha})`);
+}
