@@ -23,7 +23,7 @@ from gittrack.errors import GittrackError, QuerySyntaxError, StorageError
 #: Every verb, in the order and under the headings of `gittrack help`.  The file of a verb has its name.
 VERBS: Final = {
     "start": ("init", "demo", "run"),
-    "look": ("ui", "log", "show", "diff", "status", "experiments", "search", "metrics", "artifacts"),
+    "look": ("ui", "tui", "log", "show", "diff", "status", "experiments", "search", "metrics", "artifacts"),
     "change": ("tag", "note", "rm", "restore"),
     "reproduce": ("reproduce",),
     "share": ("push", "pull", "fetch", "clone", "sync", "remote", "bundle", "unbundle"),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gittrack.cli import common, output, render, text
+from gittrack.cli import common, output, plots, render, text
 from gittrack.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -15,9 +14,7 @@ if TYPE_CHECKING:
 
     from gittrack.types import MetricHistory, Run
 
-_PLOT_HEIGHT = 16
 _PLOT_WIDTH = 80
-_TICKS = 6
 
 
 @common.verb()
@@ -91,43 +88,11 @@ def _listings(histories: Sequence[MetricHistory]) -> Iterator[str]:
 
 
 def _plot(history: MetricHistory) -> Iterator[str]:
-    points = [(step, value) for step, value in zip(history.steps, history.values, strict=True) if math.isfinite(value)]
-    width = min(output.columns() or _PLOT_WIDTH, 120)
+    points = plots.points_of(history)
     left_out = len(history) - len(points)
     note = f" ({text.count(left_out, 'point is', 'points are')} no number and not drawn)" if left_out else ""
     yield output.style(history.key, "bold") + note
-    if len({step for step, _ in points}) < 2:
+    if plots.drawable(points):
+        yield from plots.drawn([points], min(output.columns() or _PLOT_WIDTH, 120))
+    else:
         yield from ("    " + text.number(value) for _, value in points[-1:])
-        return
-    import plotext
-
-    points = _thinned(sorted(points), width * 2)
-    figure = plotext.figure
-    figure.clear()
-    figure.theme("colorless")
-    figure.plot_size(width, _PLOT_HEIGHT)
-    figure.draw(figure.signal([step for step, _ in points], [value for _, value in points]).lines())
-    figure.label("step", "x")
-    ticks = _ticks(points[0][0], points[-1][0])
-    figure.ruler("x").ticks(ticks, [f"{tick:,}" for tick in ticks])
-    yield from (line.rstrip() for line in plotext.uncolorize(str(figure.build())).rstrip("\n").split("\n"))
-
-
-def _ticks(low: int, high: int) -> list[int]:
-    """Round steps from ``low`` to ``high``, five or so."""
-    rough = max((high - low) // _TICKS, 1)
-    unit = 10 ** (len(str(rough)) - 1)
-    stride = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    return list(range(-(-low // stride) * stride, high + 1, stride))
-
-
-def _thinned(points: Sequence[tuple[int, float]], buckets: int) -> list[tuple[int, float]]:
-    """At most two points a bucket: its least and its greatest, so that no spike is lost."""
-    if len(points) <= 2 * buckets:
-        return list(points)
-    kept = []
-    for number in range(buckets):
-        part = points[number * len(points) // buckets : (number + 1) * len(points) // buckets]
-        least, greatest = min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])
-        kept += sorted({least, greatest})
-    return kept

@@ -106,6 +106,11 @@ def _finished(line: str, color: bool) -> str:
     return "".join(parts)
 
 
+def styled(line: str) -> str:
+    """``line`` cleaned, with its styles as escape sequences: for who draws the screen himself."""
+    return _finished(line, color=True)
+
+
 # --- standard output: data
 
 

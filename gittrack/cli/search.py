@@ -64,18 +64,18 @@ def command(
             show(runs, names, renderer(oneline, template), as_json, cleaned=template is not None)
             return
         found = list(runs)
-        wanted = _meant(columns, found) if columns else _columns(found)
+        wanted = _meant(columns, found) if columns else columns_of(found)
         if found:
             # What was asked for stands before what is always there: a narrow terminal leaves out columns at the right.
             first = 2 if columns else 5
             headers = ["run", "name", "experiment", "status", "started"]
-            headers[first:first] = [_title(key) for key in wanted]
+            headers[first:first] = [title_of(key) for key in wanted]
             numeric = [first + place for place, key in enumerate(wanted) if key.startswith("metrics.")]
             output.lines(output.table(headers, _rows(found, names, wanted, first), right=numeric))
         output.message(text.count(len(found), "run"))
 
 
-def _title(key: str) -> str:
+def title_of(key: str) -> str:
     """The heading of a column."""
     kind, _, name = key.partition(".")
     return name if kind in ("metrics", "params", "tags") else key
@@ -95,7 +95,7 @@ def _meant(columns: str, runs: Sequence[Run]) -> list[str]:
     return wanted
 
 
-def _columns(runs: Sequence[Run]) -> list[str]:
+def columns_of(runs: Sequence[Run]) -> list[str]:
     """Every metric, then the parameters that tell these runs apart (all of them if there is one run)."""
     metrics = sorted({key for run in runs for key in run.data.metrics if not key.startswith("system/")})
     params = sorted({key for run in runs for key in run.data.params})
@@ -113,11 +113,12 @@ def _rows(runs: Sequence[Run], names: Mapping[str, str], wanted: Sequence[str], 
             output.Cell(run.info.status, render.status_style(run.info.status)),
             text.ago(run.info.start_time),
         ]
-        row[first:first] = [_value(run, key) for key in wanted]
+        row[first:first] = [value_of(run, key) for key in wanted]
         yield row
 
 
-def _value(run: Run, key: str) -> str:
+def value_of(run: Run, key: str) -> str:
+    """What a run has under one of these keys; empty if nothing."""
     kind, _, name = key.partition(".")
     if kind == "metrics":
         return text.number(run.data.metrics[name]) if name in run.data.metrics else ""

@@ -41,11 +41,14 @@ def command(runs: tuple[str, ...], environment: bool, template: str | None, as_j
             output.lines((one for run in found for one in line(run, names)), cleaned=True)
         else:
             output.lines(
-                one for run in found for one in _everything(run, names, artifacts[run.info.run_id], environment)
+                one for run in found for one in everything(run, names, artifacts[run.info.run_id], environment)
             )
 
 
-def _everything(run: Run, names: Mapping[str, str], artifacts: Mapping[str, Artifact], packages: bool) -> Iterator[str]:
+def everything(
+    run: Run, names: Mapping[str, str], artifacts: Mapping[str, Artifact], packages: bool = False
+) -> Iterator[str]:
+    """All that is known of a run, for people."""
     yield from render.heading(run, names)
     if run.commit:
         yield f"Commit:     {run.commit}"
