@@ -116,6 +116,12 @@ class ModelVersion:
         """Name and value of each fact, so that ``dict(version)`` works as with MLflow's."""
         return ((name, getattr(self, name)) for name in ModelVersion.__slots__)
 
+    def _repr_html_(self) -> str:
+        """The version as a notebook shows it."""
+        from gittrack import cards
+
+        return cards.version(self)
+
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
@@ -143,6 +149,12 @@ class RegisteredModel:
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Name and value of each fact, so that ``dict(model)`` works as with MLflow's."""
         return ((name, getattr(self, name)) for name in RegisteredModel.__slots__)
+
+    def _repr_html_(self) -> str:
+        """The model as a notebook shows it."""
+        from gittrack import cards
+
+        return cards.model(self)
 
 
 class LoggedModelStatus(str, Enum):

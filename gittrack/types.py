@@ -404,6 +404,12 @@ class Run(_Record):
         parts = {name: _plain(value) for name, value in self}
         return {**parts, "code": dict(self.code), "environment": dict(self.environment)}
 
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it."""
+        from gittrack import cards
+
+        return cards.run(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment(_Record):
@@ -428,6 +434,12 @@ class PagedList(list[T], Generic[T]):
     def to_list(self) -> list[T]:
         """The page as a plain list."""
         return list(self)
+
+    def _repr_html_(self) -> str | None:
+        """Runs beside each other, as a notebook shows them; None, which is ``repr``, for anything else."""
+        from gittrack import cards
+
+        return cards.runs(self) if self and all(isinstance(one, Run) for one in self) else None
 
 
 class MetricHistory:

@@ -1,0 +1,122 @@
+"""Records as HTML for notebooks: tables and nothing else, so that they read well wherever a notebook is shown.
+
+No style, no script, no address: what viewers such as GitHub's take out is not missed, and light and dark are theirs.
+Every text of a record is escaped.  Knows records by their fields only, so that ``types`` may ask it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from html import escape
+from typing import Any, Final
+
+_MOST_ROWS: Final = 50  #: of a table; how many there are more is said
+_MOST_COLUMNS: Final = 20
+_LONGEST: Final = 300  #: characters of a value
+_SHORT: Final = 8  #: characters of a run's id beside others
+
+
+def run(found: Any) -> str:
+    """A run: what it is, its metrics, its parameters."""
+    info, data = found.info, found.data
+    commit = found.code.get("commit")
+    code = (
+        "" if not commit else f"{str(commit)[:_SHORT]}{' with uncommitted changes' if found.code.get('dirty') else ''}"
+    )
+    took = "" if info.end_time is None else f"{(info.end_time - info.start_time) / 1000:,.1f} s"
+    facts = {"Run": info.run_id, "Status": info.status, "Started": _time(info.start_time), "Took": took,
+             "User": info.user_id, "Code": code}  # fmt: skip
+    metrics = [
+        (key, value, *((one.minimum, one.maximum, one.step) if one is not None and one.count > 1 else ("", "", "")))
+        for key, value in sorted(data.metrics.items())
+        for one in [data.summaries.get(key)]
+    ]
+    params = sorted(data.params.items())
+    return _card(
+        info.run_name,
+        _facts(facts),
+        _table(("Metric", "Last", "Min", "Max", "Step"), metrics),
+        _table(("Parameter", "Value"), params),
+    )
+
+
+def runs(found: Sequence[Any]) -> str:
+    """Runs beside each other, a row each: their metrics, and the parameters that tell them apart."""
+    metrics = sorted({key for one in found for key in one.data.metrics if not key.startswith("system/")})
+    params = sorted({key for one in found for key in one.data.params})
+    params = [key for key in params if len(found) == 1 or len({one.data.params.get(key) for one in found}) > 1]
+    columns = [("metrics", key) for key in metrics] + [("params", key) for key in params]
+    shown, left = columns[:_MOST_COLUMNS], len(columns) - _MOST_COLUMNS
+    rows = [
+        (
+            one.info.run_name,
+            one.info.run_id[:_SHORT],
+            one.info.status,
+            _time(one.info.start_time),
+            *(getattr(one.data, kind).get(key, "") for kind, key in shown),
+        )
+        for one in found
+    ]
+    more = f"<p>{left} more columns are not shown.</p>" if left > 0 else ""
+    return f"<div>{_table(('Run', 'Id', 'Status', 'Started', *(key for _, key in shown)), rows)}{more}</div>"
+
+
+def version(found: Any) -> str:
+    """A version of a model."""
+    stage = "" if found.current_stage in (None, "None") else found.current_stage
+    facts = {"Stage": stage, "Aliases": ", ".join(f"@{one}" for one in found.aliases), "Run": found.run_id or "",
+             "Made": _time(found.creation_timestamp), "Description": found.description or ""}  # fmt: skip
+    return _card(f"{found.name} v{found.version}", _facts(facts), _table(("Tag", "Value"), sorted(found.tags.items())))
+
+
+def model(found: Any) -> str:
+    """A registered model and its newest versions."""
+    rows = [
+        (
+            f"v{one.version}",
+            "" if one.current_stage in (None, "None") else one.current_stage,
+            (one.run_id or "")[:_SHORT],
+        )
+        for one in found.latest_versions
+    ]
+    aliases = ", ".join(f"@{alias} v{number}" for alias, number in found.aliases.items())
+    facts = {"Aliases": aliases, "Description": found.description or ""}
+    return _card(found.name, _facts(facts), _table(("Version", "Stage", "Run"), rows))
+
+
+def _card(title: str, *parts: str) -> str:
+    return f"<div><p><b>{_text(title)}</b></p>{''.join(parts)}</div>"
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    rows = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in facts.items() if value)
+    return f"<table>{rows}</table>" if rows else ""
+
+
+def _table(headers: Iterable[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Nothing if there are no rows."""
+    if not rows:
+        return ""
+    head = "".join(f"<th>{_text(name)}</th>" for name in headers)
+    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows[:_MOST_ROWS])
+    left = len(rows) - _MOST_ROWS
+    more = f"<p>{left} more are not shown.</p>" if left > 0 else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _text(value: Any) -> str:
+    """A value for a cell: numbers with six digits, texts escaped and not too long."""
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else str(value)
+    shown = str(value)
+    return escape(shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…")
+
+
+def _time(milliseconds: int) -> str:
+    """In UTC: a notebook is read in other places than where it was run."""
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):  # a hostile record can claim any
+        return str(milliseconds)
