@@ -95,7 +95,9 @@ def test_a_document_is_not_shown_outside_of_the_page(watched: Watched, coded: Se
 def test_code_is_shown_as_text(watched: Watched, coded: Served) -> None:
     page = visit(watched, f"/runs/{coded.evil}?tab=code&path={quote(EVIL, safe='')}")
     expect(page.get_by_label(f"Text of {EVIL}")).to_contain_text(ATTACK)
-    expect(page.get_by_role("region", name=f"Changes of {EVIL}")).to_contain_text(ATTACK)
+    for name in (EVIL, "__proto__", "constructor"):
+        page.get_by_role("button", name=f"new {name}").click()
+        expect(page.get_by_role("region", name=f"Changes of {name}")).to_contain_text(ATTACK)
     assert page.evaluate(WRONG) == []
 
 
