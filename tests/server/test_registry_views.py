@@ -285,6 +285,15 @@ def test_signatures(git_repo: Sandbox, tmp_path: Path) -> None:
         assert "not released" in version["refused"][0]
 
 
+def test_a_version_whose_files_are_elsewhere(server: Running) -> None:
+    done(server.post("registered-models/create", {"name": "iris"}))
+    done(server.post("model-versions/create", {"name": "iris", "source": "s3://bucket/model"}))
+    assert view(server, "registered-models/state", name="iris")["total"] == 1
+    found = view(server, "model-versions/overview", name="iris", version=1)
+    assert found["version"]["source"] == "s3://bucket/model"
+    assert (found["files"], found["lineage"]["run"], found["signature"]) == ([], None, None)
+
+
 # --- what is hostile
 
 

@@ -194,7 +194,7 @@ def _sees(call: Call, run_id: str | None) -> bool:
 
 def _lineage(call: Call, version: ModelVersion) -> Json:
     """The data, the code and the run that a version came from."""
-    if not _sees(call, version.run_id):
+    if version.elsewhere or not _sees(call, version.run_id):  # of files elsewhere the run here tells nothing
         return {"run": None, "datasets": [], "models": []}
     try:
         run = call.hub.registry.run_of(version)
