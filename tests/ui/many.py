@@ -24,7 +24,7 @@ def fill(index: Index, runs: int, metrics: int, params: int) -> None:
             # A prime as the factor: all orders are different, and none is that of the rows.
             index._execute(
                 "INSERT INTO metrics (key, owner, value, minimum, maximum) SELECT :key, id, v, v, v FROM"
-                " (SELECT id, (id * :factor % 1000003) / 1000003.0 AS v FROM runs)",
+                " (SELECT id, round((id * :factor % 1000003) / 1000003.0, 6) AS v FROM runs)",
                 {"key": index._name(f"metric_{number}"), "factor": (7919, 104729, 15485863)[number % 3] + 2 * number},
             )
         for number in range(params):
@@ -33,3 +33,13 @@ def fill(index: Index, runs: int, metrics: int, params: int) -> None:
                 " SELECT :key, id, printf('%d', id % :count), id % :count FROM runs",
                 {"key": index._name(f"param_{number}"), "count": 10 + number},
             )
+
+
+def first_by(index: Index, metric: str) -> str:
+    """The name of the run with the greatest value."""
+    found = index._all(
+        "SELECT r.run_name FROM metrics AS x JOIN runs AS r ON r.id = x.owner WHERE x.key = :key"
+        " ORDER BY x.value DESC, r.start_time DESC LIMIT 1",
+        {"key": index._name(metric)},
+    )
+    return str(found[0][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from gittrack.server.hub.roles import Caller, Grant, Role
 from tests.conftest import run_git
@@ -286,9 +287,19 @@ def of_a_reader(browser: Browser, tmp_path: Path) -> Iterator[Watched]:
             server.new_run(experiment_id="0", run_name=f"theirs-{number}")
         server.caller = Caller("ana", (Grant(Role.READER, experiments="Default"),), "user")
         found = Watched(context.new_page(), f"http://127.0.0.1:{server.port}")
+        found.page.route("**/gittrack/changes*", nothing_happens)
         yield found
         context.close()
     assert [one for one in found.wrong if "403" not in one] == []
+
+
+def nothing_happens(route: Route) -> None:
+    """The answer to who listens for changes: streams are watched over by what this server is without."""
+    said = json.dumps({"mark": "0", "complete": True, "run_ids": [], "experiment_ids": []})
+    if "event-stream" in route.request.headers["accept"]:
+        route.fulfill(content_type="text/event-stream", body=f"data: {said}\n\n")
+    else:
+        route.fulfill(content_type="application/json", body=said)
 
 
 def test_who_may_not_is_told_so_calmly(of_a_reader: Watched) -> None:
@@ -296,7 +307,7 @@ def test_who_may_not_is_told_so_calmly(of_a_reader: Watched) -> None:
     page.get_by_role("checkbox", name="select all").check()
     page.get_by_role("button", name="Edit 3").click()
     page.get_by_role("button", name="Delete", exact=True).click()
-    status = page.get_by_role("status")
+    status = page.get_by_role("region", name="Change the selected runs").get_by_role("status")
     expect(status).to_contain_text("3 runs stayed as before. You may not do this here:")
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)
     expect(page.get_by_text("3 runs", exact=True)).to_be_visible()

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 
-import { proposals, type Vocabulary } from "./filter";
+import type { Columns } from "./api";
+import { proposals, vocabulary, type Vocabulary } from "./filter";
 
 const known: Vocabulary = {
   keys: [
@@ -53,4 +54,20 @@ test("what joins conditions", () => {
   expect(at("params.optimizer in ('adam') |").texts).toEqual(["AND", "OR"]);
   expect(at("params.optimizer is null |").texts).toEqual(["AND", "OR"]);
   expect(at("metrics.acc > 0.9 and |").texts).toHaveLength(5);
+});
+
+test("the words are those of the runs, whatever they are called", () => {
+  const found = {
+    runs: { run_name: ["a", "b", "a"], user_id: [], code_commit: [null], code_branch: [] },
+    metrics: {},
+    params: { "my lr": ["1", null, "2"], constructor: ["x"] },
+    tags: {},
+    keys: { metrics: ["acc"], params: ["my lr", "constructor"], tags: ["a`b"] },
+  } as unknown as Columns;
+  const { keys, values } = vocabulary(found);
+  expect(keys.slice(0, 4).map((one) => one.text)).toEqual(["metrics.acc", "params.`my lr`", "params.constructor", 'tags."a`b"']);
+  expect(["params.`my lr`", "params.constructor", "run_name", "commit", "constructor", "params.toString"].map(values)).toEqual([
+    ["1", "2"], ["x"], ["a", "b"], [], [], [],
+  ]);
+  expect(proposals("constructor ", 12, { keys, values }).list).toEqual([]);
 });

@@ -1,7 +1,7 @@
 // What can be typed next in a filter: a key, an operator, a value, or what joins conditions.  The server reads filters;
 // this only knows enough of them to propose, and proposes nothing where it does not.
 
-import type { Columns } from "./api";
+import type { Columns, Value } from "./api";
 import { served } from "./table";
 
 export interface Proposal {
@@ -28,17 +28,17 @@ const TOKEN = /\s+|'[^']*'?|"[^"]*"?|(?:[\w./:@-]|`[^`]*`?)+|[<>=!]+|./gu;
 const NUMBERS = ["=", "!=", ">", ">=", "<", "<="];
 const TEXTS = ["=", "!=", "LIKE", "ILIKE", "IN", "NOT IN"];
 const NULLS = ["IS NULL", "IS NOT NULL"];
-const ATTRIBUTES: Record<string, string[]> = {
-  run_name: TEXTS,
-  status: TEXTS,
-  user_id: TEXTS,
-  start_time: NUMBERS,
-  end_time: [...NUMBERS, ...NULLS],
-  commit: [...TEXTS, ...NULLS],
-  branch: [...TEXTS, ...NULLS],
-  dirty: [...TEXTS, ...NULLS],
-  run_id: TEXTS,
-};
+const ATTRIBUTES = new Map([
+  ["run_name", TEXTS],
+  ["status", TEXTS],
+  ["user_id", TEXTS],
+  ["start_time", NUMBERS],
+  ["end_time", [...NUMBERS, ...NULLS]],
+  ["commit", [...TEXTS, ...NULLS]],
+  ["branch", [...TEXTS, ...NULLS]],
+  ["dirty", [...TEXTS, ...NULLS]],
+  ["run_id", TEXTS],
+]);
 const STATUSES = ["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"];
 const JOINTS = ["AND", "OR"];
 
@@ -51,16 +51,23 @@ export function vocabulary(found: Columns | null): Vocabulary {
       if (text) keys.push({ text, about: kind });
     }
   }
-  keys.push(...Object.keys(ATTRIBUTES).map((text) => ({ text, about: "attribute" })));
-  const columns: Record<string, (string | null)[]> = found
-    ? { run_name: found.runs.run_name, user_id: found.runs.user_id, commit: found.runs.code_commit, branch: found.runs.code_branch, dirty: ["true", "false"], status: STATUSES }
-    : { status: STATUSES };
+  keys.push(...[...ATTRIBUTES.keys()].map((text) => ({ text, about: "attribute" })));
+  const { runs } = found ?? {};
+  const columns = new Map<string, Value[] | undefined>([
+    ["run_name", runs?.run_name],
+    ["user_id", runs?.user_id],
+    ["commit", runs?.code_commit],
+    ["branch", runs?.code_branch],
+    ["dirty", ["true", "false"]],
+    ["status", STATUSES],
+  ]);
+  for (const kind of ["params", "tags"] as const) {
+    for (const [name, values] of Object.entries(found?.[kind] ?? {})) columns.set(`${kind}.${name}`, values);
+  }
   return {
     keys,
     values(key) {
-      const [, kind, name] = /^(params|tags)\.(.*)$/s.exec(key) ?? [];
-      const bare = name?.replace(/^([`"])(.*)\1$/s, "$2") ?? "";
-      const column = kind ? found?.[kind as "params" | "tags"][bare] : columns[key];
+      const column = columns.get(key.replace(/^(params|tags)\.([`"])(.*)\2$/s, "$1.$3"));
       return [...new Set(column?.filter((value): value is string => typeof value === "string"))];
     },
   };
@@ -75,7 +82,7 @@ function quoted(text: string): string | null {
 function operators(key: string): string[] {
   if (key.startsWith("metrics.")) return [...NUMBERS, ...NULLS];
   if (/^(params|tags)\./.test(key)) return [...NUMBERS, ...TEXTS.slice(2), ...NULLS];
-  return ATTRIBUTES[key] ?? [];
+  return ATTRIBUTES.get(key) ?? [];
 }
 
 /** What fits what was typed of it: first what begins like it. */

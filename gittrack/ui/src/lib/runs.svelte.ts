@@ -34,6 +34,8 @@ export class Runs {
   #view = { first: 0, last: 0 };
   #stop = new AbortController();
   #timer = 0;
+  /** The windows that are asked for, or will be. */
+  #filling = "";
   #loaded = Promise.resolve();
 
   get total(): number {
@@ -66,6 +68,8 @@ export class Runs {
     this.#windows.clear();
     this.#blank = null;
     this.#view = { first: 0, last: 0 };
+    clearTimeout(this.#timer);
+    this.#filling = "";
     this.loading = true;
     this.#loaded = this.#load(true);
   }
@@ -102,9 +106,16 @@ export class Runs {
   /** These are looked at now. */
   look(first: number, last: number): void {
     this.#view = { first, last };
-    if (!this.many || this.#missing().length === 0) return;
+    const missing = this.many ? this.#missing().join() : "";
+    if (missing === this.#filling) return; // nothing, or it is on its way
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.#during((signal) => this.#fill(signal)), REST);
+    this.#filling = missing;
+    if (!missing) return;
+    this.#timer = setTimeout(() => {
+      void this.#during((signal) => this.#fill(signal)).then(() => {
+        if (this.#filling === missing) this.#filling = "";
+      });
+    }, REST);
   }
 
   #inView(): number[] {
@@ -138,8 +149,8 @@ export class Runs {
       const first = await this.#piece(0, WINDOW, signal);
       if (first.total > MOST) {
         this.#windows = new Map([[0, first]]);
-        if (fresh) this.#show();
-        return this.#fill(signal, !fresh);
+        if (fresh || this.#missing().length === 0) this.#show();
+        return this.#fill(signal);
       }
       const pieces = [first];
       if (fresh) this.#hold(first);
@@ -150,12 +161,11 @@ export class Runs {
     });
   }
 
-  async #fill(signal: AbortSignal, show = false): Promise<void> {
+  async #fill(signal: AbortSignal): Promise<void> {
     for (const window of this.#missing()) {
       this.#windows.set(window, await this.#piece(window * WINDOW, WINDOW, signal));
-      show = true;
+      this.#show();
     }
-    if (show) this.#show();
   }
 
   #piece(offset: number, count: number, signal: AbortSignal): Promise<Columns> {
