@@ -273,6 +273,7 @@ def _aim(settings: Settings, kind: str, runs: int) -> Iterator[_Site | None]:
 def ui(settings: Settings) -> list[Row]:
     """Tables, curves, what a page does when nothing happens; then what only ours shows."""
     rows: list[Row] = []
+    expect.set_options(timeout=_WAIT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for runs in [settings.size(1000, 100), settings.size(10_000, 200)]:
