@@ -101,6 +101,7 @@ class Looker:
         state = None
         if link:
             before = browser.new_context()
+            before.set_default_timeout(_WAIT)
             page = before.new_page()
             page.goto(link)
             page.wait_for_url(re.compile(r"/$"))
