@@ -133,16 +133,20 @@ def click(page: Page, name: str, row: str) -> None:
 
 @pytest.mark.parametrize("many", ["ten_thousand", "hundred_thousand"])
 def test_first_rows_are_there_soon(browser: Browser, many: str, request: pytest.FixtureRequest) -> None:
-    spent: list[float] = []
-    while len(spent) < 3 and min(spent, default=999) > 300:  # what else the machine does makes each dearer
-        with table_of(browser, request.getfixturevalue(many)) as (page, costs):
+    """Beside a page that shows nothing, on the same machine: what else that does makes both dearer."""
+    found: Many = request.getfixturevalue(many)
 
-            def load(page: Page = page) -> None:
-                page.goto(request.getfixturevalue(many).url)
-                expect(page.locator("[aria-rowindex='2'] a")).to_be_visible()
+    def cost(path: str, shown: str) -> float:
+        with table_of(browser, found) as (page, costs):
 
-            spent.append(costs.of(f"first rows of {many}", load))
-    assert min(spent) <= 300
+            def load() -> None:
+                page.goto(found.url + path)
+                expect(page.locator(shown).first).to_be_visible()
+
+            return costs.of(f"{many}: {path}", load)
+
+    attempts = (cost("/", "[aria-rowindex='2'] a") - cost("/models", "h1") for _ in range(3))
+    assert any(spent <= 300 for spent in attempts)
 
 
 def test_ten_thousand_runs_cost_little(browser: Browser, ten_thousand: Many) -> None:
@@ -162,7 +166,7 @@ def test_ten_thousand_runs_cost_little(browser: Browser, ten_thousand: Many) -> 
         asked = len(costs.requests)
         metrics = iter(ten_thousand.best.items())
         assert costs.least("sorted", lambda: click(page, *next(metrics)), 150) <= 150
-        assert len(costs.requests) == asked  # the browser does it
+        assert not [one for one in costs.requests[asked:] if "ajax-api" in one]  # the browser does it
 
         def all_selected() -> None:
             page.get_by_role("checkbox", name="select all").check()

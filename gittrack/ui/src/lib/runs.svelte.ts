@@ -106,6 +106,7 @@ export class Runs {
   /** These are looked at now. */
   look(first: number, last: number): void {
     this.#view = { first, last };
+    if (this.loading) return; // something else is asked: it comes with what is looked at then
     const missing = this.many ? this.#missing().join() : "";
     if (missing === this.#filling) return; // nothing, or it is on its way
     clearTimeout(this.#timer);
@@ -162,7 +163,7 @@ export class Runs {
   }
 
   async #fill(signal: AbortSignal): Promise<void> {
-    for (const window of this.#missing()) {
+    for (let [window] = this.#missing(); window !== undefined; [window] = this.#missing()) {
       this.#windows.set(window, await this.#piece(window * WINDOW, WINDOW, signal));
       this.#show();
     }
