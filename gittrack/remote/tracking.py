@@ -391,7 +391,9 @@ class RemoteTracker(Tracker):
         """Make an experiment; its id.  Raises AlreadyExistsError, InvalidValueError."""
         checked = dict(limits.check_experiment_tag(key, value) for key, value in (tags or {}).items())
         body = wire.present(
-            name=limits.check_experiment_name(name), artifact_location=artifact_location, tags=wire.pairs(checked)
+            name=limits.check_experiment_name(name),
+            artifact_location=limits.check_artifact_location(artifact_location),
+            tags=wire.pairs(checked),
         )
         return self._or_here(
             lambda: str(self.connection.post("experiments/create", body).get("experiment_id", "")),

@@ -27,6 +27,7 @@ MAX_KEY: Final = 250
 MAX_PARAM_VALUE: Final = 6000
 MAX_TAG_VALUE: Final = 8000
 MAX_EXPERIMENT_NAME: Final = 500
+MAX_ARTIFACT_LOCATION: Final = 2048
 MAX_EXPERIMENT_TAG_VALUE: Final = 20000
 MAX_DATASET_NAME: Final = 500
 MAX_DATASET_DIGEST: Final = 36
@@ -221,6 +222,11 @@ def check_experiment_name(name: object) -> str:
     if ".." in re.split(r"[/\\]", title):
         raise InvalidValueError(f"experiment name `{shown(title)}` has a `..` part", hint="use a plain name")
     return title
+
+
+def check_artifact_location(location: object) -> str | None:
+    """Where an experiment's artifacts are said to be: text of at most 2048 characters, or nothing."""
+    return None if location is None else _check_text("artifact location", location, MAX_ARTIFACT_LOCATION)
 
 
 def check_experiment_id(experiment_id: object) -> str:

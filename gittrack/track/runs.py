@@ -572,7 +572,7 @@ class Tracker:
 
         Raises:
             AlreadyExistsError: The name is taken, maybe by a deleted experiment.
-            InvalidValueError: A bad name or tag.
+            InvalidValueError: A bad name, tag or location.
         """
         name = limits.check_experiment_name(name)
         checked = dict(limits.check_experiment_tag(key, value) for key, value in (tags or {}).items())
@@ -587,7 +587,8 @@ class Tracker:
         attempt = 0
         while (experiment_id := layout.experiment_id_of(name, attempt)) in states:
             attempt += 1
-        changes: dict[str, str | None] = {"name": name, "artifact_location": artifact_location}
+        location = limits.check_artifact_location(artifact_location)
+        changes: dict[str, str | None] = {"name": name, "artifact_location": location}
         changes |= {f"tags.{key}": value for key, value in checked.items()}
         when = int(time.time() * 1000) if creation_time is None else limits.check_timestamp(creation_time)
         self.repo.edit_experiment(experiment_id, changes, when)

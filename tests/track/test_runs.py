@@ -287,6 +287,9 @@ def test_deleted_runs_refuse_writes_until_restored(tracker: Tracker) -> None:
 
 
 def test_experiments(tracker: Tracker) -> None:
+    for location in (1, b"here", "x" * 2049):
+        with pytest.raises(InvalidValueError, match="artifact location"):
+            tracker.create_experiment("churn", artifact_location=location)  # type: ignore[arg-type]
     experiment_id = tracker.create_experiment("churn", tags={"team": "a"})
     other = Tracker(Repo.find(tracker.repo.paths.main_root))
     assert other.get_experiment(experiment_id).tags == {"team": "a"}
