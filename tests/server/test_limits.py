@@ -124,11 +124,16 @@ def test_no_address_that_somebody_sends_is_asked(team: Team, listener: int) -> N
     assert Listener.heard == []
 
 
-def test_a_version_has_no_source_elsewhere(team: Team, listener: int) -> None:
+def test_a_version_has_no_source_of_this_machine_and_none_is_asked(team: Team, listener: int) -> None:
     things = team.things("mine")
-    for source in (f"http://127.0.0.1:{listener}/m", "file:///etc", "/etc", "../../etc", "s3://bucket/m", "ssh://x/y",
-                   f"runs:/{things['run_id']}/../../../etc", f"mlflow-artifacts://127.0.0.1:{listener}/x"):  # fmt: skip
+    for source in ("file:///etc", "/etc", "../../etc", f"runs:/{things['run_id']}/../../../etc",
+                   f"mlflow-artifacts://127.0.0.1:{listener}/x"):  # fmt: skip
         assert team.post("model-versions/create", {"name": "mine", "source": source}).status == 400
+    for source in (f"http://127.0.0.1:{listener}/m", "s3://bucket/m"):
+        made = team.post("model-versions/create", {"name": "mine", "source": source}).ok["model_version"]
+        query = f"name=mine&version={made['version']}"
+        assert team.ask("GET", f"{API}/model-versions/get-download-uri?{query}").ok == {"artifact_uri": source}
+        assert team.ask("GET", f"/model-versions/get-artifact?{query}&path=MLmodel").status == 404
     assert Listener.heard == []
 
 

@@ -311,7 +311,7 @@ def test_hostile_names_and_files(server: Running) -> None:
     ):  # fmt: skip
         for path in ("model-versions/overview", "model-versions/diff"):
             assert server.get(f"{API}/{path}?{urlencode({'other': '1', **said})}").status in (400, 404), said
-    page = view(server, "registered-models/history", name=HOSTILE, offset=-5, max_results=-1)
+    page = view(server, "registered-models/history", name=HOSTILE, max_results=0)
     assert page["changes"] == []
 
 

@@ -671,10 +671,12 @@ def _durable(connection: Any, _record: Any) -> None:
 
 
 def _create(engine: Engine) -> None:
-    """Make the tables; if another process does so at the same time, theirs are ours."""
-    try:
-        _metadata.create_all(engine)
-    except (OperationalError, ProgrammingError, IntegrityError):
+    """Make the tables; if others do so at the same time, theirs are ours."""
+    for _ in range(2 * len(_metadata.tables)):  # each of them may be made by somebody else just now
+        with contextlib.suppress(OperationalError, ProgrammingError, IntegrityError):
+            _metadata.create_all(engine)
+            break
+    else:
         _metadata.create_all(engine)
     with contextlib.suppress(IntegrityError), engine.begin() as db:
         if db.execute(select(_state)).one_or_none() is None:

@@ -277,7 +277,7 @@ ROUTES: Final = (
         PATH,
         Permission(None),
         _begin,
-        Message(next=text(longest=_LONGEST_NEXT)),
+        Message(next=text()),
         answer=Message(url=text(required=True)),
     ),
     Route(

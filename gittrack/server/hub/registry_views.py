@@ -41,8 +41,10 @@ T = TypeVar("T")
 
 
 def _page(found: Sequence[T], values: Values, size: int) -> Sequence[T]:
-    start = max(0, values.get("offset", 0))
-    return found[start : start + max(0, values.get("max_results", size))]
+    start, most = values.get("offset", 0), values.get("max_results", size)
+    if start < 0 or most < 0:
+        raise InvalidValueError("`offset` and `max_results` are not negative")
+    return found[start : start + most]
 
 
 # --- a model

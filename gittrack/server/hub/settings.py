@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gittrack import config
 from gittrack._version import __version__
-from gittrack.errors import CorruptError, GittrackError, InvalidValueError, NotFoundError, StateError
+from gittrack.errors import CorruptError, GittrackError, InvalidValueError, NotFoundError, StateError, shown
 from gittrack.server.hub.accounts import LONGEST_PASSWORD, TokenRecord, UserRecord, now
 from gittrack.server.hub.audit import Event
 from gittrack.server.hub.messages import Message, Values, integer, text
@@ -238,7 +238,9 @@ def _audit(call: Call) -> Json:
     """Lines, the newest first, that have a text in them; and whether the chain holds."""
     audit, values = _guard(call).audit, call.values
     wanted, before = values.get("search", "").lower(), values.get("before")
-    most = min(_MOST_LINES, max(1, values.get("max_results", _LINES)))
+    most = values.get("max_results", _LINES)
+    if not 1 <= most <= _MOST_LINES:
+        raise InvalidValueError(f"`max_results` is between 1 and {_MOST_LINES}")
     found: deque[Json] = deque(maxlen=most + 1)
     broken = ""
     try:
@@ -290,7 +292,10 @@ def _prefix(call: Call) -> str:
 
 def _look(call: Call) -> Json:
     """Ask a remote what it has, and take nothing over: `gittrack fetch`."""
-    remote = remotes.choose(call.hub.tracker.repo, call.values["remote"], _prefix(call))
+    name = call.values["remote"]
+    remote = remotes.remotes(call.hub.tracker.repo, _prefix(call)).get(name)
+    if remote is None:  # addresses are no remotes: nobody sends the server where he likes
+        raise NotFoundError(f"no remote `{shown(name)}`", hint="`gittrack remote add NAME URL` makes one")
     report = pull.pull(call.hub.registry, remote, take_over=False)
     return {"new": len(report.wanted), "refused": report.refused}
 
@@ -332,6 +337,7 @@ _SETTINGS: Final = "{api}/gittrack/settings"
 _EVERYBODY: Final = Permission(Role.READER)
 _ADMIN: Final = Permission(Role.ADMIN)
 _NAME: Final = text(required=True, longest=64)
+_WHO: Final = text(required=True)  # somebody who is there, or not
 _ROLE: Final = text(required=True)
 _PASSWORD: Final = text(required=True, longest=LONGEST_PASSWORD)
 _WHAT: Final = {"experiments": text(), "models": text()}
@@ -352,10 +358,10 @@ ROUTES: Final = (
     Route(
         "POST", f"{_SETTINGS}/users", _ADMIN, _add_user, Message(name=_NAME, password=_PASSWORD, role=_ROLE, **_WHAT)
     ),
-    Route("DELETE", f"{_SETTINGS}/users", _ADMIN, _remove_user, Message(name=_NAME)),
-    Route("POST", f"{_SETTINGS}/users/grants", _ADMIN, _give, Message(name=_NAME, role=_ROLE, **_WHAT)),
-    Route("DELETE", f"{_SETTINGS}/users/grants", _ADMIN, _take, Message(name=_NAME, role=_ROLE, **_WHAT)),
-    Route("POST", f"{_SETTINGS}/users/password", _ADMIN, _set_password, Message(name=_NAME, password=_PASSWORD)),
+    Route("DELETE", f"{_SETTINGS}/users", _ADMIN, _remove_user, Message(name=_WHO)),
+    Route("POST", f"{_SETTINGS}/users/grants", _ADMIN, _give, Message(name=_WHO, role=_ROLE, **_WHAT)),
+    Route("DELETE", f"{_SETTINGS}/users/grants", _ADMIN, _take, Message(name=_WHO, role=_ROLE, **_WHAT)),
+    Route("POST", f"{_SETTINGS}/users/password", _ADMIN, _set_password, Message(name=_WHO, password=_PASSWORD)),
     Route(
         "POST",
         f"{_SETTINGS}/tokens",
@@ -373,7 +379,7 @@ ROUTES: Final = (
     ),
     Route("GET", f"{_SETTINGS}/audit/verify", _ADMIN, _verify),
     Route("GET", f"{_SETTINGS}/remotes", _ADMIN, _remotes),
-    Route("POST", f"{_SETTINGS}/remotes/look", _ADMIN, _look, Message(remote=text(required=True, longest=500))),
+    Route("POST", f"{_SETTINGS}/remotes/look", _ADMIN, _look, Message(remote=text(required=True))),
     Route("GET", f"{_SETTINGS}/storage", _ADMIN, _storage),
     Route("GET", f"{_SETTINGS}/server", _ADMIN, _server),
 )

@@ -165,7 +165,10 @@ def _keys(call: Call) -> dict[str, list[str]]:
 def _points(call: Call) -> Response:
     """Every point, one a row, as `gittrack export` writes them; sent while it is read."""
     headers = {"content-disposition": 'attachment; filename="points.csv"', "cache-control": "private, no-store"}
-    rows = _rows(call, call.values["run_ids"], call.values["metric_keys"])
+    run_ids = [
+        call.hub.run(one).info.run_id for one in call.values["run_ids"]
+    ]  # what is missing is said before it begins
+    rows = _rows(call, run_ids, call.values["metric_keys"])
     return StreamingResponse(rows, media_type="text/csv", headers=headers)
 
 
