@@ -167,7 +167,7 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
         "addresses of this machine, of a cloud's metadata and of files in every field",
         (
             "server/test_limits::test_no_address_that_somebody_sends_is_asked",
-            "server/test_limits::test_a_version_has_no_source_elsewhere",
+            "server/test_limits::test_a_version_has_no_source_of_this_machine_and_none_is_asked",
         ),
     ),
     "K1": (
