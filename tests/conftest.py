@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,10 +68,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def sealed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sealed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home of its own with a known git config, and none of the variables of whoever runs the tests.
 
-    Returns the home folder.
+    Yields the home folder.
     """
     for name in list(os.environ):
         if name.startswith(FOREIGN):
@@ -83,7 +83,11 @@ def sealed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "xdg"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    return home
+    yield home
+    # What a test has exported (`set_tracking_uri`) is not for the servers that later ones share.
+    for name in list(os.environ):
+        if name.startswith(FOREIGN):
+            del os.environ[name]
 
 
 @dataclass(frozen=True)
