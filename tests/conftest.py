@@ -67,6 +67,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--objects", choices=("folder", "s3"), default="folder", help="where the servers' artifacts are")
 
 
+def plain_environ() -> dict[str, str]:
+    """The environment without what tests may have exported, for a server that many of them share."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+
+
 @pytest.fixture(autouse=True)
 def sealed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home of its own with a known git config, and none of the variables of whoever runs the tests.

@@ -22,7 +22,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from gittrack.server.hub import website
-from tests.conftest import run_git
+from tests.conftest import plain_environ, run_git
 from tests.ui import recorded
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -128,7 +128,7 @@ class Served:
 def ui(folder: Path) -> Iterator[Served]:
     """`gittrack ui` in a repository."""
     command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=plain_environ())
     assert process.stderr is not None
     said = process.stderr.readline()
     link = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", said)

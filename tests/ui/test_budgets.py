@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, Response, expect
 from gittrack.store.repo import Repo
 from gittrack.store.seal import seal
 from tests.benchmarks.ui_peers import POINTS, SPIKE, curve
-from tests.conftest import run_git
+from tests.conftest import plain_environ, run_git
 from tests.ui.populations import write_run
 
 pytestmark = pytest.mark.xdist_group("ui")
@@ -59,7 +59,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
     repo.refresh()
     repo.close()
     command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=plain_environ())
     assert process.stderr is not None
     try:
         link = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", process.stderr.readline())
