@@ -137,7 +137,7 @@ def ui(folder: Path) -> Iterator[Served]:
         yield Served(link[1], [], "")
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stderr.close()
 
 
