@@ -130,14 +130,17 @@ def empty_index(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Index]]:
     """``empty_index()`` is an empty index, of every kind one after the other; the one before must be done with."""
-    index = new_place(request.param, tmp_path_factory.mktemp("index"), request).open()
+    opened = new_place(request.param, tmp_path_factory.mktemp("index"), request).open()
 
     def cleared() -> Index:
+        nonlocal opened
         if request.param == "sqlite":
-            return Index(None)
-        with index.transaction():  # in less time than `clear` takes
-            index._execute("; ".join(f"DELETE FROM {table}" for table in TABLES))
-        return index
+            opened.close()
+            opened = Index(None)
+            return opened
+        with opened.transaction():  # in less time than `clear` takes
+            opened._execute("; ".join(f"DELETE FROM {table}" for table in TABLES))
+        return opened
 
     yield cleared
-    index.close()
+    opened.close()

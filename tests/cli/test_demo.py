@@ -14,7 +14,6 @@ from gittrack.types import Run
 from tests.conftest import FOREIGN, run_git
 
 pytest.importorskip("sklearn")
-pytestmark = pytest.mark.xdist_group("demo")  # it is run once, for all of them
 
 ROOT = Path(__file__).parents[2]
 #: What the demo may take, on two cores that have nothing else to do.

@@ -25,7 +25,7 @@ from tests.conftest import Sandbox
 from tests.convert.conftest import files_of, tree
 
 mlflow = pytest.importorskip("mlflow", reason="compares with the real MLflow")
-pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("default"), pytest.mark.xdist_group("mlflow-peer")]
+pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("default")]
 
 T0 = 1_700_000_000_000
 #: Several of MLflow's own batches; 100,000, which take MLflow half a minute, with ``GITTRACK_FAULTS=full``.

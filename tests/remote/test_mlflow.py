@@ -17,8 +17,6 @@ from gittrack.track.runs import Tracker
 from gittrack.types import Dataset, DatasetInput, InputTag, Metric, ModelOutput
 from tests.remote.conftest import Place
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 class Here:
     """A store that records, and tells a server."""

@@ -14,7 +14,6 @@ from gittrack import Client, errors
 from gittrack.types import Metric, Param, Run, RunTag, ViewType
 from tests.remote.conftest import Place
 
-pytestmark = pytest.mark.xdist_group("servers")
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ STEPS = 3000
 SPIKES = range(50, STEPS, 500)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # async tests of other packages do not run beside Playwright
 def browser() -> Iterator[Browser]:
     missing = None
     if CHROMIUM is None:
@@ -126,22 +127,30 @@ class Served:
 
 @contextlib.contextmanager
 def ui(folder: Path) -> Iterator[Served]:
-    """`gittrack ui` in a repository."""
+    """`gittrack ui` in a repository; what it says is in a file, for a pipe that nobody reads becomes full."""
     command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=plain_environ())
-    assert process.stderr is not None
-    said = process.stderr.readline()
-    link = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", said)
-    assert link, said + process.stderr.read()
+    log = folder.with_suffix(".log")
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, cwd=folder, stderr=said, env=plain_environ())
     try:
-        yield Served(link[1], [], "")
+        yield Served(_link(process, log), [], "")
     finally:
         process.terminate()
-        assert process.wait(60) == 0
-        process.stderr.close()
+        assert process.wait(60) == 0, log.read_text()[-5000:]
 
 
-@pytest.fixture(scope="session")
+def _link(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Where the page is, as soon as the server says so."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        found = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", log.read_text())
+        if found is not None:
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("ui")
     run_git(folder, "init", "--quiet")
@@ -150,7 +159,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Runs with code, an environment and files, for modules that say so: ``SERVED = "coded"``."""
     folder = tmp_path_factory.mktemp("coded")

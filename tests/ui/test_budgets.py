@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-import subprocess
-import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,10 +19,9 @@ from playwright.sync_api import Browser, Page, Response, expect
 from gittrack.store.repo import Repo
 from gittrack.store.seal import seal
 from tests.benchmarks.ui_peers import POINTS, SPIKE, curve
-from tests.conftest import plain_environ, run_git
+from tests.conftest import run_git
+from tests.ui.conftest import ui
 from tests.ui.populations import write_run
-
-pytestmark = pytest.mark.xdist_group("ui")
 
 RUNS = 50
 METRICS = 500
@@ -58,17 +55,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
     assert len(seal(repo)) == RUNS + 1
     repo.refresh()
     repo.close()
-    command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=plain_environ())
-    assert process.stderr is not None
-    try:
-        link = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", process.stderr.readline())
-        assert link
-        yield Large(link[1], runs, wide)
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stderr.close()
+    with ui(folder) as served:
+        yield Large(served.link, runs, wide)
 
 
 class Measured:

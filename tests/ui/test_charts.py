@@ -15,7 +15,6 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.ui.conftest import SIZES, START, Served, Watched
 
-pytestmark = pytest.mark.xdist_group("ui")
 LONG = "long/" + "x" * 200
 OPTIMIZERS = ("adam", "sgd", "lion")
 STEPS = 300

@@ -10,7 +10,6 @@ from tests.ui.conftest import SIZES, START, Served, Watched
 from tests.ui.test_pages import TOO_WIDE
 
 SERVED = "coded"
-pytestmark = pytest.mark.xdist_group("ui")
 TABS = ("params", "metrics&turn=1", "environment", "code", "images")
 
 

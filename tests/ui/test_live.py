@@ -22,8 +22,6 @@ from tests.conftest import run_git
 from tests.server.process import Process
 from tests.ui.conftest import Served
 
-pytestmark = pytest.mark.xdist_group("ui")
-
 CHANGES = "/gittrack/changes"
 #: Milliseconds after which it does not come any more; how soon it comes if nothing else is going on, one test says.
 SLOW = 30_000

@@ -21,7 +21,6 @@ from tests.ui.conftest import ATTACK
 from tests.ui.models import logged_in, model, register
 from tests.ui.test_pages import TOO_WIDE
 
-pytestmark = pytest.mark.xdist_group("ui")
 #: As much of the attack as a model's name can have.
 NAME = ATTACK.replace("/", "").replace(":", "")
 PAGES = ("/models", "/models/iris", "/models/iris/versions/2", "/models/iris?diff=1,2")

@@ -21,7 +21,6 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= document.documentEle
     .filter((one) => !one.closest(".hidden"))
     .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .map((one) => `${one.tagName}.${one.className} ${one.getBoundingClientRect().right}`).slice(0, 5)"""
-pytestmark = pytest.mark.xdist_group("ui")
 
 
 def rows(page: Page) -> list[str]:

@@ -13,7 +13,6 @@ from tests.ui.conftest import ATTACK, Served, Watched
 from tests.ui.recorded import EVIL, EVIL_FILES
 
 SERVED = "coded"
-pytestmark = pytest.mark.xdist_group("ui")
 #: What must not be there: elements that only an attack makes, links that only it has.
 WRONG = """() => [...document.querySelectorAll("a[href], [onerror], [onload], iframe, base, main script, main img")]
     .filter(

@@ -14,7 +14,6 @@ from tests.ui.test_pages import TOO_WIDE
 
 SERVED = "coded"
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
-pytestmark = pytest.mark.xdist_group("ui")
 TABS = ("overview", "metrics", "artifacts", "code", "environment", "logs", "lineage")
 REPORT = "artifacts&path=report.html"
 

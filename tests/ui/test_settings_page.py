@@ -19,7 +19,6 @@ from tests.ui.conftest import ATTACK, Served, Watched
 from tests.ui.models import logged_in
 from tests.ui.test_pages import TOO_WIDE
 
-pytestmark = pytest.mark.xdist_group("ui")
 PARTS = ("account", "users", "tokens", "remotes", "storage", "audit", "server")
 
 

@@ -18,7 +18,6 @@ from tests.server.conftest import running
 from tests.ui.conftest import ATTACK, SIZES, START, Served, Watched
 from tests.ui.test_pages import TOO_WIDE, rows
 
-pytestmark = pytest.mark.xdist_group("ui")
 RUNS = 8
 
 

@@ -24,7 +24,6 @@ from tests.ui.conftest import Watched, ui
 from tests.ui.many import fill, first_by
 
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
-pytestmark = pytest.mark.xdist_group("ui")
 
 
 class Costs:
