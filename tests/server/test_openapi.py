@@ -7,8 +7,11 @@ from typing import Any
 from click.testing import CliRunner
 
 from gittrack.cli.server import command
+from gittrack.errors import GittrackError, NetworkError, NotFoundError, TooManyRequestsError
 from gittrack.server.hub import openapi
 from gittrack.server.hub.all_routes import ROUTES
+from gittrack.server.hub.app import refusal
+from gittrack.server.hub.git import asking
 from gittrack.server.hub.messages import Message, integer, text, texts
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Permission, Route
@@ -35,6 +38,22 @@ def test_every_route_is_described_once_with_its_answers(server: Running) -> None
             assert ("401" in one["responses"]) == (not public or method == "post")
     server.caller = Caller("nobody", (), "token")
     assert server.get("/ajax-api/2.0/gittrack/openapi.json").ok == described
+
+
+def test_who_is_to_come_back_later_is_told_when() -> None:
+    def every(base: type[GittrackError]) -> list[type[GittrackError]]:
+        return [base, *(found for one in base.__subclasses__() for found in every(one))]
+
+    said = openapi.description(ROUTES)["components"]["responses"]
+    found = {one.__name__: one("x") for one in every(GittrackError) if one.http_status in (429, 503)}
+    assert {"TooManyRequestsError", "LockedError", "OverloadedError", "NetworkError"} <= set(found)
+    for error in [*found.values(), TooManyRequestsError("x", again=7), NetworkError("x", again=6.5)]:
+        assert "Retry-After" in said[str(error.http_status)]["headers"]
+        assert refusal(error).headers["retry-after"] == asking(error)["retry-after"]  # of MLflow's shape, and git's
+        assert int(refusal(error).headers["retry-after"]) >= 1
+        again = getattr(error, "again", None)
+        assert again is None or again <= int(refusal(error).headers["retry-after"]) < again + 1
+    assert "retry-after" not in refusal(NotFoundError("x")).headers
 
 
 def test_mlflows_routes_say_what_they_answer() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ from gittrack.client import Client, all_pages
 from gittrack.errors import (
     GittrackError,
     InvalidValueError,
+    NetworkError,
     NoEndpointError,
     NoMethodError,
     NotFoundError,
     QuerySyntaxError,
     StateError,
     TooLargeError,
+    TooManyRequestsError,
 )
 from gittrack.registry.registry import Registry
 from gittrack.server.hub import messages
@@ -54,6 +57,8 @@ T = TypeVar("T")
 
 _MOST_AT_ONCE: Final = 1000  #: that every search gives
 _MOST_SAID: Final = 2000  #: characters of an error
+#: Seconds after which a client is to come back, if nothing else says it: MLflow's come back seven times.
+_LATER: Final = 10.0
 _DELETED: Final = "The {kind} {name} must be in the 'active' state. Current state is deleted."
 
 _log = logging.getLogger("gittrack.server")
@@ -375,4 +380,13 @@ def refusal(error: GittrackError, headers: Mapping[str, str] | None = None) -> R
     body: dict[str, str | int] = {"error_code": error.code, "message": message}
     if isinstance(error, QuerySyntaxError):
         body["column"] = error.column  # for whoever shows what was sent beside it
-    return Response(orjson.dumps(body), error.http_status, dict(headers or {}), media_type="application/json")
+    found = {**later(error), **(headers or {})}
+    return Response(orjson.dumps(body), error.http_status, found, media_type="application/json")
+
+
+def later(error: GittrackError) -> dict[str, str]:
+    """When a client is to come back that was not refused for good."""
+    if error.http_status not in (429, 503):
+        return {}
+    again = error.again if isinstance(error, (TooManyRequestsError, NetworkError)) else None
+    return {"retry-after": str(math.ceil(again or _LATER))}

@@ -32,6 +32,7 @@ from gittrack.errors import (
     UnauthenticatedError,
     UnsupportedError,
 )
+from gittrack.server.hub.app import later
 from gittrack.server.hub.incoming import OPTIONS, Bounds, Incoming
 from gittrack.server.hub.projects import Project, Projects
 from gittrack.server.hub.roles import Caller, Role
@@ -311,7 +312,7 @@ def asking(error: GittrackError) -> Mapping[str, str]:
     """What makes a client ask its credential helpers, or come back later."""
     if isinstance(error, UnauthenticatedError):
         return {"www-authenticate": 'Basic realm="gittrack", charset="UTF-8"'}
-    return {"retry-after": "10"} if isinstance(error, OverloadedError) else {}
+    return later(error)
 
 
 def _check_kind(call: Call, service: str) -> None:

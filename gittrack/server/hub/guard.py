@@ -34,7 +34,6 @@ from gittrack.errors import (
     NoMethodError,
     PermissionDeniedError,
     TooLargeError,
-    TooManyRequestsError,
     UnauthenticatedError,
     UsageError,
 )
@@ -489,8 +488,6 @@ class Guard:
                 answer.headers.append("www-authenticate", 'Basic realm="gittrack", charset="UTF-8"')
             answer.headers.append("www-authenticate", 'Bearer realm="gittrack"')
             return answer
-        if isinstance(error, TooManyRequestsError):
-            return refusal(error, {"retry-after": str(error.again)})
         if isinstance(error, NoMethodError):
             return refusal(error, {"allow": ", ".join(sorted(_METHODS))})
         return refusal(error)

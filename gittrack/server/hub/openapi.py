@@ -77,10 +77,14 @@ def description(routes: Iterable[Route]) -> Json:
 
 
 def _refusal(status: int) -> Json:
-    return {
+    found: Json = {
         "description": HTTPStatus(status).phrase,
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
     }
+    if status in (429, 503):
+        seconds = {"type": "integer", "minimum": 1}
+        found["headers"] = {"Retry-After": {"required": True, "schema": seconds, "description": "in seconds"}}
+    return found
 
 
 def _operation(route: Route, path: str, others: list[str]) -> Json:
