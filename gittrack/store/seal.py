@@ -60,6 +60,19 @@ class _Ready(NamedTuple):
     killed: bool  #: its owner died without ending it
 
 
+class _Spent(NamedTuple):
+    """A run whose journals are not needed any more.
+
+    Attributes:
+        ends: How far each of them goes that was read.
+        shipped: Those that were shipped, which the commit tells of.
+    """
+
+    run: _Ready
+    ends: dict[str, int]
+    shipped: Collection[str]
+
+
 def heal(repo: Repo) -> list[str]:
     """``seal`` if there is any journal whose process is gone; costs one look at a folder otherwise.
 
@@ -180,11 +193,12 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
     ledgers = repo.ledgers()
     names = {key: state.name for key, state in repo.experiment_states().items()}
     roots: dict[str, list[tuple[str, int, ObjectId]]] = {}
-    spent: list[tuple[_Ready, dict[str, int]]] = []
+    spent: list[_Spent] = []
     revisions = repo.revisions_of([item.run_id for item in group], ledgers)
     for item in group:
         if repo.purged(item.run_id, ledgers):  # by another clone, while somebody here went on with it
-            spent.append((item, JournalEvents.read(item.journals).ends))
+            shipped = _shipped_whole(repo, item.run_id)
+            spent.append(_Spent(item, JournalEvents.read(item.journals).ends, list(shipped)))
             continue
         try:
             stored = repo.stored_state(item.run_id, revisions[item.run_id])
@@ -192,11 +206,13 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
             _leave(item, error)
             continue
         try:
+            shipped = _shipped_whole(repo, item.run_id)  # before their frames: the commit has all that they say
             events = JournalEvents.read(item.journals)
             known = {} if stored is None else dict(stored.absorbed)
             told = stored is None or stored.terminated  # else it went on after a checkpoint
             if events.empty or (told and all(known.get(name, 0) >= end for name, end in events.ends.items())):
-                spent.append((item, events.ends))  # it died before it said anything, or right after it was committed
+                # It died before it said anything, or right after it was committed.
+                spent.append(_Spent(item, events.ends, shipped.keys() & known))
                 continue
             state = _final_state(item, events.fold(item.run_id, stored))
         except FormatError as error:
@@ -205,26 +221,35 @@ def _commit_group(repo: Repo, group: list[_Ready]) -> list[str]:
         if state is None:
             continue
         # The names of long ago need not be kept: a reader is never that far behind.
-        state.absorbed = dict(list({**known, **events.ends}.items())[-MAX_ABSORBED:])
+        state.absorbed = dict(list({**known, **shipped, **events.ends}.items())[-MAX_ABSORBED:])
         try:
             commit = _add_run(repo, batch, state, names.get(state.experiment_id, state.experiment_id), roots)
         except (InvalidValueError, CorruptError, NotFoundError) as error:
             _leave(item, error)
             continue
-        spent.append((item, events.ends))
+        spent.append(_Spent(item, events.ends, shipped.keys() & state.absorbed))
         states[item.run_id] = state
         commits.setdefault(state.experiment_id, {})[item.run_id] = commit
         state.base = commit
     _publish(repo, batch, states, commits)
     if repo.exchange is not None:
         repo.exchange.send()  # the others must find the commits where the frames were
-    for item, ends in spent:
+    for item, ends, shipped_whole in spent:
+        if repo.frames is not None and shipped_whole:
+            repo.frames.forget(item.run_id, shipped_whole)
         for one in item.journals:
             one.drop(ends[one.name])
         _remove_folder(repo.live / item.run_id)
     if spent:
         files.sync_dir(repo.live)
     return list(states)
+
+
+def _shipped_whole(repo: Repo, run_id: str) -> dict[str, int]:
+    """How long the journals of a run are that were shipped as a whole, where servers share a database."""
+    if repo.frames is None:
+        return {}
+    return {name: one.size for name, one in repo.frames.received(run_id, journal.SHIPPED).items() if one.closed}
 
 
 def _publish(

@@ -4,14 +4,15 @@
 A run has one journal here, whoever writes: frames are numbered, and the row of the journal is locked until a frame is
 committed, so that they become visible in the order of their numbers and nobody who reads on from a number misses one.
 ``append`` returns when the frame is committed; it survives whatever the database survives.  What is in a run's commit
-is dropped.  The row stays for a day: from its number a writer knows whether others have written since it looked.
+is dropped.  The row stays for an hour: from its number a writer knows whether others have written since it looked.
 
 A writer that has to know what others wrote (a param is written once, a field counts up) says how far it has read; if
 somebody wrote since, nothing is added and it reads on first.
 
 A journal that is written elsewhere and sent here piece by piece becomes frames of the run, too.  How many bytes of it
-are here is a row, which moves in the statement that adds the frames, and stays: what is sent again, to whatever server,
-is recognised by where it belongs.
+are here is a row, which moves in the statement that adds the frames: what is sent again, to whatever server, is
+recognised by where it belongs.  The run is over when all of its journals are closed; its commit says then how many
+bytes of each it has, and the rows go.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
@@ -59,6 +60,7 @@ _NEW: Final = """INSERT INTO journals AS old (run_id, name, size, bytes, opened,
 _APPEND: Final = f"WITH j AS ({_NEW} DO UPDATE SET {_MOVE} RETURNING run_id, name, size) {_FRAME}"
 _FIRST: Final = f"WITH j AS ({_NEW} DO NOTHING RETURNING run_id, name, size) {_FRAME}"
 _AGO: Final = "clock_timestamp() - make_interval(secs => :idle)"
+_OVER: Final = "(j.ended AND NOT EXISTS (SELECT 1 FROM shipped AS s WHERE s.run_id = j.run_id AND NOT s.closed))"
 _NEXT: Final = f"""WITH j AS (UPDATE journals AS old SET {_MOVE}
     WHERE old.run_id = :run_id AND old.name = :name AND old.size = :size RETURNING run_id, name, size) {_FRAME}"""
 # A piece of a shipped journal: the one that makes a run, the first of another one, and those that follow.
@@ -95,7 +97,7 @@ class SharedJournal(NamedTuple):
         last: The number of its last frame.
         size: Bytes that were ever written.
         opened: When it was, in nanoseconds since the epoch.
-        ended: The run is over.
+        ended: The run is over, and nobody who sends his journal of it has still to close that.
     """
 
     table: Frames
@@ -195,7 +197,7 @@ class Frames:
         self,
         run_id: str,
         journal: str,
-        have: int,
+        known: Received | None,
         now: Received,
         payloads: Sequence[bytes],
         *,
@@ -207,7 +209,7 @@ class Frames:
         Args:
             run_id: The run.
             journal: The journal, by the name that it has here.
-            have: Bytes of it that are here, as far as is known.
+            known: What there is of it, as far as is known; None: nothing that is not in a commit.
             now: How much is here then, and whether that is all.
             payloads: Of the frames that are added.
             made: The piece makes the run: there must be nothing of it yet.
@@ -219,8 +221,9 @@ class Frames:
         Raises:
             NetworkError: It is not known to be there; it may be.
         """
-        sql = _FOLLOWING if have else _MAKING if made else _JOINING
+        sql = _MAKING if made else _JOINING if known is None else _FOLLOWING
         ends = [event[1] in TERMINAL for event in map(codec.unpack, payloads) if event[0] == STATUS]
+        have = 0 if known is None else known.size
         facts = {"run_id": run_id, "journal": journal, "have": have, "end": now.size, "closed": now.closed}
         added = {"payloads": list(payloads), "count": len(payloads), "length": sum(map(len, payloads))}
         state = {"ended": ends[-1] if ends else None, "over": over}
@@ -233,6 +236,13 @@ class Frames:
             " RETURNING run_id) DELETE FROM frames AS f USING j WHERE f.run_id = j.run_id AND f.number <= :end"
             " RETURNING 1",
             {"run_id": run_id, "name": name, "end": end},
+        )
+
+    def forget(self, run_id: str, journals: Iterable[str]) -> None:
+        """Forget journals that were shipped and closed: a commit that everybody sees says it.  Raises NetworkError."""
+        self.ask(
+            "DELETE FROM shipped WHERE run_id = :run_id AND closed AND name = ANY(CAST(:names AS TEXT[])) RETURNING 1",
+            {"run_id": run_id, "names": list(journals)},
         )
 
     def tidy(self) -> None:
@@ -272,14 +282,14 @@ class Frames:
         return self._journals("run_id = :run_id AND size > dropped", {"run_id": run_id})
 
     def _journals(self, which: str, params: Mapping[str, Any]) -> list[SharedJournal]:
-        sql = f"SELECT run_id, name, size, bytes, opened, ended FROM journals WHERE {which} ORDER BY run_id"
+        sql = f"SELECT run_id, name, size, bytes, opened, {_OVER} FROM journals AS j WHERE {which} ORDER BY run_id"
         return [SharedJournal(self, *row) for row in self.ask(sql, params)]
 
     def waiting(self, idle: float) -> bool:
         """True if a run is over, and nobody has written to it for ``idle`` seconds.  Raises NetworkError."""
         return bool(
             self.ask(
-                f"SELECT 1 FROM journals WHERE size > dropped AND ended AND touched < {_AGO} LIMIT 1",
+                f"SELECT 1 FROM journals AS j WHERE size > dropped AND touched < {_AGO} AND {_OVER} LIMIT 1",
                 {"idle": idle},
             )
         )

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -96,14 +96,14 @@ class Shipped:
         run_id = check_run_id(run_id)
         prefix = _prefix(source)
         if (frames := self._tracker.repo.frames) is not None:
-            rows = frames.received(run_id, prefix)
-            return {_called(name, prefix): one.size for name, one in sorted(rows.items())}
-        found = {name: end for name, end in self._absorbed(run_id).items() if name.startswith(prefix)}
+            found = {name: one.size for name, one in frames.received(run_id, prefix).items()}
+            return _listed({**self._absorbed(run_id), **found}, prefix)
+        found = self._absorbed(run_id)
         with self._locked(run_id):
             for one in self._tracker.repo.journals(run_id):
                 if isinstance(one, JournalFile) and one.name.startswith(prefix):
                     found[one.name] = self._end(one.path)
-        return {_called(name, prefix): end for name, end in sorted(found.items())}
+        return _listed(found, prefix)
 
     def take(
         self,
@@ -184,29 +184,33 @@ class Shipped:
         """``_into_file`` where servers share a database; another one may have got the same piece."""
         repo = self._tracker.repo
         for _ in range(_TRIES):
-            known = frames.received(run_id, kept).get(kept)
-            have = 0 if known is None else known.size
+            known, have = self._in_rows(run_id, frames, kept)
             if piece.offset > have or piece.end <= have:
                 return have, None
             if repo.purged(run_id):
                 raise StateError(f"run `{run_id}` was purged here")
-            if known is not None and known.closed:
+            if have and (known is None or known.closed):
                 raise StateError("the journal is closed")
             if piece.offset < have and have - piece.offset not in {end for end, _ in piece.payloads}:
                 raise ConflictError("the journal has other records there")
             try:
                 new = self._check(run_id, piece, have)
             except ConflictError:
-                if have or kept in frames.received(run_id, kept):  # it was this very piece that made the run meanwhile
+                if have or self._in_rows(run_id, frames, kept)[1]:  # it was this very piece that made the run meanwhile
                     continue
                 raise
             says = new.ending is not None or new.makes
             over = not says and frames.mark(run_id) is None and repo.state(run_id).terminated
             rows = [one for one in new.payloads[0 if have else 1 :] if one != _CLOSING]
             now = Received(piece.end, new.closes)
-            if frames.receive(run_id, kept, have, now, rows, made=new.makes, over=over):
+            if frames.receive(run_id, kept, known, now, rows, made=new.makes, over=over):
                 return piece.end, new
         raise LockedError("others send the same journal at the same time", hint="send it again")
+
+    def _in_rows(self, run_id: RunId, frames: Frames, kept: str) -> tuple[Received | None, int]:
+        """What is known of a journal until it is in a commit, and how much of it is here."""
+        known = frames.received(run_id, kept).get(kept)
+        return known, self._absorbed(run_id).get(kept, 0) if known is None else known.size
 
     def _check(self, run_id: RunId, piece: _Piece, have: int) -> _New:
         """Look at everything that is new behind the first ``have`` bytes."""
@@ -307,9 +311,10 @@ def _prefix(source: str) -> str:
     return f"{journal.SHIPPED}{hashlib.sha256(source.encode()).hexdigest()[:16]}-"
 
 
-def _called(kept: str, prefix: str) -> str:
-    """A journal as its sender calls it."""
-    return kept.removeprefix(prefix).removesuffix(journal.SUFFIX)
+def _listed(found: Mapping[str, int], prefix: str) -> dict[str, int]:
+    """Those of some journals that are a sender's, as he calls them."""
+    mine = {name: end for name, end in sorted(found.items()) if name.startswith(prefix)}
+    return {name.removeprefix(prefix).removesuffix(journal.SUFFIX): end for name, end in mine.items()}
 
 
 def _payloads(data: bytes) -> list[tuple[int, bytes]]:

@@ -63,6 +63,8 @@ def test_any_delivery_gives_the_journal_once(trackers: tuple[Tracker, Tracker], 
         assert draw.choice(servers).ends(RUN, SOURCE) == ({"j": here} if here else {})
     check(trackers[0])
     trackers[1].flush()
+    assert trackers[1].repo.frames is not None
+    assert trackers[1].repo.frames.received(RUN, "") == {}
     for shipped in servers:  # also after it was committed
         assert send(shipped, 0, len(PARTS)) == OFFSETS[-1]
         assert shipped.ends(RUN, SOURCE) == {"j": OFFSETS[-1]}
@@ -131,6 +133,9 @@ def test_journals_of_two_processes_and_edits_of_others(trackers: tuple[Tracker, 
     check(trackers[0])
     run = trackers[1].get_run(RUN)
     assert (run.data.metrics["rank"], run.data.tags["seen"]) == (1.0, "yes")
+    assert trackers[0].repo.frames is not None
+    trackers[0].flush()
+    assert trackers[0].repo.frames.received(RUN, "") == {}
     # What is said after the end, in a journal of its own, is committed as well.
     late: list[list[Any]] = [
         [OPEN, {**OPENED, "process": ["laptop", "boot", 9, "1"]}],
@@ -138,9 +143,11 @@ def test_journals_of_two_processes_and_edits_of_others(trackers: tuple[Tracker, 
         [CLOSE],
     ]
     one.take(RUN, "0", SOURCE, "again", 0, data(*late))
+    assert one.ends(RUN, SOURCE) == {"again": len(data(*late)), "j": OFFSETS[-1]}
     trackers[0].flush()
-    assert trackers[0].repo.frames is not None
     assert trackers[0].repo.frames.of(RUN) == []
+    assert trackers[0].repo.frames.received(RUN, "") == {}
+    assert two.ends(RUN, SOURCE) == {"again": len(data(*late)), "j": OFFSETS[-1]}
     assert trackers[0].get_run(RUN).data.metrics["late"] == 2.0
 
 
@@ -152,9 +159,28 @@ def test_a_run_that_was_purged_does_not_come_back(trackers: tuple[Tracker, Track
     rewrite.purge(trackers[0].repo, RUN)
     with pytest.raises(StateError, match="purged"):
         Shipped(trackers[1]).take(RUN, "0", "6" * 32, "j", 0, data(OPENING, MADE))
-    assert send(Shipped(trackers[1]), 0, len(PARTS)) == OFFSETS[-1]  # its sender need not send it again
+    with pytest.raises(StateError, match="purged"):  # nor by its sender
+        send(Shipped(trackers[1]), 0, len(PARTS))
     assert trackers[1].repo.frames is not None
     assert trackers[1].repo.frames.of(RUN) == []
+
+
+def test_a_run_goes_on_until_all_who_send_its_journals_have_closed_them(trackers: tuple[Tracker, Tracker]) -> None:
+    one, two = map(Shipped, trackers)
+    opened: list[list[Any]] = [[OPEN, {**OPENED, "process": ["laptop", "boot", 8, "1"]}], [METRIC, "rank", 1.0, 5, 1]]
+    send(one, 0, 3)
+    start = two.take(RUN, "0", "7" * 32, "rank1", 0, data(*opened))
+    send(two, 3, len(PARTS))
+    trackers[0].flush()
+    assert trackers[0].repo.frames is not None
+    assert not trackers[0].repo.frames.waiting(0.0)
+    assert [one.ended for one in trackers[0].repo.frames.of(RUN)] == [False]
+    assert trackers[1].get_run(RUN).info.status == "FINISHED"  # as far as everybody sees
+    one.take(RUN, "0", "7" * 32, "rank1", start, data([METRIC, "rank", 2.0, 6, 2], [CLOSE]))
+    trackers[0].flush()
+    assert trackers[0].repo.frames.of(RUN) == []
+    assert trackers[0].repo.frames.received(RUN, "") == {}
+    assert trackers[1].get_run(RUN).data.metrics["rank"] == 2.0
 
 
 def test_a_client_ships_and_does_not_record_by_calls(
@@ -173,7 +199,12 @@ def test_a_client_ships_and_does_not_record_by_calls(
         assert (found.info.status, found.data.params["lr"]) == ("FINISHED", "0.1")
         frames_of = server.hub.tracker.repo.frames
         assert frames_of is not None
-        assert [one.closed for one in frames_of.received(run.info.run_id, journal.SHIPPED).values()] == [True]
+        server.hub.tracker.flush()
+        assert frames_of.received(run.info.run_id, journal.SHIPPED) == {}  # the commit says it
+        revision = server.hub.tracker.repo.revisions(run.info.run_id)
+        stored = server.hub.tracker.repo.stored_state(run.info.run_id, revision)
+        assert stored is not None
+        assert [name.startswith(journal.SHIPPED) for name in sorted(stored.absorbed)] == [False, True]
         assert not journal.list_journals(server.hub.tracker.repo.live)
 
 
