@@ -80,12 +80,18 @@ class Shipped:
 
     Args:
         tracker: The store's.
+
+    Attributes:
+        frames: How many it has taken, each once.
+        bytes: Of those.
     """
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._ends: OrderedDict[Path, int] = OrderedDict()
+        self._counting = threading.Lock()
+        self.frames = self.bytes = 0
 
     def ends(self, run_id: str, source: str) -> dict[str, int]:
         """The journals of a run that a sender has shipped, by name, and how many bytes of each are here.
@@ -152,6 +158,9 @@ class Shipped:
             have, found = self._into_rows(run_id, frames, kept, piece)
         if found is None:
             return have
+        with self._counting:
+            self.frames += len(found.payloads)
+            self.bytes += sum(map(len, found.payloads)) + codec.HEADER.size * len(found.payloads)
         self._tracker.repo.written.add(run_id)  # the next reader, be it of permissions, sees it
         if found.ending is not None:
             self._tracker.ended_elsewhere(run_id, *found.ending)

@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,16 @@ import pytest
 
 from gittrack.server.hub.accounts import Accounts
 from gittrack.server.hub.roles import Grant, Role
+from gittrack.store.record import METRIC
 from tests.cli.test_server import Started, started
 from tests.conftest import Sandbox
+from tests.remote.test_shipped import MADE, OPENING, RUN, SOURCE, data
 
 parser = pytest.importorskip("prometheus_client.parser", reason="reads Prometheus' format")
 
 RUNS = "/api/2.0/mlflow/runs/create"
+SHIPPED = data(OPENING, MADE)
+MORE = data([METRIC, "m", 1.0, 1, 1], [METRIC, "m", 2.0, 2, 2])
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -50,6 +55,12 @@ def test_what_is_counted(git_repo: Sandbox) -> None:
             server.ask("GET", f"/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/{number}")
             server.ask("GET", f"/nothing/{number}")
         server.ask("GET", "/health")
+        at = f"http://127.0.0.1:{server.port}/api/2.0/gittrack/experiments/0/runs/{RUN}/journals/j"
+        sent = {"content-type": "application/octet-stream", "gittrack-source": SOURCE}
+        for offset in (0, len(SHIPPED)):  # what is sent again is not counted again
+            for _ in range(2):
+                request = urllib.request.Request(f"{at}?offset={offset}", (SHIPPED, MORE)[offset > 0], sent)
+                urllib.request.urlopen(request, timeout=30).close()
         status, text = get(server, "/metrics")
         assert status == 200
         found = read(text)
@@ -60,8 +71,10 @@ def test_what_is_counted(git_repo: Sandbox) -> None:
         assert value(found, "gittrack_http_response_bytes_total", **route) > 100
         assert value(found, "gittrack_http_requests_total", method="GET", route="none", status="404") == 200
         assert value(found, "gittrack_open_runs") == 1
-        assert value(found, "gittrack_journals") == 1
+        assert value(found, "gittrack_journals") == 2
         assert value(found, "gittrack_journal_bytes") > 0
+        assert value(found, "gittrack_shipped_frames_total") == 4
+        assert value(found, "gittrack_shipped_bytes_total") == len(SHIPPED + MORE)
         assert value(found, "gittrack_seal_lag_seconds") == 0
         for database in ("index", "accounts"):
             assert value(found, "gittrack_database_up", database=database) == 1

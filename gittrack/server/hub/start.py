@@ -104,7 +104,7 @@ class Server:
         keys = Keys(plan.webhook_key or tracker.repo.root / FOLDER / KEY_FILE)
         webhooks = Webhooks(self.guard.auth.accounts, keys)
         self.notifier = Notifier(projects, webhooks, (plan.public or "").rstrip("/"))
-        self.watch = Watch(self.guard, tracker, self.guard.auth.accounts, webhooks)
+        self.watch = Watch(self.guard, tracker, self.hub.shipped, self.guard.auth.accounts, webhooks)
 
     def _done(self, route: Route, call: Call, answer: Any) -> None:
         values = call.values

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gittrack.server.hub.accounts import Accounts
     from gittrack.server.hub.webhooks import Webhooks
     from gittrack.track.runs import Tracker
+    from gittrack.track.shipped import Shipped
 
 METRICS: Final = "/metrics"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -64,14 +65,16 @@ class Watch(Counters):
     Args:
         app: What is behind it.
         tracker: The runs of the server.
+        shipped: Takes journals.
         accounts: Whose database is looked at.
         webhooks: Whose queue is.
     """
 
-    def __init__(self, app: App, tracker: Tracker, accounts: Accounts, webhooks: Webhooks) -> None:
+    def __init__(self, app: App, tracker: Tracker, shipped: Shipped, accounts: Accounts, webhooks: Webhooks) -> None:
         super().__init__()
         self._app = app
         self._tracker = tracker
+        self._shipped = shipped
         self._accounts = accounts
         self._webhooks = webhooks
         self._running = 0
@@ -176,6 +179,8 @@ class Watch(Counters):
         journals = [path for paths in journal.list_journals(repo.live).values() for path in paths]
         yield "gittrack_journals", "", "Journals that are not committed yet.", len(journals)
         yield "gittrack_journal_bytes", "", "Bytes of journals that are not committed yet.", sum(map(_size, journals))
+        yield "gittrack_shipped_frames_total", "", "Frames of journals that clients have sent.", self._shipped.frames
+        yield "gittrack_shipped_bytes_total", "", "Bytes of these frames.", self._shipped.bytes
         yield ("gittrack_seal_lag_seconds", "", "How long the run that waits longest waits to be committed.",
                self._tracker.seal_lag)  # fmt: skip
         databases = {"index": lambda: repo.index.meta_get("fingerprint"), "accounts": self._accounts.generation}
