@@ -4,7 +4,14 @@ import { Provider } from "oidc-provider";
 const [port, redirect] = process.argv.slice(2);
 const groups = { ana: ["ml-team"], bo: ["visitors"] };
 const provider = new Provider(`http://127.0.0.1:${port}`, {
-  clients: [{ client_id: "hub", client_secret: "a secret of the hub's", redirect_uris: [redirect] }],
+  clients: [
+    {
+      client_id: "hub",
+      client_secret: "a secret of the hub's",
+      redirect_uris: [redirect],
+      post_logout_redirect_uris: [redirect],
+    },
+  ],
   claims: { openid: ["sub"], profile: ["preferred_username"], email: ["email", "email_verified"], groups: ["groups"] },
   scopes: ["openid", "profile", "email", "groups"],
   findAccount: async (_, id) => ({

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -92,15 +93,15 @@ def test_there_and_back(hub: Guarded, browser: Browser, issuer: Issuer) -> None:
     assert (answer.status, answer.headers["location"]) == (303, "/login?next=/experiments/0%3Fx%3D1")
     assert "gittrack-5000=" in answer.headers["set-cookie"]
     assert "SameSite=Strict" in answer.headers["set-cookie"]
-    assert list(browser.cookies) == ["gittrack-5000"]
+    assert list(browser.cookies) == ["gittrack-5000", "gittrack-5000-proof"]
     assert browser.session.ok == {"name": "ana", "kind": "user"}
     made = browser.ask("POST", "/ajax-api/2.0/mlflow/experiments/create", {"name": "of ana"})
     assert made.status == 200
     forged = browser.ask("POST", "/ajax-api/2.0/mlflow/experiments/create", {"name": "x"},
                          headers={**BROWSER, "sec-fetch-site": "cross-site"})  # fmt: skip
     assert forged.status == 403
-    assert browser.ask("POST", "/logout", {}).status == 200
-    assert browser.session.status == 401
+    assert browser.ask("POST", "/logout", {}).ok == {}  # the provider has no place for it
+    assert (browser.session.status, browser.cookies) == (401, {})
     assert [(one["who"], one["what"], one["outcome"]) for one in hub.audit.lines()] == [
         ("ana", "user.add", "done"), ("ana", "login", "done"), ("ana", "logout", "done"),
     ]  # fmt: skip
@@ -110,6 +111,44 @@ def test_there_and_back(hub: Guarded, browser: Browser, issuer: Issuer) -> None:
     kept = b"".join(path.read_bytes() for path in (hub.folder / "server").iterdir())
     for secret in (SECRET, "an-access-token"):
         assert secret.encode() not in kept
+
+
+def test_logging_out_of_the_provider_too(hub: Guarded, browser: Browser, issuer: Issuer) -> None:
+    issuer.document = {"end_session_endpoint": f"{issuer.url}/bye?tenant=1"}
+    flags = next(one for one in browser.log_in().headers["set-cookie"].split(", ") if "-proof" in one).split("; ")
+    proof = browser.cookies["gittrack-5000-proof"]
+    assert {"Path=/logout", "HttpOnly", "SameSite=Strict", f"Max-Age={hub.guard.options.session}"} == set(flags[1:])
+    assert proof.encode() not in b"".join(path.read_bytes() for path in (hub.folder / "server").iterdir())
+    url = urlsplit(browser.ask("POST", "/logout", {}).ok["url"])
+    assert f"{url.scheme}://{url.netloc}{url.path}" == f"{issuer.url}/bye"
+    assert dict(parse_qsl(url.query)) == {
+        "tenant": "1", "client_id": CLIENT, "post_logout_redirect_uri": REDIRECT, "id_token_hint": proof,
+    }  # fmt: skip
+    assert (browser.session.status, browser.cookies) == (401, {})
+    back = browser.back("/login/oidc/callback")
+    assert (back.status, back.headers["location"]) == (303, "/login")
+    assert outcomes(hub) == ["done"]
+    issuer.claims = {"groups": ["ml-team", "x" * 4000]}  # more than a browser keeps
+    browser.log_in()
+    assert "id_token_hint" not in browser.ask("POST", "/logout", {}).ok["url"]
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "http://evil.example/bye", 7])
+def test_a_place_to_log_out_that_cannot_be_and_none_at_all(
+    hub: Guarded, browser: Browser, issuer: Issuer, url: object
+) -> None:
+    """Who logs out is logged out here, whatever the provider says; who came in otherwise is not sent there."""
+    issuer.document = {"end_session_endpoint": url}
+    browser.log_in()
+    assert browser.ask("POST", "/logout", {}).ok == {}
+    assert browser.session.status == 401
+    issuer.document = {"end_session_endpoint": f"{issuer.url}/bye"}
+    hub.accounts.add_user("bo", PASSWORD, (Grant(Role.READER, "*", "*"),), by="test")
+    hub.clock.now += 10
+    browser.log_in()
+    assert browser.ask("POST", "/login", {"user": "bo", "password": PASSWORD}).status == 200
+    assert list(browser.cookies) == ["gittrack-5000"]
+    assert browser.ask("POST", "/logout", {}).ok == {}
 
 
 def test_nothing_of_it_is_there_without_a_provider(hub: Guarded, browser: Browser) -> None:

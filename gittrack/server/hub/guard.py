@@ -85,6 +85,8 @@ _ALWAYS: Final[Headers] = [
 _HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 _ALWAYS_NAMES: Final = frozenset(name for name, _ in _ALWAYS)
 _LOGIN_COOKIE: Final = "-login"  #: behind the name of the session's
+_PROOF_COOKIE: Final = "-proof"  #: likewise
+_LOGOUT: Final = "/logout"
 _PREFLIGHT_SECONDS: Final = 600
 _KNOWN_HOSTS: Final = 256  #: headers Host whose verdict is remembered
 
@@ -460,6 +462,20 @@ class Guard:
         secure = "; Secure" if name.startswith("__Host-") else ""
         name, site = (name + _LOGIN_COOKIE, "Lax") if login else (name, "Strict")
         return f"{name}={secret}; Path=/; HttpOnly; SameSite={site}; Max-Age={seconds}{secure}"
+
+    def proof_of(self, scope: Scope) -> str | None:
+        """What the browser keeps of a login by an identity provider; None if there was none."""
+        head = read_head(scope["headers"])
+        return _cookie(head.get(b"cookie", b""), self._proof_name(scope))
+
+    def set_proof(self, scope: Scope, proof: str, seconds: int) -> str:
+        """The header Set-Cookie that leaves the proof of a login with the browser, which shows it to log out only."""
+        name = self._proof_name(scope)
+        secure = "; Secure" if name.startswith("__Secure-") else ""
+        return f"{name}={proof}; Path={_LOGOUT}; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
+
+    def _proof_name(self, scope: Scope) -> str:
+        return self.cookie_name(scope).replace("__Host-", "__Secure-") + _PROOF_COOKIE
 
     def _check_forged(self, scope: Scope, head: Head) -> None:
         """Refuse what changes something with a session's cookie, unless a page of ours did it with intent."""

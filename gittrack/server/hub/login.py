@@ -68,7 +68,9 @@ async def _log_in(call: Call) -> Response:
         raise
     await _noted(guard, Event(caller.name, caller.kind, "login", "", client))
     answer = Response(orjson.dumps({"name": caller.name}), media_type="application/json")
-    answer.headers["set-cookie"] = guard.set_cookie(call.request.scope, secret, guard.options.session)
+    answer.headers.append("set-cookie", guard.set_cookie(call.request.scope, secret, guard.options.session))
+    if guard.oidc is not None:
+        answer.headers.append("set-cookie", guard.set_proof(call.request.scope, "", 0))  # of whoever was here before
     return answer
 
 
@@ -84,14 +86,19 @@ def _shown(values: Values) -> Token | Password:
 
 
 async def _log_out(call: Call) -> Response:
-    guard: Guard = call.request.scope["gittrack.guard"]
-    secret = guard.cookie_of(call.request.scope)
+    scope = call.request.scope
+    guard: Guard = scope["gittrack.guard"]
+    secret = guard.cookie_of(scope)
     if secret is not None:
         await guard.auth.close_session(secret)
-        client: str = call.request.scope["gittrack.address"]
+        client: str = scope["gittrack.address"]
         await _noted(guard, Event(call.caller.name, call.caller.kind, "logout", "", client))
-    answer = Response(b"{}", media_type="application/json")
-    answer.headers["set-cookie"] = guard.set_cookie(call.request.scope, "", 0)
+    proof = guard.proof_of(scope)
+    url = await guard.oidc.farewell(proof) if guard.oidc is not None and proof is not None else None
+    answer = Response(orjson.dumps({} if url is None else {"url": url}), media_type="application/json")
+    answer.headers.append("set-cookie", guard.set_cookie(scope, "", 0))
+    if proof is not None:
+        answer.headers.append("set-cookie", guard.set_proof(scope, "", 0))
     return answer
 
 
@@ -110,7 +117,7 @@ ROUTES: Final = (
     Route("GET", "/login.js", Permission(None), _script, answer="text/javascript"),
     Route("GET", "/login.css", Permission(None), _style, answer="text/css"),
     Route("POST", "/login", Permission(None), _log_in, _LOGIN, answer=Message(name=text(required=True))),
-    Route("POST", "/logout", Permission(Role.READER), _log_out, answer=Message()),
+    Route("POST", "/logout", Permission(Role.READER), _log_out, answer=Message(url=text())),
     Route(
         "GET",
         "/session",

@@ -8,7 +8,7 @@ Addresses: the issuer's is the administrator's choice, so it may be in a private
 public or on the issuer's own host.  TLS is a must, but for an issuer on this machine.
 
 Source: https://openid.net/specs/openid-connect-core-1_0.html and …/openid-connect-discovery-1_0.html, RFC 7636 (PKCE),
-RFC 9207 (``iss`` in answers), RFC 9700 (what to look at).
+RFC 9207 (``iss`` in answers), RFC 9700 (what to look at), …/openid-connect-rpinitiated-1_0.html (logging out).
 """
 
 from __future__ import annotations
@@ -152,8 +152,10 @@ class Provider:
 
     # --- and back
 
-    def claims(self, code: str, issuer: str | None, nonce: str, verifier: str, wanted: Iterable[str]) -> Claims:
-        """Who it is that a code came with; ``sub`` is a text.
+    def claims(
+        self, code: str, issuer: str | None, nonce: str, verifier: str, wanted: Iterable[str]
+    ) -> tuple[Claims, str]:
+        """Who it is that a code came with, and the ID token that says so; ``sub`` is a text.
 
         Args:
             code: From the address that the browser came back to.
@@ -179,8 +181,8 @@ class Provider:
             raise RemoteDataError(f"`{self.client.issuer}` gave no ID token")
         claims = self._verified(token, nonce)
         if any(name not in claims for name in wanted) and isinstance(document.get("userinfo_endpoint"), str):
-            return {**self._told(document, found.get("access_token"), claims["sub"]), **claims}
-        return claims
+            claims = {**self._told(document, found.get("access_token"), claims["sub"]), **claims}
+        return claims, token
 
     def _exchanged(self, document: Claims, code: str, verifier: str) -> Claims:
         client = self.client
@@ -218,6 +220,28 @@ class Provider:
         if found.get("sub") != subject:
             raise UnauthenticatedError("the provider tells of somebody else")
         return found
+
+    # --- and out
+
+    def farewell(self, token: str | None) -> str | None:
+        """Where a browser is sent to log out of the provider, too; None if that has no such place.
+
+        It comes back to where it came to after the login, without anything in the address.
+
+        Args:
+            token: The ID token of the login, so that the provider knows what ends; None: it may have to ask.
+
+        Raises:
+            NetworkError, RemoteDataError: The provider does not answer, or not with its description.
+        """
+        document = self._document()
+        if document.get("end_session_endpoint") is None:
+            return None
+        url = self._endpoint(document, "end_session_endpoint").url
+        asked = {"client_id": self.client.id, "post_logout_redirect_uri": self.client.redirect}
+        if token is not None:
+            asked["id_token_hint"] = token
+        return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(asked, quote_via=quote)}"
 
     # --- tokens
 

@@ -3,7 +3,7 @@
 A browser gets a secret in a cookie, for ten minutes, and what the provider is asked with follows from it; the database
 keeps the hash of that, and of the ``state`` in the address.  So an answer is good once, in the browser that asked, at
 any of the servers that share the database, and who reads the database cannot use it.  What then begins is a session as
-any other.
+any other; its browser keeps the ID token, to show the provider what ends when it logs out.
 
 What somebody may do follows from what the provider says of him each time he logs in, besides what was granted to him
 here; who may nothing is not let in.
@@ -50,6 +50,9 @@ _SECONDS: Final = 600  #: that a login may take
 _AT_ONCE: Final = 4  #: threads that wait for the provider
 _RATE: Final = 1.0  #: logins a second that one address may begin
 _LONGEST_NEXT: Final = 2000
+#: ID tokens that a browser can keep, whose cookies have 4096 bytes; and what it keeps if this is none.
+_PROOF: Final = re.compile(r"[A-Za-z0-9_.-]{2,3800}")
+_NO_PROOF: Final = "-"
 _PLAIN_PATH: Final = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 #: What the login page is told: it has the words.
 _AGAIN, _OFTEN, _DENIED, _UNKNOWN, _BROKEN = "again", "often", "denied", "unknown", "broken"
@@ -135,23 +138,32 @@ class Oidc:
         first = {options.user_claim, *(one.claim for one in options.admissions)}
         self._wanted = tuple(sorted({one.partition(".")[0] if "://" not in one else one for one in first}))
 
-    def identity(self, code: str, issuer: str | None, browser: str) -> tuple[Identity, str]:
-        """Who it is that a code came with, and what he would like to be called.
+    def identity(self, code: str, issuer: str | None, browser: str) -> tuple[Identity, str, str]:
+        """Who it is that a code came with, what he would like to be called, and the ID token that proves it.
 
         Raises:
             UnauthenticatedError: Nothing proves it.
             NetworkError, RemoteDataError: The provider does not answer, or not as it should.
         """
-        claims = self.provider.claims(code, issuer, _derived("nonce", browser), _derived("verifier", browser),
-                                      self._wanted)  # fmt: skip
+        claims, token = self.provider.claims(code, issuer, _derived("nonce", browser), _derived("verifier", browser),
+                                             self._wanted)  # fmt: skip
         options = self.options
         grants = tuple(dict.fromkeys(one.grant for one in options.admissions if one.applies(claims)))
         names = (*values_of(claims, options.user_claim), *values_of(claims, "email"), claims["sub"])
-        return Identity(options.client.issuer, claims["sub"], grants), names[0]
+        return Identity(options.client.issuer, claims["sub"], grants), names[0], token
 
     def address(self, state: str, browser: str) -> str:
         """Where a browser with this secret logs in.  Raises NetworkError and RemoteDataError."""
         return self.provider.address(state, _derived("nonce", browser), _derived("verifier", browser))
+
+    async def farewell(self, proof: str) -> str | None:
+        """Where a browser with the proof of a login goes to log out of the provider; None if there is no such place."""
+        try:
+            token = None if proof == _NO_PROOF else proof
+            return await anyio.to_thread.run_sync(self.provider.farewell, token, limiter=self.threads)
+        except GittrackError as error:  # he is logged out here
+            _log.warning("nobody can be logged out of %s: %s", self.options.title, error)
+            return None
 
 
 def _derived(what: str, browser: str) -> str:
@@ -190,9 +202,11 @@ async def _begin(call: Call) -> Response:
 async def _end(call: Call) -> Response:
     guard, oidc, client = _of(call)
     scope = call.request.scope
+    if not call.values:
+        return RedirectResponse("/login", 303)  # he has logged out of the provider
     try:
         guard.check_failures(client)
-        caller, secret, page = await _logged_in(call, guard, oidc)
+        caller, secret, page, token = await _logged_in(call, guard, oidc)
     except GittrackError as error:
         _log.warning("logging in by %s failed: %s", oidc.options.title, error)
         await _noted(guard, Event("anonymous", "anonymous", "login", PATH, client, f"refused: {error.message}"))
@@ -202,12 +216,14 @@ async def _end(call: Call) -> Response:
         # Not to the page itself: a browser that another site sends here does not show it the new cookie.
         answer = RedirectResponse(f"/login?next={quote(page, safe='/')}", 303)
         answer.headers.append("set-cookie", guard.set_cookie(scope, secret, guard.options.session))
+        proof = token if _PROOF.fullmatch(token) else _NO_PROOF
+        answer.headers.append("set-cookie", guard.set_proof(scope, proof, guard.options.session))
     answer.headers.append("set-cookie", guard.set_cookie(scope, "", 0, login=True))
     return answer
 
 
-async def _logged_in(call: Call, guard: Guard, oidc: Oidc) -> tuple[Caller, str, str]:
-    """Who has logged in, the secret of his session, and where he goes."""
+async def _logged_in(call: Call, guard: Guard, oidc: Oidc) -> tuple[Caller, str, str, str]:
+    """Who has logged in, the secret of his session, where he goes, and the ID token that proves who he is."""
     values, accounts = call.values, guard.auth.accounts
     browser = guard.cookie_of(call.request.scope, login=True)
     page = None
@@ -219,7 +235,7 @@ async def _logged_in(call: Call, guard: Guard, oidc: Oidc) -> tuple[Caller, str,
     if "error" in values:
         raise PermissionDeniedError(f"the provider refused: {shown(values['error'])}")
     try:
-        identity, name = await anyio.to_thread.run_sync(
+        identity, name, token = await anyio.to_thread.run_sync(
             oidc.identity, values.get("code", ""), values.get("iss"), browser, limiter=oidc.threads
         )
     except UnauthenticatedError:
@@ -236,7 +252,7 @@ async def _logged_in(call: Call, guard: Guard, oidc: Oidc) -> tuple[Caller, str,
         await _noted(guard, Event(user.name, "user", "user.add", who, call.request.scope["gittrack.address"]))
     await guard.auth.refresh(at_once=True)
     caller = Caller(user.name, user.all_grants, "user")
-    return caller, await guard.auth.open_session(caller, guard.options.session), page
+    return caller, await guard.auth.open_session(caller, guard.options.session), page, token
 
 
 class NotAdmittedError(PermissionDeniedError):
