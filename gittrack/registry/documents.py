@@ -4,7 +4,7 @@
 A field is text with a Lamport counter and its writer; the greatest wins.  Beside the fields a document keeps a log of
 its edits (when, who, what, why), which is only added to: the audit trail, and the history of requirements.
 
-    name  description  lifecycle  updated  tags.<key>
+    name  description  lifecycle  made  updated  tags.<key>
     versions.<n>.description  .lifecycle  .run_link  .updated  .requirements  .tags.<key>
 """
 

@@ -182,7 +182,7 @@ class Publisher:
                 back = [n for n in state.versions if state.version_lifecycle(n) == LifecycleStage.ACTIVE]
                 gone = {f"versions.{n}.lifecycle": LifecycleStage.DELETED for n in back}
                 said = [field for field in state.document.below("") if field.startswith("tags.")]
-                return model.key, {"description": None, **dict.fromkeys(said), **gone}
+                return model.key, {"description": None, "made": str(self.clock()), **dict.fromkeys(said), **gone}
         keys = {names.folded(model.key) for model in taken}
         attempt = 1
         while names.folded(key := names.key_of(name, attempt)) in keys:

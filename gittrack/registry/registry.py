@@ -363,7 +363,11 @@ class Registry:
 
     def delete_version(self, name: str, version: int | str, reason: str = "") -> None:
         """Delete a version; ``restore_version`` brings it back.  Raises NotFoundError."""
-        self._edit_version(name, version, {"lifecycle": LifecycleStage.DELETED, **self._now_updated()}, reason)
+        number = names.check_version(version)
+        with self._publisher.writing():
+            model = self.catalog.model(name)
+            self.catalog.version(model, number)
+            self._publisher.edit(model.key, self._moved(number, LifecycleStage.DELETED), reason)
 
     def restore_version(self, name: str, version: int | str) -> ModelVersion:
         """Undo ``delete_version``.  Raises NotFoundError, StateError if it is not deleted."""
@@ -378,9 +382,13 @@ class Registry:
                     f"version {number} of model `{name}` is not deleted",
                     hint=f"`gittrack models show '{name}@v{number}'` shows it",
                 )
-            changes = {"lifecycle": LifecycleStage.ACTIVE, **self._now_updated()}
-            self._publisher.edit(model.key, {f"versions.{number}.{field}": value for field, value in changes.items()})
+            self._publisher.edit(model.key, self._moved(number, LifecycleStage.ACTIVE))
         return self.get_version(name, number)
+
+    def _moved(self, number: int, lifecycle: str) -> dict[str, str | None]:
+        """The changes that delete a version or bring it back, which is something that happened to its model, too."""
+        now = self._now_updated()
+        return {f"versions.{number}.lifecycle": lifecycle, f"versions.{number}.updated": now["updated"], **now}
 
     def _edit_version(self, name: str, version: int | str, changes: Mapping[str, str | None], reason: str = "") -> None:
         number = names.check_version(version)

@@ -244,13 +244,11 @@ class ModelState:
         """The record of a version that exists; ``aliases`` saves finding them again."""
         tag, said = self.versions[number], self._said.get(number, {})
         aliases = self.aliases() if aliases is None else aliases
-        times = [tag.time, _time(said.get("updated"))]
-        times += [event.time for event in self._about.get(number, ())]
         return ModelVersion(
             name=self.name,
             version=str(number),
             creation_timestamp=tag.time,
-            last_updated_timestamp=max(times),
+            last_updated_timestamp=max(self._last_event(number), _time(said.get("updated"))),
             description=said.get("description"),
             user_id=tag.who,
             current_stage=self.stage(number),
@@ -271,6 +269,10 @@ class ModelState:
             source_run_id=tag.source_run,
         )
 
+    def _last_event(self, number: int) -> int:
+        """When the last event about a version was."""
+        return max(event.time for event in (self.versions[number], *self._about.get(number, ())))
+
     def records(self) -> tuple[RegisteredModel, list[ModelVersion]]:
         """The model and all its versions, deleted ones too."""
         aliases = self.aliases()
@@ -281,17 +283,13 @@ class ModelState:
                 latest[version.current_stage] = version
         created = [version.creation_timestamp for version in versions]
         created += [self.document.created] if self.document.created else []
+        # since ``made`` it is another model of a deleted one's name
+        since = _time(self.document.value("made")) or min(created, default=0)
+        events = (self._last_event(number) for number in self.versions)
         model = RegisteredModel(
             name=self.name,
-            creation_timestamp=min(created, default=0),
-            last_updated_timestamp=max(
-                [
-                    *created,
-                    *(version.last_updated_timestamp for version in versions),
-                    _time(self.document.value("updated")),
-                ],
-                default=0,
-            ),
+            creation_timestamp=since,
+            last_updated_timestamp=max([since, *events, _time(self.document.value("updated"))]),
             description=self.document.value("description"),
             tags=self.document.below("tags."),
             aliases={alias: str(number) for alias, number in aliases.items()},
@@ -341,7 +339,7 @@ class ModelState:
         for _, edit in sorted(self.document.log.items()):
             old, last[edit.field] = last.get(edit.field), edit.value
             version, field = _split(edit.field)
-            if field == "updated":
+            if field in ("made", "updated"):
                 continue
             yield Change(edit.time, edit.who, field, version, old, edit.value, edit.reason)
 

@@ -260,9 +260,12 @@ def test_a_name_that_was_renamed_away_can_be_used_by_another_model(iris: Desk) -
 def test_the_name_of_a_deleted_model_can_be_used_anew(iris: Desk) -> None:
     registry = iris.registry
     registry.tag_model("iris", {"a": "b"})
+    first = registry.get_model("iris")
     registry.delete_model("iris")
     made = registry.create_model("iris", description="new")
     assert (made.tags, made.description, made.latest_versions) == ({}, "new", [])
+    assert made.creation_timestamp == made.last_updated_timestamp > first.last_updated_timestamp
+    assert "made" not in {change.what for change in registry.history("iris")}
     assert registry.register("iris", iris.run(), "model").version == "4", "no number is used twice"
     assert [v.version for v in registry.versions("iris")] == ["4"]
     registry.restore_version("iris", 2)
@@ -294,14 +297,19 @@ def test_names_that_only_case_tells_apart_are_refused(iris: Desk, twin: str) -> 
 def test_a_version_is_edited_deleted_and_restored(iris: Desk) -> None:
     registry = iris.registry
     before = registry.get_version("iris", 2)
+    model = registry.get_model("iris")
     changed = registry.describe_version("iris", 2, "good")
     assert changed.description == "good"
     assert changed.last_updated_timestamp > before.last_updated_timestamp
+    assert registry.get_model("iris").last_updated_timestamp == model.last_updated_timestamp, "as in MLflow"
     registry.tag_version("iris", 2, {"a": "1", "b": "2"}, ["c"])
     registry.tag_version("iris", 2, {}, ["a"])
     registry.set_alias("iris", "champion", 2)
     registry.promote("iris", 2, "Production", archive_existing=True)
+    promoted = registry.get_model("iris")
+    assert promoted.last_updated_timestamp > model.last_updated_timestamp
     registry.delete_version("iris", 2)
+    assert registry.get_model("iris").last_updated_timestamp > promoted.last_updated_timestamp
     with pytest.raises(NotFoundError, match="deleted"):
         registry.get_version("iris", 2)
     assert registry.get_model("iris").aliases == {}
