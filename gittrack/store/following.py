@@ -1,12 +1,15 @@
 """Histories of runs in progress, for who asks for them again and again: read on from where they were read last.
 
-A journal that grows by a thousand points a second would otherwise be read from its start each time.
+A journal that grows by a thousand points a second would otherwise be read from its start each time.  A run that nobody
+asks for again, since it is over perhaps, is forgotten after a minute.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Bytes of the journals that are kept folded; in memory, points take about as much.
 _MOST: Final = 128 << 20
+#: Seconds for which a run is kept that nobody asks for: who watches one asks every few.
+_KEPT: Final = 60.0
 
 
 @dataclass
@@ -28,6 +33,7 @@ class _Followed:
     state: RunState | None = None
     ends: dict[str, int] = field(default_factory=dict)
     size: int = 0  #: bytes of its journals
+    asked: float = 0.0  #: when it was, by a clock that only grows
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -36,10 +42,12 @@ class Following:
 
     Args:
         repo: Whose.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, repo: Repo) -> None:
+    def __init__(self, repo: Repo, clock: Callable[[], float] = time.monotonic) -> None:
         self._repo = repo
+        self._clock = clock
         self._runs: OrderedDict[str, _Followed] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -62,7 +70,10 @@ class Following:
     def _followed(self, run_id: str, journals: list[Journal], size: int, key: str) -> MetricHistory | None:
         with self._lock:
             run = self._runs.setdefault(run_id, _Followed())
+            run.asked = now = self._clock()
             self._runs.move_to_end(run_id)
+            while next(iter(self._runs.values())).asked < now - _KEPT:  # ends at this one
+                self._runs.popitem(last=False)
         with run.lock:
             state, ends = run.state, run.ends
             run.state, run.ends = None, {}  # half of it may be folded when something cannot be read

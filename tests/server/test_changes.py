@@ -369,6 +369,24 @@ def test_what_is_followed_has_a_bound(git_repo: Sandbox, monkeypatch: pytest.Mon
     tracker.close()
 
 
+def test_what_nobody_asks_for_any_more_is_forgotten(git_repo: Sandbox) -> None:
+    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    runs = [tracker.create_run() for _ in range(3)]
+    for run in runs:
+        run.log_metric("loss", 1.0, step=1)
+    now = 0.0
+    following = Following(tracker.repo, clock=lambda: now)
+    for now in (0.0, 40.0, 80.0):
+        assert len(following.history(runs[0].run_id, "loss")) == 1
+        if not now:
+            following.history(runs[1].run_id, "loss")
+    assert list(following._runs) == [runs[0].run_id]
+    now = 200.0
+    following.history(runs[2].run_id, "loss")
+    assert list(following._runs) == [runs[2].run_id]
+    tracker.close()
+
+
 def test_curves_of_a_run_that_goes_on(server: Running) -> None:
     run_id = server.new_run(experiment_id="0")
     path = f"/ajax-api/2.0/gittrack/metrics/curves?run_ids={run_id}&metric_keys=loss"
