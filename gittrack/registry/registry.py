@@ -210,9 +210,7 @@ class Registry:
         if run.info.lifecycle_stage == LifecycleStage.DELETED:
             raise StateError(f"run `{run_id}` is deleted", hint=f"`gittrack restore {run_id}` brings it back")
         self._require_artifacts(run_id, path)
-        with self._publisher.writing():  # what is refused is refused before the run is committed for it
-            self._publisher.key_for(name)
-            policy.Gate(self.catalog).require_signing(policy.VERSIONS, name, sign=sign)
+        self._check_registering(name, sign=sign)
         commit = self._commit_of(check_run_id(run_id))
         return self._register(name, run, commit, path, model_id, said, number=number, sign=sign)
 
@@ -248,13 +246,23 @@ class Registry:
             raise InvalidValueError("the address has a secret in it", hint="leave it out: whoever loads it logs in")
         source_run = None if run_id is None else check_run_id(run_id)
         said = _said(description, tags, run_link)
-        with self._publisher.writing():  # what is refused is refused before a run is made for it
-            self._publisher.key_for(name)
-            policy.Gate(self.catalog).require_signing(policy.VERSIONS, name, sign=False)
+        self._check_registering(name, sign=False)
         keeper = self.tracker.create_run(name=name, capture=False, keeper=True)
         keeper.end()
         run, commit = self.tracker.get_run(keeper.run_id), self._commit_of(RunId(keeper.run_id))
         return self._register(name, run, commit, "", None, said, source=source, source_run=source_run, sign=False)
+
+    def _check_registering(self, name: str, *, sign: bool) -> None:
+        """Refuse what will be refused before a run is committed for it; others may be quicker all the same.
+
+        Raises:
+            AlreadyExistsError, PolicyError: As ``register``.
+            ReadOnlyError: Nothing can be written.
+        """
+        self.repo.require_writable()
+        self.catalog.refresh()
+        self._publisher.key_for(name)
+        policy.Gate(self.catalog).require_signing(policy.VERSIONS, name, sign=sign)
 
     def copy(
         self,

@@ -286,7 +286,8 @@ def checkpoint(repo: Repo, run_id: str, *, force: bool = False, but: Collection[
         NotFoundError: No such run.
         LockedError: Another process was sealing for too long.
     """
-    seal(repo, but=but)
+    if run_id not in but:  # else it goes on, and nothing is to be waited for that others are
+        seal(repo, but=but)
     with repo.seal_lock():
         ledgers = repo.ledgers()
         revisions = repo.revisions(run_id, ledgers)

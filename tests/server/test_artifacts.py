@@ -2,9 +2,12 @@
 
 import hashlib
 import http.client
+import json
 import os
 import resource
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,9 @@ from gittrack.server.hub.app import Options
 from gittrack.server.hub.roles import Caller, Grant, Role
 from tests.conftest import Sandbox
 from tests.server.conftest import Running, running
+from tests.server.process import Process
 
+FULL = os.environ.get("GITTRACK_FAULTS") == "full"
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
 
 
@@ -192,3 +197,52 @@ def test_a_large_file_takes_no_memory(server: Running) -> None:
     connection.close()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 48 << 10  # KiB
     assert threading.active_count() < threads + 20
+
+
+@pytest.mark.skipif(not FULL, reason="a gibibyte only if GITTRACK_FAULTS=full")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_gibibyte_up_and_down_takes_no_memory(
+    git_repo: Sandbox, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    place = request.getfixturevalue("bucket") if kind == "bucket" else str(tmp_path / "elsewhere")
+    server = Process(git_repo.path, [f"--artifacts-destination={place}"])
+    server.start()
+    assert server.process is not None
+    peaks = []
+
+    def note() -> None:
+        lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if server.process else []
+        peaks.append(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
+
+    sent, received = hashlib.sha256(), hashlib.sha256()
+
+    def pieces(count: int) -> Iterator[bytes]:
+        for number in range(count):
+            data = block[:-8] + number.to_bytes(8, "big")
+            sent.update(data)
+            yield data
+
+    block = os.urandom(1 << 20)
+    try:
+        with server.connected() as connection:
+            connection.timeout = 300
+            connection.request("POST", "/api/2.0/mlflow/runs/create", b"{}", {"content-type": "application/json"})
+            run_id = json.loads(connection.getresponse().read())["run"]["info"]["run_id"]
+            for name, count in (("small", 40), ("large", 1024)):  # the first one loads what takes what it always takes
+                path = f"{FILES}/0/{run_id}/artifacts/{name}"
+                sent, received = hashlib.sha256(), hashlib.sha256()
+                connection.request("PUT", path, pieces(count), headers={"content-length": str(count << 20)})
+                answer = connection.getresponse()
+                assert answer.status == 200, answer.read()
+                answer.read()
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                while got := answer.read(1 << 20):
+                    received.update(got)
+                assert (answer.status, received.digest()) == (200, sent.digest())
+                note()
+    finally:
+        assert server.stop() == 0
+    print(f"VmHWM: {peaks[0] >> 10} MiB after 40 MiB, {peaks[1] >> 10} MiB after 1 GiB, in a {kind}")
+    assert peaks[1] - peaks[0] < 48 << 10  # KiB
