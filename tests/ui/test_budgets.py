@@ -1,6 +1,7 @@
 """What a page may cost: bytes, requests, and the time for which the browser's main thread works.
 
-That a machine does something else meanwhile lengthens this time by little.
+That a machine does something else meanwhile lengthens this time by little, and not each time.  What the test itself has
+the browser do is not the page's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, Response, expect
@@ -25,10 +27,11 @@ from tests.ui.populations import write_run
 
 RUNS = 50
 METRICS = 500
+LINES = 200
 #: In the screen, and near it.
 FEW = 60
-#: Seconds of the main thread.  The aim is 0.25; it takes 0.25 to 0.31 on two cores that do nothing else.
-BUSY = 0.4
+#: Seconds of the main thread.
+BUSY = 0.25
 CURVES = re.compile("/gittrack/metrics/curves")
 
 
@@ -52,7 +55,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
     repo = Repo.find(folder, create=True)
     runs = [write_run(repo, number, {"loss": list(curve(number))}) for number in range(RUNS)]
     wide = write_run(repo, RUNS, {f"m{number:03}": [number, number + 1.0] for number in range(METRICS)})
-    assert len(seal(repo)) == RUNS + 1
+    for number in range(LINES):
+        write_run(repo, RUNS + 1 + number, {"acc": [number + step / 100 for step in range(100)]})
+    assert len(seal(repo)) == RUNS + 1 + LINES
     repo.refresh()
     repo.close()
     with ui(folder) as served:
@@ -77,9 +82,9 @@ class Measured:
 
     @property
     def cpu(self) -> float:
-        """Seconds that the main thread has worked since the page was opened."""
+        """Seconds that the main thread has worked, but for what this test asked of it."""
         found = {one["name"]: one["value"] for one in self._tools.send("Performance.getMetrics")["metrics"]}
-        return float(found["TaskDuration"])
+        return float(found["TaskDuration"] - found["DevToolsCommandDuration"])
 
 
 @pytest.fixture
@@ -121,6 +126,7 @@ def test_fifty_long_runs_beside_each_other(measured: Measured, large: Large) -> 
         assert sum(value > 3 for one in curves for value in one) == RUNS * POINTS // SPIKE
         if took[-1] <= BUSY:
             break
+    print("compare: main thread", *(f"{1000 * one:.0f} ms" for one in took))
     assert min(took) <= BUSY
 
     # A part of it is asked for, and is as fine as the points are.
@@ -135,6 +141,28 @@ def test_fifty_long_runs_beside_each_other(measured: Measured, large: Large) -> 
     assert head["exact"] is True
     assert 100 < len(axis) < POINTS // 10
     assert len(measured.curves()) == 2
+
+
+def test_two_hundred_lines_in_one_chart(measured: Measured, large: Large) -> None:
+    page, took = measured.page, []
+    for _ in range(3):
+        page.goto("about:blank")
+        before = measured.cpu
+        measured.answers.clear()
+        page.goto(f"{large.url}/?view=charts&lines={LINES}&filter={quote('metrics.acc > -1')}")
+        chart = page.get_by_role("img", name=f"acc: {LINES} curves, {LINES * 100} points")
+        expect(chart.locator("canvas").first).to_be_visible(timeout=30_000)
+        page.wait_for_load_state("networkidle")
+        took.append(measured.cpu - before)
+        (answer,) = measured.curves()
+        assert len(drawn(answer.body())[2]) == LINES
+        if took[-1] <= BUSY:
+            break
+    print(f"{LINES} lines: main thread", *(f"{1000 * one:.0f} ms" for one in took))
+    assert min(took) <= BUSY
+    expect(page.get_by_role("group", name="Lines").get_by_role("button")).to_have_count(LINES)
+    page.get_by_role("combobox", name="How many runs").select_option("the first 20")
+    expect(page.get_by_role("img", name="acc: 20 curves")).to_be_visible()
 
 
 def test_of_five_hundred_charts_those_in_view_are_made(measured: Measured, large: Large) -> None:

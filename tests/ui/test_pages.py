@@ -171,7 +171,7 @@ def test_charts_keep_every_spike_and_show_more_of_what_is_zoomed_into(watched: W
     assert sum(value > 50 for value in values) == len(SPIKES)
     chart = page.get_by_role("img", name="train/loss: 1 curves, 3000 points")
     expect(chart.locator("canvas")).to_be_visible()
-    expect(page.get_by_role("table", name="train/loss")).to_contain_text("3000 points")
+    expect(page.get_by_role("list", name="train/loss")).to_contain_text("3000 points")
     box = chart.bounding_box()
     assert box is not None
     with page.expect_response(re.compile("low=")) as zoomed:

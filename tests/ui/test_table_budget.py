@@ -47,9 +47,9 @@ class Costs:
         self.bytes += int(said["encodedDataLength"])
 
     def cpu(self) -> float:
-        """Milliseconds of the main thread."""
-        metrics = self.session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(float(one["value"]) for one in metrics if one["name"] == "TaskDuration")
+        """Milliseconds of the main thread, but for what the test asked of it."""
+        found = {one["name"]: one["value"] for one in self.session.send("Performance.getMetrics")["metrics"]}
+        return 1000 * float(found["TaskDuration"] - found["DevToolsCommandDuration"])
 
     def elements(self) -> int:
         return int(self.page.evaluate("document.querySelectorAll('*').length"))
@@ -132,20 +132,18 @@ def click(page: Page, name: str, row: str) -> None:
 
 @pytest.mark.parametrize("many", ["ten_thousand", "hundred_thousand"])
 def test_first_rows_are_there_soon(browser: Browser, many: str, request: pytest.FixtureRequest) -> None:
-    """Beside a page that shows nothing, on the same machine: what else that does makes both dearer."""
     found: Many = request.getfixturevalue(many)
 
-    def cost(path: str, shown: str) -> float:
+    def cost() -> float:
         with table_of(browser, found) as (page, costs):
 
             def load() -> None:
-                page.goto(found.url + path)
-                expect(page.locator(shown).first).to_be_visible()
+                page.goto(found.url)
+                expect(page.locator("[aria-rowindex='2'] a").first).to_be_visible()
 
-            return costs.of(f"{many}: {path}", load)
+            return costs.of(f"{many}: first rows", load)
 
-    attempts = (cost("/", "[aria-rowindex='2'] a") - cost("/models", "h1") for _ in range(3))
-    assert any(spent <= 300 for spent in attempts)
+    assert any(cost() <= 300 for _ in range(5))  # a machine that does much else makes one dearer, but not each
 
 
 def test_ten_thousand_runs_cost_little(browser: Browser, ten_thousand: Many) -> None:

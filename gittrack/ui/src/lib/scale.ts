@@ -97,11 +97,9 @@ export function numeric(low: number, high: number, log = false, about = 5, label
   return { at, value: (place) => from(start + place * (end - start)), ticks, names: null };
 }
 
-const NATURAL = new Intl.Collator("en", { numeric: true });
-
 /** An axis of names, in their order; of very many, some are ticks. */
 export function names(values: Value[], most = 24): Scale {
-  const found = [...new Set(values.filter((value) => value !== null).map(String))].sort(NATURAL.compare);
+  const found = [...new Set(values.filter((value) => value !== null).map(String))].sort(new Intl.Collator("en", { numeric: true }).compare);
   const places = new Map(found.map((name, index) => [name, (index + 0.5) / found.length]));
   const each = Math.ceil(found.length / most);
   const ticks = found.flatMap((name, index) => (index % each === 0 ? [{ at: places.get(name) ?? 0, label: short(name) }] : []));
