@@ -453,6 +453,21 @@ class Repo:
     def _shared(self, run_id: str) -> list[SharedJournal]:
         return [] if self.frames is None else self.frames.of(run_id)
 
+    def versions(self, run_ids: Sequence[str]) -> list[tuple[list[ObjectId], list[tuple[str, int]]]]:
+        """What tells two states of each run apart without reading it: its newest commits, how long its journals are.
+
+        What is read afterwards is of this state or of a later one.  Nothing at all for a run that is not there.
+        """
+        live: list[list[tuple[str, int]]] = []
+        for run_id in run_ids:
+            sizes = []
+            for one in self.journals(run_id):
+                with suppress(FileNotFoundError):  # committed meanwhile, which the commits will tell
+                    sizes.append((one.name, one.size))
+            live.append(sizes)
+        stored = self.revisions_of(run_ids)
+        return [(stored[run_id], sizes) for run_id, sizes in zip(run_ids, live, strict=True)]
+
     def live_runs(self, but: Collection[str] = ()) -> dict[RunId, list[Journal]]:
         """The journals of each run, but for some, that has any, oldest first.  Raises StorageError, NetworkError."""
         found: dict[RunId, list[Journal]] = {}

@@ -20,6 +20,7 @@ from gittrack.server.hub.roles import Grant, Role
 from gittrack.store import following as store_following
 from gittrack.store.following import Following
 from gittrack.store.repo import Repo
+from gittrack.track import series
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
 from tests.databases import Server as Database
@@ -387,12 +388,44 @@ def test_what_nobody_asks_for_any_more_is_forgotten(git_repo: Sandbox) -> None:
     tracker.close()
 
 
-def test_curves_of_a_run_that_goes_on(server: Running) -> None:
+def test_curves_that_a_browser_has_are_not_drawn_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that goes on, is committed, and is edited."""
+    drawn: list[int] = []
+    real = series.chart
+
+    def chart(histories: Any, **more: Any) -> Any:
+        drawn.append(len(histories))
+        return real(histories, **more)
+
+    monkeypatch.setattr(series, "chart", chart)
     run_id = server.new_run(experiment_id="0")
-    path = f"/ajax-api/2.0/gittrack/metrics/curves?run_ids={run_id}&metric_keys=loss"
+    asked = f"?run_ids={run_id}&metric_keys=loss"
+    tags: dict[str, str] = {}
+
+    def ask(path: str, expected: int) -> bytes:
+        before = len(drawn)
+        answer = server.get(f"{path}", **({"if-none-match": tags[path]} if path in tags else {}))
+        assert answer.status == expected
+        assert (len(drawn) > before) is (expected == 200)
+        tags[path] = answer.headers["etag"]
+        return answer.body
+
+    curves, sparks = (f"/ajax-api/2.0/gittrack/metrics/{kind}{asked}" for kind in ("curves", "sparklines"))
     for step in range(3):
         point = {"key": "loss", "value": 1.0, "timestamp": step, "step": step}
         server.post("runs/log-batch", {"run_id": run_id, "metrics": [point]})
-        answer = server.get(path)
-        assert b'"points":%d' % (step + 1) in answer.body
-    assert server.get(path, **{"if-none-match": answer.headers["etag"]}).status == 304
+        assert b'"points":%d' % (step + 1) in ask(curves, 200)
+        for _ in range(8):
+            ask(curves, 304)
+    ask(sparks, 200)
+    ask(sparks, 304)
+    ask(f"{curves}&smoothing=0.5", 200)
+    server.post("runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": 5})
+    server.hub.tracker.flush()
+    for path in (curves, sparks):
+        ask(path, 200)
+        ask(path, 304)
+    server.post("runs/set-tag", {"run_id": run_id, "key": "team", "value": "blue"})
+    server.hub.tracker.flush()
+    ask(curves, 200)
+    ask(curves, 304)

@@ -13,12 +13,13 @@ import io
 import math
 import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from starlette.responses import Response, StreamingResponse
 
+from gittrack._version import __version__
 from gittrack.convert.tables import HISTORY, guarded, to_time
 from gittrack.errors import InvalidValueError
 from gittrack.server.hub.app import Hub
@@ -91,9 +92,9 @@ def _curves(call: Call) -> Response:
         raise InvalidValueError("`groups` has a group for each run")
     group_of = None if groups is None else dict(zip(run_ids, groups, strict=True))
     window = {"low": _finite(values, "low"), "high": _finite(values, "high")}
-    return sent(
-        call,
-        b"".join(
+
+    def drawn() -> bytes:
+        return b"".join(
             _chart(
                 [curve for key in together for curve in _histories(call, run_ids, key, axis)],
                 axis,
@@ -101,9 +102,9 @@ def _curves(call: Call) -> Response:
                 {**window, "buckets": buckets, "smoothing": smoothing},
             )
             for together in ([[key] for key in keys] if values.get("apart") else [keys])
-        ),
-        "application/octet-stream",
-    )
+        )
+
+    return _of_runs(call, run_ids, drawn, "application/octet-stream")
 
 
 def _histories(
@@ -198,15 +199,19 @@ def _asked(values: Values) -> tuple[list[str], list[str]]:
 def _sparklines(call: Call) -> Response:
     """Curves for the cells of a table: each on an axis of its own, and no finer than a cell shows."""
     run_ids, keys = _asked(call.values)
-    lines: dict[str, dict[str, list[float | None]]] = {}
-    for run_id in run_ids:
-        for key in keys:
-            history = call.hub.tracker.metric_history(run_id, key)
-            if len(history) > 1:
-                drawn = series.chart([(history, 0)], buckets=_SPARK_BUCKETS).curves[0].values
-                values = [float(f"{value:.4g}") if math.isfinite(value) else None for value in drawn]
-                lines.setdefault(run_id, {})[key] = values
-    return sent(call, orjson.dumps({"lines": lines}), "application/json")
+
+    def drawn() -> bytes:
+        lines: dict[str, dict[str, list[float | None]]] = {}
+        for run_id in run_ids:
+            for key in keys:
+                history = call.hub.tracker.metric_history(run_id, key)
+                if len(history) > 1:
+                    line = series.chart([(history, 0)], buckets=_SPARK_BUCKETS).curves[0].values
+                    values = [float(f"{value:.4g}") if math.isfinite(value) else None for value in line]
+                    lines.setdefault(run_id, {})[key] = values
+        return orjson.dumps({"lines": lines})
+
+    return _of_runs(call, run_ids, drawn, "application/json")
 
 
 def _finite(values: Values, name: str) -> float | None:
@@ -218,12 +223,24 @@ def _finite(values: Values, name: str) -> float | None:
 
 def sent(call: Call, body: bytes, kind: str) -> Response:
     """An answer that a browser keeps and asks for again by its tag; compressed if it takes that."""
+    return _tagged(call, body, lambda: body, kind)
+
+
+def _of_runs(call: Call, run_ids: Sequence[str], work: Callable[[], bytes], kind: str) -> Response:
+    """As ``sent``, but what follows from some runs and the question alone is not worked out for who has it already."""
+    known = (__version__, dict(call.values), call.hub.tracker.repo.versions(run_ids))
+    return _tagged(call, orjson.dumps(known, option=orjson.OPT_SORT_KEYS), work, kind)
+
+
+def _tagged(call: Call, known: bytes, work: Callable[[], bytes], kind: str) -> Response:
+    """What ``work`` says; the same things known, it says the same."""
     headers: dict[str, str] = {"cache-control": "private, no-cache", "vary": "Accept-Encoding"}
-    tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    tag = f'"{hashlib.blake2b(known, digest_size=16).hexdigest()}"'
     given: Mapping[str, str] = call.request.headers
     if given.get("if-none-match") == tag:
         return Response(status_code=304, headers={**headers, "etag": tag})
     headers["etag"] = tag
+    body = work()
     if len(body) > _SMALL and "gzip" in given.get("accept-encoding", ""):
         body = gzip.compress(body, _COMPRESSION, mtime=0)
         headers["content-encoding"] = "gzip"
