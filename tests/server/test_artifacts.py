@@ -8,6 +8,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -55,16 +56,17 @@ def test_files_come_back_as_they_were_sent(server: Running) -> None:
 
 def test_what_a_browser_gets_cannot_run(server: Running) -> None:
     run_id = server.new_run()
-    for name, shown in {
-        "x.html": "attachment",
-        "x.svg": "attachment",
-        "x.xml": "attachment",
-        "x.png": "inline",
-        "MLmodel": "inline",
+    for name, said in {
+        "x.html": "filename=x.html",
+        "x.svg": "filename=x.svg",
+        "dog+step+1.png": "filename=dog+step+1.png",
+        "MLmodel": "filename=MLmodel",
+        "a b;c.txt": 'filename="a b;c.txt"',
+        "ü%41.txt": "filename*=UTF-8''%C3%BC%2541.txt",
     }.items():
-        put(server, run_id, name, b"<script>alert(1)</script>")
-        headers = server.get(f"{FILES}/0/{run_id}/artifacts/{name}").headers
-        assert headers["content-disposition"].startswith(f"{shown};")
+        put(server, run_id, quote(name), b"<script>alert(1)</script>")
+        headers = server.get(f"{FILES}/0/{run_id}/artifacts/{quote(name)}").headers
+        assert headers["content-disposition"] == f"attachment; {said}"
         assert headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in headers["content-security-policy"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -31,9 +32,11 @@ from gittrack.types import Artifact, FileInfo
 
 _PIECE: Final = 1 << 20
 _SMALL: Final = 256 << 10  #: files up to this size are read at once
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$&+.^_`|~-]+")
+_QUOTABLE: Final = re.compile(r"[ !#$&-\[\]-~]+")  #: no `"`, no `\` and no `%`, which browsers decode
 #: What files are whose name alone tells it.
 _KINDS: Final = {"mlmodel": "text/plain", "mlproject": "text/plain"}
-#: What a browser may show; all else is handed out as a download.
+#: What a browser may know for what it is; all else is bytes to it.
 _SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain"))
 #: What a page may take for a picture, or a sound, wherever it comes from.
 _PICTURES: Final = ("image/", "audio/", "video/")
@@ -169,7 +172,7 @@ async def _download_of_model(call: Call) -> Response:
 async def _send(
     call: Call, place: Place, shown_as: str | None = None, more: Mapping[str, str] | None = None
 ) -> Response:
-    """A file; as a download, unless it is harmless or ``shown_as`` something with ``more`` headers that make it so."""
+    """A file; as a download, unless ``more`` headers make it harmless to be ``shown_as`` something."""
     hub = call.hub
     found = await _threaded(find_file, hub, place)
     name = found.path.rpartition("/")[2]
@@ -177,9 +180,8 @@ async def _send(
     if shown_as is None and kind not in _SHOWN and not kind.startswith(_PICTURES):
         # no page takes it for a script, a style or a document
         kind = "application/octet-stream"
-    disposition = "inline" if kind in _SHOWN else "attachment"
     headers = {
-        "content-disposition": f"{disposition}; filename*=UTF-8''{quote(name, safe='')}",
+        "content-disposition": f"attachment; {_named(name)}",
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox; default-src 'none'",
         "etag": f'"{found.digest}"',
@@ -201,6 +203,13 @@ async def _send(
         return Response(data, media_type=kind, headers=headers)
     headers["content-length"] = str(found.size)
     return StreamingResponse(_pieces(hub, found), media_type=kind, headers=headers)
+
+
+def _named(name: str) -> str:
+    """The name of a file as a parameter of Content-Disposition; most programs read only the plain form."""
+    if _TOKEN.fullmatch(name):
+        return f"filename={name}"
+    return f'filename="{name}"' if _QUOTABLE.fullmatch(name) else f"filename*=UTF-8''{quote(name, safe='')}"
 
 
 def find_file(hub: Hub, place: Place) -> Artifact:
