@@ -56,10 +56,11 @@ export class Sparks {
       const said = { run_ids: asked.map((run) => run.id), metric_keys: metrics };
       const { lines } = await get<{ lines: Record<string, Record<string, Line>> }>("gittrack/metrics/sparklines", said, this.#stop.signal);
       for (const { id, ended } of asked) {
+        const its = new Map(Object.entries(lines[id] ?? {})); // a metric may be called `__proto__`
         for (const metric of metrics) {
           const key = `${id} ${metric}`;
           this.#paths.delete(key);
-          this.#paths.set(key, { path: path(lines[id]?.[metric] ?? []), of: ended ? null : version });
+          this.#paths.set(key, { path: path(its.get(metric) ?? []), of: ended ? null : version });
         }
       }
       for (const key of [...this.#paths.keys()].slice(0, -KEPT)) this.#paths.delete(key);
