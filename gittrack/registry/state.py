@@ -271,7 +271,7 @@ class ModelState:
 
     def _last_event(self, number: int) -> int:
         """When the last event about a version was."""
-        return max(event.time for event in (self.versions[number], *self._about.get(number, ())))
+        return max([self.versions[number].time, *(event.time for event in self._about.get(number, ()))])
 
     def records(self) -> tuple[RegisteredModel, list[ModelVersion]]:
         """The model and all its versions, deleted ones too."""
