@@ -29,7 +29,7 @@ from gittrack.store.refs import RefUpdate
 from gittrack.sync import probe
 from gittrack.types import ObjectId
 from tests.conftest import MakeRepo, Sandbox, run_git
-from tests.server.conftest import Answer
+from tests.server.conftest import Answer, running
 from tests.server.remote import Served, ask, serving
 from tests.sync.conftest import Desk, assert_clean, closed_desks, hub, listed  # noqa: F401 - fixtures
 from tests.sync.test_hostile import CASES, FILE, FOLDER, SYMLINK, WHO, Forge
@@ -660,6 +660,20 @@ def test_several_projects(served: Served, ana: Desk, tmp_path: Path) -> None:
     bo.sandbox.git("push", "--quiet", "origin", "main")
     run_git(tmp_path, "clone", "--quiet", "-b", "main", served.project("other"), "cy")
     assert (tmp_path / "cy" / "train.py").exists()
+
+
+def test_a_project_has_a_rest_server_of_its_own(served: Served, tmp_path: Path) -> None:
+    """What it records is fetched from the one server; that one's REST API shows the default project only."""
+    folder = served.projects.create("other")
+    with running(folder) as rest:
+        run_id = rest.new_run(run_name="by REST")
+        rest.post("runs/update", {"run_id": run_id, "status": "FINISHED"})
+        rest.hub.tracker.flush()
+        bo = desk(served, tmp_path, "bo")
+        bo.sandbox.git("remote", "set-url", "origin", served.project("other"))
+        bo.pull()
+        assert bo.repo.state(run_id).field("name") == "by REST"
+    assert run_id not in served.hub.tracker.repo.all_run_ids()
 
 
 def test_a_remote_check_finds_out_what_it_takes(served: Served, ana: Desk) -> None:
