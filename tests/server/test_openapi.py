@@ -32,7 +32,7 @@ def test_every_route_is_described_once_with_its_answers(server: Running) -> None
     assert len(set(names)) == len(names) == len(ROUTES)
     for path, item in described["paths"].items():
         for method, one in item.items():
-            assert {"200", "400", "413", "421", "429"} <= set(one["responses"])
+            assert {"200", "400", "404", "413", "421", "429"} <= set(one["responses"])
             public = one["x-permission"] == "everybody"
             assert public == (one.get("security") == []), path
             assert ("401" in one["responses"]) == (not public or method == "post")

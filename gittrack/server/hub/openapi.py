@@ -24,9 +24,10 @@ Json = dict[str, Any]
 _VERSION: Final = "3.1.0"
 _JSON: Final = "application/json"
 _FILE: Final = "application/octet-stream"
-#: What every route may answer, and what those may besides that need to know the caller, or change something.
-_ANY: Final = (400, 413, 415, 421, 429, 500, 503)
-_GUARDED: Final = (401, 403, 404)
+#: What every route may answer (404 also where nothing is set up for it, as for logins by a provider), and what those may
+#: besides that need to know the caller, or change something.
+_ANY: Final = (400, 404, 413, 415, 421, 429, 500, 503)
+_GUARDED: Final = (401, 403)
 _CHANGING: Final = (409, 507)
 _PART: Final = re.compile(r"\{(\w+)(?::path)?\}")
 _FOREIGN: Final = "/git/"
