@@ -1,25 +1,119 @@
-// The colour of a run: the same everywhere and always, far from that of the next.
+// The colour of a run: the same everywhere and always, and far from that of the next.  Lines are told apart by hue, by
+// lightness and by how grey they are; on both themes each has a contrast of at least 3 to what is behind it.  Those that
+// are alike all the same, or are to an eye that does not tell red from green, get other dashes.
 
-/** A number between 0 and 1 that the text decides. */
-function fraction(text: string): number {
-  let hash = 2166136261;
-  for (let at = 0; at < text.length; at += 1) {
-    hash = Math.imul(hash ^ text.charCodeAt(at), 16777619);
-  }
-  return ((hash >>> 0) * 0.618033988749895) % 1;
+/** How light lines are (relative luminance, as WCAG counts it): on both themes between 0.128 and 0.3 has contrast 3. */
+const LIGHTNESS = [0.145, 0.205, 0.28];
+const SATURATION = [0.95, 0.55];
+const GOLDEN = 0.618033988749895;
+const DASHES = [[], [7, 3], [2, 3], [10, 3, 2, 3], [14, 4], [4, 2, 1, 2]];
+/** Closer than this in Oklab, two lines are alike. */
+const ALIKE = 0.09;
+
+type Light = [red: number, green: number, blue: number];
+
+function linear(part: number): number {
+  return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
 }
 
-/** A hue of its own at a lightness that shows on both themes. */
+/** The parts of a hex colour, as light. */
+function light(hex: string): Light {
+  const part = (at: number): number => linear(Number.parseInt(hex.slice(at, at + 2), 16) / 255);
+  return [part(1), part(3), part(5)];
+}
+
+export function luminance(hex: string): number {
+  const [red, green, blue] = light(hex);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+}
+
+function fromHsl(hue: number, saturation: number, lightness: number): string {
+  const most = saturation * Math.min(lightness, 1 - lightness);
+  const part = (offset: number): string => {
+    const turn = (offset + hue * 12) % 12;
+    const value = lightness - most * Math.max(-1, Math.min(turn - 3, 9 - turn, 1));
+    return Math.round(255 * value).toString(16).padStart(2, "0");
+  };
+  return `#${part(0)}${part(8)}${part(4)}`;
+}
+
+/** The colour of a hue that is so light. */
+function shade(hue: number, saturation: number, wanted: number): string {
+  let [low, high] = [0, 1];
+  for (let step = 0; step < 10; step += 1) {
+    const middle = (low + high) / 2;
+    if (luminance(fromHsl(hue, saturation, middle)) < wanted) low = middle;
+    else high = middle;
+  }
+  return fromHsl(hue, saturation, (low + high) / 2);
+}
+
+const known = new Map<string, string>();
+const MOST_KNOWN = 20_000;
+
+/** The colour that the id of a run decides. */
 export function colour(runId: string): string {
-  return `hsl(${Math.round(fraction(runId) * 360)} 65% 50%)`;
+  const had = known.get(runId);
+  if (had !== undefined) return had;
+  let hash = 2166136261;
+  for (let at = 0; at < runId.length; at += 1) hash = Math.imul(hash ^ runId.charCodeAt(at), 16777619);
+  hash >>>= 0;
+  const kind = (hash >>> 8) % (LIGHTNESS.length * SATURATION.length);
+  const found = shade((hash * GOLDEN) % 1, SATURATION[kind % 2] ?? 1, LIGHTNESS[kind >> 1] ?? 0.2);
+  if (known.size >= MOST_KNOWN) known.clear();
+  known.set(runId, found);
+  return found;
 }
 
 /** The colour of one of a few that stand beside each other. */
 export function spread(index: number): string {
-  return `hsl(${Math.round((index * 137.508 + 210) % 360)} 65% 50%)`;
+  const lightness = LIGHTNESS[(index + 1) % LIGHTNESS.length] ?? 0.2;
+  return shade((index * GOLDEN * GOLDEN + 0.58) % 1, SATURATION[index % 2] ?? 1, lightness);
 }
 
 /** The same colour, see-through. */
 export function faint(of: string, alpha: number): string {
-  return of.replace(")", ` / ${alpha})`);
+  return of && `${of}${Math.round(alpha * 255).toString(16).padStart(2, "0")}`;
+}
+
+/** What is left of light for an eye without green, and without red (Machado, Oliveira and Fernandes, 2009). */
+const EYES = [
+  [1, 0, 0, 0, 1, 0, 0, 0, 1],
+  [0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413, -0.01182, 0.04294, 0.968881],
+  [0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216, -0.003882, -0.048116, 1.051998],
+];
+
+function seen([red, green, blue]: Light, eye: number[]): Light {
+  const row = (at: number): number => Math.max(0, (eye[at] ?? 0) * red + (eye[at + 1] ?? 0) * green + (eye[at + 2] ?? 0) * blue);
+  return [row(0), row(3), row(6)];
+}
+
+/** Where light is in Oklab, in which distances are as they are seen. */
+function oklab([red, green, blue]: Light): Light {
+  const long = Math.cbrt(0.4122214708 * red + 0.5363325363 * green + 0.0514459929 * blue);
+  const middle = Math.cbrt(0.2119034982 * red + 0.6806995451 * green + 0.1073969566 * blue);
+  const short = Math.cbrt(0.0883024619 * red + 0.2817188376 * green + 0.6299787005 * blue);
+  return [
+    0.2104542553 * long + 0.793617785 * middle - 0.0040720468 * short,
+    1.9779984951 * long - 2.428592205 * middle + 0.4505937099 * short,
+    0.0259040371 * long + 0.7827717662 * middle - 0.808675766 * short,
+  ];
+}
+
+/** A dash for each line: those that are alike to some eye have different ones, as far as there are. */
+export function dashes(colours: string[]): number[][] {
+  const places = colours.map((one) => EYES.map((eye) => oklab(seen(light(one), eye))));
+  const chosen: number[] = [];
+  places.forEach((own, at) => {
+    const times = DASHES.map(() => 0);
+    for (let other = 0; other < at; other += 1) {
+      const alike = own.some((place, eye) => {
+        const [a, b, c] = places[other]?.[eye] ?? [1, 1, 1];
+        return Math.hypot(place[0] - a, place[1] - b, place[2] - c) < ALIKE;
+      });
+      if (alike) times[chosen[other] ?? 0] = (times[chosen[other] ?? 0] ?? 0) + 1;
+    }
+    chosen.push(times.indexOf(Math.min(...times)));
+  });
+  return chosen.map((one) => DASHES[one] ?? []);
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import type { Chart } from "./curves";
-import { dash, figure, shown, type Shown, type View } from "./figure";
+import { figure, shown, type Shown, type View } from "./figure";
 import { svg } from "./scene";
 
 const PLAIN: View = { logX: false, logY: false, clip: false, range: null, zoom: null };
@@ -63,8 +63,8 @@ test("a picture has every curve, its legend and its band", () => {
   const [first] = found.curves;
   if (first) first.band = { least: Float32Array.of(0, 1, 2), greatest: Float32Array.of(2, 3, 4) };
   const styles = new Map([
-    ["r0", { name: "one", colour: "hsl(10 65% 50%)", dash: [] }],
-    ["r1", { name: "<two>", colour: "hsl(90 65% 50%)", dash: dash(1) }],
+    ["r0", { name: "one", colour: "#c04030", dash: [] }],
+    ["r1", { name: "<two>", colour: "#308020", dash: [7, 3] }],
   ]);
   const text = svg(figure("train/loss", "step", drawn(found), styles, PLAIN, "black"), "white");
   expect(text).toContain(">train/loss<");

@@ -143,11 +143,3 @@ function reversed(points: number[]): number[] {
   for (let at = points.length - 2; at >= 0; at -= 2) found.push(points[at] ?? 0, points[at + 1] ?? 0);
   return found;
 }
-
-const DASHES = [[], [7, 3], [2, 3], [10, 3, 2, 3], [14, 4], [4, 2, 1, 2]];
-
-/** Lines that can be told apart without their colours. */
-export function dash(index: number): number[] {
-  return DASHES[index % DASHES.length] ?? [];
-}
-

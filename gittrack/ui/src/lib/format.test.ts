@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
 
-import { colour } from "./colour";
 import { ago, bytes, duration, number, spread } from "./format";
 
 test("numbers", () => {
@@ -27,10 +26,4 @@ test("how long ago", () => {
 
 test("sizes", () => {
   expect([0, 1023, 1024, 1 << 20, 5 * 2 ** 30].map(bytes)).toEqual(["0 B", "1023 B", "1.00 KiB", "1.00 MiB", "5.00 GiB"]);
-});
-
-test("a run has one colour, and others have others", () => {
-  expect(colour("a")).toBe(colour("a"));
-  const found = new Set(Array.from({ length: 50 }, (_, at) => colour(`run-${at}`)));
-  expect(found.size).toBeGreaterThan(40);
 });

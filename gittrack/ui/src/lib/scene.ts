@@ -83,19 +83,6 @@ function xml(text: string): string {
   return text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "").replace(/[&<>"]/g, (one) => names[one] ?? one);
 }
 
-/** A colour as every program knows it. */
-export function hex(colour: string): string {
-  const [, hue, saturation, lightness] = /^hsl\((\d+) (\d+)% (\d+)%\)$/.exec(colour)?.map(Number) ?? [];
-  if (hue === undefined || saturation === undefined || lightness === undefined) return colour;
-  const most = (saturation / 100) * Math.min(lightness / 100, 1 - lightness / 100);
-  const part = (offset: number): string => {
-    const turn = (offset + hue / 30) % 12;
-    const value = lightness / 100 - most * Math.max(-1, Math.min(turn - 3, 9 - turn, 1));
-    return Math.round(255 * value).toString(16).padStart(2, "0");
-  };
-  return `#${part(0)}${part(8)}${part(4)}`;
-}
-
 export function svg(scene: Scene, background: string): string {
   const round = (value: number): string => String(Math.round(value * 100) / 100);
   const path = (points: number[], end: string): string =>
@@ -103,7 +90,7 @@ export function svg(scene: Scene, background: string): string {
       .map((stroke) => `M${stroke.map((value, at) => (at % 2 ? "," : at ? " " : "") + round(value)).join("")}${end}`)
       .join("");
   const marks = scene.marks.map((mark) => {
-    const colour = xml(hex(mark.colour));
+    const colour = xml(mark.colour);
     const alpha = mark.alpha === undefined || mark.alpha === 1 ? "" : ` opacity="${mark.alpha}"`;
     switch (mark.kind) {
       case "line":
