@@ -43,11 +43,19 @@ def run(found: Any) -> str:
 
 
 def runs(found: Sequence[Any]) -> str:
-    """Runs beside each other, a row each: their metrics, and the parameters that tell them apart."""
-    metrics = sorted({key for one in found for key in one.data.metrics if not key.startswith("system/")})
-    params = sorted({key for one in found for key in one.data.params})
-    params = [key for key in params if len(found) == 1 or len({one.data.params.get(key) for one in found}) > 1]
-    columns = [("metrics", key) for key in metrics] + [("params", key) for key in params]
+    """Runs beside each other, a row each: what tells them apart, metrics before parameters, then the other metrics."""
+
+    def keys(kind: str) -> list[str]:
+        every = {key for one in found for key in getattr(one.data, kind)}
+        return sorted(key for key in every if kind == "params" or not key.startswith("system/"))
+
+    def differs(kind: str, key: str) -> bool:
+        return len({repr(getattr(one.data, kind).get(key)) for one in found}) > 1  # NaN is what it is
+
+    columns = [(kind, key) for kind in ("metrics", "params") for key in keys(kind) if differs(kind, key)]
+    columns += [("metrics", key) for key in keys("metrics") if ("metrics", key) not in columns]
+    if len(found) == 1:
+        columns += [("params", key) for key in keys("params")]
     shown, left = columns[:_MOST_COLUMNS], len(columns) - _MOST_COLUMNS
     rows = [
         (

@@ -65,6 +65,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PagedList[Run]:
     for number in range(2):
         with gittrack.start_run(run_name=f"run-{number}"):
             gittrack.log_params({"lr": 10.0**-number, "epochs": 3})
+            gittrack.log_metric("epoch", 3)
             for step in range(3):
                 gittrack.log_metric("loss", 1 / (step + 1 + number), step=step)
     return gittrack.MlflowClient().search_runs(["0"], order_by=["attributes.start_time ASC"])
@@ -81,7 +82,7 @@ def test_a_run(found: PagedList[Run]) -> None:
 
 def test_runs_beside_each_other(found: PagedList[Run]) -> None:
     shown = read(found)
-    assert shown.rows[0] == ["Run", "Id", "Status", "Started", "loss", "lr"]  # not what is the same
+    assert shown.rows[0] == ["Run", "Id", "Status", "Started", "loss", "lr", "epoch"]  # what differs first
     assert [(row[0], row[4], row[5]) for row in shown.rows[1:]] == [
         ("run-0", "0.333333", "1.0"),
         ("run-1", "0.25", "0.1"),
