@@ -18,6 +18,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -38,7 +39,7 @@ from gittrack.store.git import MANY, GitStore
 from gittrack.store.ledger import by_folder
 from gittrack.store.lookout import Lookout
 from gittrack.store.objects import ObjectStore
-from gittrack.store.record import CLOSE, OPEN, RunState, merge_histories
+from gittrack.store.record import CLOSE, OPEN, Columns, RunState, merge_histories
 from gittrack.store.refs import RefUpdate
 from gittrack.types import Artifact, MetricHistory, ObjectId, Run, RunId
 
@@ -53,6 +54,9 @@ _UNREADABLE: Final = "gittrack: run `%s` cannot be read: %s; run `gittrack fsck`
 
 #: How long a command waits for another process that is sealing.
 LOCK_TIMEOUT: Final = 60.0
+#: Segments of metrics that are kept as they were read, and how many bytes one of them may have.
+_KEPT_SEGMENTS: Final = 8
+_KEPT_SEGMENT: Final = 2 << 20
 #: From so many runs on, an empty index is filled first and ordered afterwards.
 _VERY_MANY: Final = 2000
 
@@ -131,6 +135,7 @@ class Repo:
         files.tell_after_fork(self)
         self._writer: str | None = None
         self._stones: dict[ObjectId, frozenset[str]] = {}
+        self._segment = lru_cache(_KEPT_SEGMENTS)(self._read_segment)
 
     def after_fork_in_child(self) -> None:
         """A forked child gets its lock anew: another thread of the parent may have held it."""
@@ -498,20 +503,28 @@ class Repo:
     def history(self, run_id: str, key: str) -> MetricHistory:
         """All points of one metric in history order; empty if the run has no such metric.  Raises NotFoundError."""
         pieces: list[tuple[array[int], array[int], array[float]]] = []
-        events = JournalEvents.read(self.journals(run_id))
+        journals = self.journals(run_id)
+        events = JournalEvents.read(journals)
         revisions = self.revisions(run_id)
         for oid in revisions:
             folder = self.git.lookup(self.git.read_commit(oid).tree, f"{layout.FOLDER}/{layout.METRICS}")
             for _, _, blob in self.git.list_tree(folder[1]) if folder else ():
-                points = codec.unpack_points(self.git.read_blob(blob), [key])
+                points = self._segment(blob) or codec.unpack_points(self.git.read_blob(blob), [key])
                 if key in points:
                     pieces.append(points[key])
+        if revisions and not journals:
+            return merge_histories(key, pieces)
         live = events.fold(run_id, self.stored_state(run_id, revisions))
         if live is None:
             raise NotFoundError(f"no run `{run_id}`", hint="`gittrack log` lists the runs")
         new = live.new_history(key)
         pieces.append((new.steps, new.timestamps, new.values))
         return merge_histories(key, pieces)
+
+    def _read_segment(self, blob: ObjectId) -> dict[str, Columns] | None:
+        """A segment of metrics, to be kept: who asks for one metric asks for others next.  None: it is too large."""
+        data = self.git.read_blob(blob)
+        return codec.unpack_points(data) if len(data) <= _KEPT_SEGMENT else None
 
     def is_run_commit(self, commit: ObjectId) -> bool:
         """True if this commit carries a run record."""

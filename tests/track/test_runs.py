@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -20,7 +21,7 @@ from gittrack.errors import (
     StateError,
     StorageError,
 )
-from gittrack.store import check, journal, seal
+from gittrack.store import check, codec, journal, seal
 from gittrack.store.repo import Repo
 from gittrack.track.active import ActiveRun
 from gittrack.track.runs import Tracker
@@ -31,6 +32,20 @@ from tests.conftest import Sandbox
 @pytest.fixture
 def tracker(git_repo: Sandbox) -> Tracker:
     return Tracker(Repo.find(git_repo.path, create=True), strict=True)
+
+
+def test_the_metrics_of_a_run_are_read_together(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tracker.create_run()
+    for key in range(20):
+        run.log_metric(f"m{key}", key, step=key, timestamp=1)
+    run.end()
+    tracker.flush()
+    unpack = mock.Mock(wraps=codec.unpack_points)
+    monkeypatch.setattr(codec, "unpack_points", unpack)
+    for key in range(20):
+        assert list(tracker.metric_history(run.run_id, f"m{key}").steps) == [key]
+    assert not tracker.metric_history(run.run_id, "none").steps
+    assert unpack.call_count == 1
 
 
 def test_every_kind_of_fact_comes_back(tracker: Tracker) -> None:
