@@ -317,7 +317,9 @@ class Client(RegistryClient, LoggedModelClient):
             values: dict[str, Any] = {}
             for param in params:
                 if param.key in values:
-                    raise InvalidValueError(f"param `{param.key}` is in the batch twice", hint="give each one value")
+                    raise InvalidValueError(
+                        f"Duplicate parameter keys have been submitted: `{param.key}`", hint="give each one value"
+                    )
                 values[param.key] = param.value
             self._writer(run_id).log_batch(metrics, values, {tag.key: tag.value for tag in tags})
 

@@ -245,7 +245,8 @@ class ActiveRun:
             for key, value in checked.items():
                 if self._params.get(key, value) != value:
                     raise InvalidValueError(
-                        f"param `{key}` of run `{self.run_id}` is `{self._params[key]:.80}`, not `{value:.80}`",
+                        f"Changing param values is not allowed. Param with key='{key}' of run `{self.run_id}` "
+                        f"is `{self._params[key]:.80}`, not `{value:.80}`",
                         hint="params are written once; use a metric or a tag for what changes",
                     )
             new = {key: value for key, value in checked.items() if key not in self._params}

@@ -102,7 +102,7 @@ def test_params_are_written_once(project: Path) -> None:
         assert gittrack.log_param("lr", 0.1) == 0.1
         gittrack.log_param("lr", 0.1)
         gittrack.log_params({"none": None, "list": [1, 2], "text": "é"})
-        with pytest.raises(InvalidValueError, match=r"`lr` .* is `0.1`, not `0.2`"):
+        with pytest.raises(InvalidValueError, match=r"'lr' .* is `0.1`, not `0.2`"):
             gittrack.log_params({"new": 1, "lr": 0.2})
     assert gittrack.get_run(run.info.run_id).data.params == {
         "lr": "0.1",

@@ -113,6 +113,9 @@ def test_a_batch_is_recorded_whole_or_not_at_all(server: Running) -> None:
     }
     refused = server.post("runs/log-batch", batch)
     assert (refused.status, refused.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert refused.json["message"].startswith("Changing param values is not allowed. Param with key='p'"), "as MLflow"
+    batch["params"] = [{"key": "q", "value": "1"}, {"key": "q", "value": "2"}]
+    assert "Duplicate parameter keys have been submitted" in server.post("runs/log-batch", batch).json["message"]
     data = server.get(f"/api/2.0/mlflow/runs/get?run_id={run_id}").ok["run"]["data"]
     assert "metrics" not in data
     assert [one["key"] for one in data["params"]] == ["p"]

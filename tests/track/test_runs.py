@@ -158,7 +158,7 @@ def test_a_param_is_written_once(tracker: Tracker) -> None:
     run = tracker.create_run()
     run.log_params({"lr": 0.1})
     run.log_params({"lr": "0.1"})
-    with pytest.raises(InvalidValueError, match=r"`lr`.*`0\.1`.*`0\.2`"):
+    with pytest.raises(InvalidValueError, match=r"'lr'.*`0\.1`.*`0\.2`"):
         run.log_batch([Metric("loss", 1.0, 1, 1)], {"new": 1, "lr": 0.2}, {"t": "x"})
     state = tracker.get_run(run.run_id)
     assert state.data.params == {"lr": "0.1"}
