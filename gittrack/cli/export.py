@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import click
 
 from gittrack.cli import common, output, text
 from gittrack.cli.moving import Group, tell
-from gittrack.errors import AlreadyExistsError, InvalidValueError
+from gittrack.errors import AlreadyExistsError, InvalidValueError, UsageError
 
 if TYPE_CHECKING:
     from gittrack.track.runs import Tracker
@@ -25,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Give runs and models to another tracker, or as tables.
+    """Give runs and models to another tracker, as tables, or as a web site.
 
     `gittrack help moving` says what becomes of what.
     """
@@ -146,6 +147,73 @@ def parquet(
             columns = table_export.Columns(runs(), common.experiment_names(opened))
             count = table_export.runs_to_parquet(str(path), runs(), columns)
     _done(count, "point" if history else "run", target)
+
+
+@command.command("site")
+@click.argument("target", metavar="DIR")
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=common.complete_runs)
+@common.experiment_option
+@click.option("-a", "--all", "everything", is_flag=True, help="Also deleted runs.")
+@click.option("-f", "--filter", "filter_string", default="", metavar="FILTER", help="As `gittrack search` takes it.")
+@click.option(
+    "--max-artifact-size",
+    "max_artifact",
+    type=common.Bytes(),
+    default="25m",
+    show_default=True,
+    metavar="SIZE",
+    help="Name larger files, and leave them out.",
+)
+@click.option("--no-artifacts", is_flag=True, help="Leave all files out.")
+@click.option("--no-code", is_flag=True, help="Leave out what was not committed.")
+def site(
+    target: str,
+    runs: tuple[str, ...],
+    experiments: tuple[str, ...],
+    everything: bool,
+    filter_string: str,
+    max_artifact: int,
+    no_artifacts: bool,
+    no_code: bool,
+) -> None:
+    """Write runs as a folder that any web server shows: the web page, to look at.
+
+    All runs, or those that are named or chosen. DIR is new, empty, or such a folder, which is replaced. What is in it
+    everybody can read who can read the site: params, tags, the environment, files, and what was not committed of the
+    code. `gittrack help ui` says what the page can do without a server.
+    """
+    from gittrack.server.hub import site as sites
+
+    if runs and (experiments or filter_string or everything):
+        raise UsageError("runs are named or chosen, not both", hint="leave `-e`, `-f` and `-a` out")
+    folder = Path(target)
+    sites.check_target(folder)
+    with common.tracker() as opened:
+        chosen = [opened.resolve(word) for word in runs] or _chosen(opened, experiments, filter_string, everything)
+        options = sites.Options(max_artifact=0 if no_artifacts else max_artifact, code=not no_code)
+        with output.Progress("exporting") as progress:
+            report = sites.export(opened, chosen, folder, options, progress.update)
+    output.message(
+        f"exported {text.count(report.runs, 'run')} into `{target}`: {text.count(report.files, 'file')}, "
+        f"{text.size(report.size)}"
+    )
+    if report.too_large and not no_artifacts:
+        output.message(f"{text.count(report.too_large, 'file')} of runs left out: larger than `--max-artifact-size`")
+    if report.absent:
+        output.warning(f"{text.count(report.absent, 'file')} of runs left out: their bytes are not to be had")
+    output.message(f"`python -m http.server -d {shlex.quote(target)}` shows it at http://localhost:8000")
+
+
+def _chosen(opened: Tracker, experiments: tuple[str, ...], filter_string: str, everything: bool) -> list[str]:
+    """The runs that options choose.  Raises InvalidValueError if there is none."""
+    from gittrack.types import ViewType
+
+    view = ViewType.ALL if everything else ViewType.ACTIVE_ONLY
+    found = common.pages(opened, experiments=experiments, filter_string=filter_string, view=view)
+    chosen = [run.info.run_id for run in found]
+    if not chosen:
+        raise InvalidValueError("there is no such run", hint="`gittrack log` lists the runs")
+    return chosen
 
 
 Reading = Callable[[], "Iterator[Run]"]

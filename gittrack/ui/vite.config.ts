@@ -5,6 +5,9 @@ import { defineConfig } from "vite";
 export default defineConfig({
   plugins: [svelte()],
   base: "/page/",
+  // The document's own addresses are whole, since it is shown at many; those of its parts go from part to part, so that a
+  // site which is exported works below any address.
+  experimental: { renderBuiltUrl: (name, { hostType }) => (hostType === "html" ? `/page/${name}` : { relative: true }) },
   build: {
     outDir: "../server/hub/page/built",
     emptyOutDir: true,

@@ -66,13 +66,14 @@ _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _SIMPLE: Final = frozenset((b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data"))
 #: A header that no form can set: it stands in for a JSON body where that is a file or empty.
 _OWN_HEADER: Final = b"x-requested-with"
-_CSP: Final = (
+#: What a document of ours may load and do.
+CSP: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; font-src 'self'; "
     b"media-src 'self'; connect-src 'self'; frame-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
     b"form-action 'self'; require-trusted-types-for 'script'"
 )
 _ALWAYS: Final[Headers] = [
-    (b"content-security-policy", _CSP),
+    (b"content-security-policy", CSP),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),

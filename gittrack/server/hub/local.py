@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from starlette.requests import Request
+from starlette.responses import Response
 
 from gittrack.errors import NoEndpointError
 from gittrack.server.hub.all_routes import ROUTES
@@ -39,5 +41,6 @@ class LocalApi:
         if route is None or route.message is None:
             raise NoEndpointError(f"there is nothing at {path}")
         values = route.message.values({**said, **parts})
-        answer: Any = route.handler(Call(self.hub, LOCAL, values, Request({"type": "http", "method": method})))
-        return dict(answer)
+        request = Request({"type": "http", "method": method, "headers": []})
+        answer: Any = route.handler(Call(self.hub, LOCAL, values, request))
+        return dict(orjson.loads(bytes(answer.body)) if isinstance(answer, Response) else answer)

@@ -21,6 +21,8 @@ from gittrack.server.hub.routes import Call, Permission, Route
 
 _BUILT: Final = Path(__file__).parent / "page" / "built"
 _DOCUMENT: Final = "index.html"
+#: Where the document says that its parts are.
+AT: Final = "/page/"
 #: What is worth being compressed.
 _TEXT: Final = frozenset(("text/html", "text/css", "text/javascript", "image/svg+xml"))
 
@@ -51,6 +53,19 @@ def is_built() -> bool:
     return _DOCUMENT in _files()
 
 
+def contents() -> dict[str, bytes]:
+    """The page's files by name, the document among them.  Raises NotFoundError if it was not built."""
+    if not is_built():
+        raise _not_built()
+    return {name: file.data for name, file in _files().items()}
+
+
+def _not_built() -> NotFoundError:
+    return NotFoundError(
+        "this installation of gittrack has no web page", hint="`pip install gittrack` builds it; `gittrack help ui`"
+    )
+
+
 def _document(call: Call) -> Response:
     return _sent(call, _DOCUMENT, "no-cache")
 
@@ -62,9 +77,7 @@ def _part(call: Call) -> Response:
 def _sent(call: Call, name: str, cached: str) -> Response:
     file = _files().get(name)
     if file is None and name == _DOCUMENT:
-        raise NotFoundError(
-            "this installation of gittrack has no web page", hint="`pip install gittrack` builds it; `gittrack help ui`"
-        )
+        raise _not_built()
     if file is None:
         raise NotFoundError("there is nothing at this address")
     headers = {"cache-control": cached, "etag": file.tag, "vary": "Accept-Encoding"}
@@ -82,5 +95,5 @@ ROUTES: Final = (
         Route("GET", path, _READ, _document, answer="text/html")
         for path in ("/", "/compare", "/models", "/models/{name:path}", "/runs/{run_id}", "/settings")
     ),
-    Route("GET", "/page/{name:path}", _READ, _part, answer="*/*"),
+    Route("GET", f"{AT}{{name:path}}", _READ, _part, answer="*/*"),
 )

@@ -1,5 +1,10 @@
 // What the server is asked, typed.  Every failure is an Error whose message can be shown as it is.
 
+/** Whether this is an exported site: the same page, its answers in files beside it (`site/`), and no server. */
+export const SITE = typeof document !== "undefined" && document.querySelector('meta[name="gittrack-site"]') !== null;
+/** Where there the files of runs are that the page knows of by now, by run and path. */
+export const copies = new Map<string, string>();
+
 export interface Experiment {
   experiment_id: string;
   name: string;
@@ -72,6 +77,7 @@ export type Said = Record<string, string | number | boolean | string[] | undefin
 
 /** An answer; one that is no success only if its status is among those `expected`. */
 export async function ask(path: string, init: RequestInit = {}, expected: number[] = []): Promise<Response> {
+  if (SITE) return (await import("./site/answers")).answer(path, init);
   let answer: Response;
   try {
     answer = await fetch(path, init);
@@ -147,7 +153,9 @@ export async function files(runId: string, path: string): Promise<File[]> {
   return (await get<{ files?: File[] }>("mlflow/artifacts/list", { run_id: runId, path: path || undefined })).files ?? [];
 }
 
+/** Where a file is; empty if it is not in a copy of the runs. */
 export function fileUrl(runId: string, path: string): string {
+  if (SITE) return copies.get(`${runId} ${path}`) ?? "";
   return `/get-artifact?${query({ run_id: runId, path })}`;
 }
 

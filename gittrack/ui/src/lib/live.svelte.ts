@@ -1,7 +1,7 @@
 // What changed on the server, told to the pages that show it.  Of the tabs of a browser one, the leader, listens to the
 // server, and tells the others; where that cannot be, each asks every now and then.  Only tabs that are looked at do.
 
-import { API } from "./api";
+import { API, SITE } from "./api";
 import { paced } from "./pace";
 
 /** What a page has to look at again. */
@@ -146,7 +146,7 @@ async function start(signal: AbortSignal): Promise<void> {
 }
 
 function update(): void {
-  const wanted = listeners.size > 0 && document.visibilityState === "visible";
+  const wanted = !SITE && listeners.size > 0 && document.visibilityState === "visible";
   if (wanted && !running) {
     running = new AbortController();
     void start(running.signal);
