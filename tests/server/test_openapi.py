@@ -7,10 +7,17 @@ from typing import Any
 from click.testing import CliRunner
 
 from gittrack.cli.server import command
-from gittrack.errors import GittrackError, NetworkError, NotFoundError, TooManyRequestsError
+from gittrack.errors import (
+    GittrackError,
+    LockedError,
+    NetworkError,
+    NotFoundError,
+    OverloadedError,
+    TooManyRequestsError,
+)
 from gittrack.server.hub import openapi
 from gittrack.server.hub.all_routes import ROUTES
-from gittrack.server.hub.app import refusal
+from gittrack.server.hub.app import later, refusal
 from gittrack.server.hub.git import asking
 from gittrack.server.hub.messages import Message, integer, text, texts
 from gittrack.server.hub.roles import Caller, Role
@@ -53,6 +60,7 @@ def test_who_is_to_come_back_later_is_told_when() -> None:
         assert int(refusal(error).headers["retry-after"]) >= 1
         again = getattr(error, "again", None)
         assert again is None or again <= int(refusal(error).headers["retry-after"]) < again + 1
+    assert (later(LockedError("x")), later(OverloadedError("x"))) == ({"retry-after": "1"}, {"retry-after": "10"})
     assert "retry-after" not in refusal(NotFoundError("x")).headers
 
 

@@ -25,6 +25,7 @@ from gittrack.client import Client, all_pages
 from gittrack.errors import (
     GittrackError,
     InvalidValueError,
+    LockedError,
     NetworkError,
     NoEndpointError,
     NoMethodError,
@@ -57,8 +58,10 @@ T = TypeVar("T")
 
 _MOST_AT_ONCE: Final = 1000  #: that every search gives
 _MOST_SAID: Final = 2000  #: characters of an error
-#: Seconds after which a client is to come back, if nothing else says it: MLflow's come back seven times.
+#: Seconds after which a client is to come back, if nothing else says it: MLflow's come back seven times.  For a lock it
+#: has waited already.
 _LATER: Final = 10.0
+_LATER_LOCK: Final = 1.0
 _DELETED: Final = "The {kind} {name} must be in the 'active' state. Current state is deleted."
 
 _log = logging.getLogger("gittrack.server")
@@ -389,4 +392,4 @@ def later(error: GittrackError) -> dict[str, str]:
     if error.http_status not in (429, 503):
         return {}
     again = error.again if isinstance(error, (TooManyRequestsError, NetworkError)) else None
-    return {"retry-after": str(math.ceil(again or _LATER))}
+    return {"retry-after": str(math.ceil(again or (_LATER_LOCK if isinstance(error, LockedError) else _LATER)))}
