@@ -155,11 +155,14 @@ def open_recorder(start: Path, kind: type[T]) -> T:
 def home_of(server: str) -> Path:
     """The folder whose store records what goes to a server: the current one if it is in a repository.
 
-    Elsewhere it is one of the user's own, for each server.
+    Elsewhere it is ``apart``.
     """
     here = Path.cwd()
-    if gateway.discover(here) is not None:
-        return here
+    return here if gateway.discover(here) is not None else apart(server)
+
+
+def apart(server: str) -> Path:
+    """A folder of the user's own for what goes to a server: also for one that gives experiments ids of its own."""
     plain = gateway.strip_credentials(server).rstrip("/").lower()
     name = re.sub(r"[^a-z0-9.]+", "-", plain.partition("://")[2]).strip("-.")[:60]
     return config.data_folder() / "outbox" / f"{name}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"

@@ -145,6 +145,7 @@ def _opened(key: str) -> Tracker:
     tracker = RemoteTracker(
         connection,
         home=session.home_of(chosen),
+        apart=session.apart(chosen),
         patience=settings.ship_timeout,
         truncate=settings.truncate_long_values,
     )

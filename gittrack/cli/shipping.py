@@ -47,7 +47,7 @@ def ship(repo: Repo) -> list[Shipped]:
     # The outbox may have come here with the folder: credentials go to the server that the person names himself.
     named = config.current().tracking_uri if config.is_own("tracking_uri") else None
     done = []
-    for outbox in Outbox.all(repo):
+    for outbox in [one for store in _stores(repo) for one in Outbox.all(store)]:
         before = outbox.waiting()
         mine = is_server(named) and Connection(named).url == outbox.url
         connection = Connection(named or "") if mine else Connection(outbox.url, credentials=False)
@@ -106,7 +106,22 @@ def waiting(repo: Repo) -> list[Waiting]:
     """What was not shipped yet, by server."""
     from gittrack.remote.outbox import Outbox
 
-    return [one for outbox in Outbox.all(repo) if (one := outbox.waiting()).runs]
+    return [one for store in _stores(repo) for outbox in Outbox.all(store) if (one := outbox.waiting()).runs]
+
+
+def _stores(repo: Repo) -> Iterator[Repo]:
+    """A store, and the one of the user's own that records what goes to the server in use, if that has one."""
+    from gittrack import config, session
+    from gittrack.remote.address import is_server
+    from gittrack.remote.outbox import has_outbox
+    from gittrack.store.repo import Repo
+
+    yield repo
+    named = config.current().tracking_uri
+    if is_server(named) and has_outbox(place := session.apart(named)):
+        own = Repo.find(place)
+        if own.paths != repo.paths:
+            yield own
 
 
 def lines(found: Iterable[Waiting]) -> Iterator[str]:

@@ -56,8 +56,11 @@ def _facts(opened: Tracker) -> dict[str, Any]:
 
 
 def _unshipped(repo: Repo) -> list[Waiting]:
-    if not (repo.root / "outbox").is_dir():  # and nothing more is loaded to find out
-        return []
+    from gittrack import config
+    from gittrack.remote.address import is_server
+
+    if not (repo.root / "outbox").is_dir() and not is_server(config.current().tracking_uri):
+        return []  # and nothing more is loaded to find out
     from gittrack.cli import shipping
 
     return shipping.waiting(repo)

@@ -44,7 +44,7 @@ class Folder:
         self._run_id: str | None = None
         self.path = path  #: below the run's artifacts, or below what the server named
         self._root = ""
-        if parts.scheme == "mlflow-artifacts" and not parts.netloc:
+        if self.takes_files(uri):
             self._root = unquote(parts.path).strip("/")
         elif run_id is not None:
             self._run_id = run_id
@@ -53,6 +53,12 @@ class Folder:
                 f"the server does not hand out the files at `{uri:.200}`",
                 hint="start it with `mlflow server --serve-artifacts`",
             )
+
+    @staticmethod
+    def takes_files(uri: str) -> bool:
+        """Whether the server takes files for what it says is at ``uri``; others are kept elsewhere, and only read."""
+        parts = urlsplit(uri)
+        return parts.scheme == "mlflow-artifacts" and not parts.netloc
 
     def below(self, path: str) -> Folder:
         """A folder in it."""

@@ -1,6 +1,7 @@
 """What was recorded here, told to a MLflow server: frames of a journal become calls of its REST API.
 
-A run has an id of the server's there, so what it is called is kept beside the outbox.  A piece of a journal that is
+A run has an id of the server's there, so what it is called is kept beside the outbox, also if it has the same id here
+because it was made there first.  A piece of a journal that is
 told twice is the same as told once, as far as MLflow's API lets: points and tags are the same ones, params may be
 written again as they are, files are written over, and a run that was perhaps made is looked for before it is made.
 """
@@ -86,11 +87,11 @@ class Teller:
         events = [codec.unpack(payload) for payload in payloads]
         for event in events:
             news.apply(event)
-        there, made = self.there(run_id), None
+        there = self.there(run_id)
+        made = next((event[1] for event in events if event[0] == CREATE), None)
         if there is None:
-            if not news.created:
+            if made is None:
                 raise NotFoundError(f"run `{run_id}` is not on the server", hint="its beginning was not shipped")
-            made = next(event[1] for event in events if event[0] == CREATE)
             there = self._make(run_id, made)
         self._pairs(there, news)
         self._points(there, news)

@@ -122,7 +122,12 @@ class Outbox:
 
     def holds(self, run_id: str) -> bool:
         """True if something of a run is still to be shipped, or the server knows it by another id."""
-        return (self.runs / run_id).is_dir() or (self.folder / IDS / f"{run_id}.json").exists()
+        if (self.runs / run_id).is_dir():
+            return True
+        try:
+            return run_id not in (self.folder / IDS / f"{run_id}.json").read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return False
 
     def waiting(self) -> Waiting:
         """What was not shipped yet; a journal that goes on and was shipped so far does not count."""

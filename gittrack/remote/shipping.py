@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,8 +36,9 @@ from gittrack.remote.outbox import IDS, Outbox
 from gittrack.store import codec, files, journal, seal
 from gittrack.store.record import ARTIFACTS, CREATE, RunState
 from gittrack.store.repo import JournalEvents, JournalFile
+from gittrack.track.active import ActiveRun
 from gittrack.track.runs import Tracker
-from gittrack.types import Digest, RunId, check_run_id
+from gittrack.types import Digest, Run, RunId, check_run_id
 
 _API: Final = "/api/2.0/gittrack"
 _LFS: Final = "/git/default/info/lfs/objects"
@@ -406,6 +407,7 @@ class OutboxTracker(Tracker):
     """A tracker whose runs go to a server, too.  Made as a ``Tracker``; ``ship_to`` says where."""
 
     outbox: Outbox
+    _server: Connection
     _background: Background
     _patience: float
 
@@ -416,12 +418,25 @@ class OutboxTracker(Tracker):
             connection: The server.
             patience: Seconds that the end of the program waits for it.
         """
+        self._server = connection
         self.outbox = Outbox(self.repo, connection.url)
         self.outbox.create()
         self._background = Background(Shipper(self.outbox, connection))
         self._patience = patience
         if not self.outbox.empty:
             self._background.start()  # what an earlier process left
+
+    def go_on_with(self, made: Run, *, capture: bool = True, environment: Mapping[str, Any] | None = None) -> ActiveRun:
+        """Record what becomes of a run that was just made on a server of MLflow's, under the id that it has there.
+
+        Raises:
+            InvalidValueError, StorageError, ReadOnlyError: As ``create_run``.
+        """
+        Teller(self._server, self.repo, self.outbox.folder / IDS).called(made.info.run_id, made.info.run_id)
+        return self.create_run(
+            made.info.experiment_id, name=made.info.run_name, start_time=made.info.start_time, tags=made.data.tags,
+            user_id=made.info.user_id, capture=capture, environment=environment, run_id=made.info.run_id,
+        )  # fmt: skip
 
     def opened(self, run: Any, path: Path | None = None) -> None:
         """A journal is to be shipped."""

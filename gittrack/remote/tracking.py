@@ -1,8 +1,9 @@
 """RemoteTracker: the runs and experiments of a tracking server, with the interface of ``Tracker``.
 
 What is read is asked of the server, each time.  What is changed is changed there when the call returns.  The server is
-gittrack's own or MLflow's: both speak MLflow's REST API.  But runs that are made here for gittrack's own are recorded
-into a store of this machine and shipped from there (``shipping``), and are asked of that as long as they are in it.
+gittrack's own or MLflow's: both speak MLflow's REST API.  But runs that are made here are recorded into a store of this
+machine and shipped from there (``shipping``), and are asked of that as long as they are in it.  MLflow's server gives a
+run its id, so that one is made there first.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class RemoteTracker(Tracker):
 
     Args:
         connection: The server.
-        home: The folder whose store takes new runs first.
+        home: The folder whose store takes new runs first; None: they are written there by calls.
+        apart: That for a server of MLflow's, whose experiments have ids of its own; None: likewise.
         patience: Seconds that the end of the program waits until they are shipped.
         truncate: Cut over-long param and tag values with a warning, instead of refusing them.
 
@@ -81,11 +83,18 @@ class RemoteTracker(Tracker):
     """
 
     def __init__(
-        self, connection: Connection, *, home: Path | None = None, patience: float = 10.0, truncate: bool = True
+        self,
+        connection: Connection,
+        *,
+        home: Path | None = None,
+        apart: Path | None = None,
+        patience: float = 10.0,
+        truncate: bool = True,
     ) -> None:
         self.connection = connection
         self.truncate = truncate
         self._home = home
+        self._apart = apart
         self._patience = patience
         self._recorder: OutboxTracker | None = None
         self._ours: bool | None = None  # whether it is gittrack's own server
@@ -146,12 +155,32 @@ class RemoteTracker(Tracker):
     ) -> ActiveRun:
         """Start a run.  Raises as ``Tracker.create_run``."""
         recorder = self.recorder()
-        if recorder is not None:
-            self._learn_experiment(recorder, limits.check_experiment_id(experiment_id))
-            return recorder.create_run(
-                experiment_id, name=name, start_time=start_time, tags=tags, user_id=user_id,
-                parent_run_id=parent_run_id, capture=capture, environment=environment, run_id=run_id, keeper=keeper,
-            )  # fmt: skip
+        if recorder is None or self._ours is False:
+            made = self._make_run(experiment_id, name, start_time, tags, user_id, parent_run_id, there=recorder is None)
+            if made is not None and (recorder is None or not Folder.takes_files(made.info.artifact_uri)):
+                return RemoteRun(self, made)
+            if made is not None and recorder is not None:
+                self._learn_experiment(recorder, made.info.experiment_id)
+                return recorder.go_on_with(made, capture=capture, environment=environment)
+        assert recorder is not None  # noqa: S101 - else it was made there, or that has failed
+        self._learn_experiment(recorder, limits.check_experiment_id(experiment_id))
+        return recorder.create_run(
+            experiment_id, name=name, start_time=start_time, tags=tags, user_id=user_id,
+            parent_run_id=parent_run_id, capture=capture, environment=environment, run_id=run_id, keeper=keeper,
+        )  # fmt: skip
+
+    def _make_run(
+        self,
+        experiment_id: str,
+        name: str | None,
+        start_time: int | None,
+        tags: Mapping[str, Any] | None,
+        user_id: str,
+        parent_run_id: str | None,
+        *,
+        there: bool,
+    ) -> Run | None:
+        """Make a run on the server; None if that is away, and it need not be made ``there``."""
         checked = dict(limits.check_tag(key, value, truncate=self.truncate) for key, value in (tags or {}).items())
         if parent_run_id:
             checked["mlflow.parentRunId"] = check_run_id(parent_run_id)
@@ -162,20 +191,28 @@ class RemoteTracker(Tracker):
             user_id=user_id or None,
             tags=wire.pairs(checked),
         )
-        return RemoteRun(self, wire.run(wire.part(self.connection.post("runs/create", body), "run")))
+        try:
+            return wire.run(wire.part(self.connection.post("runs/create", body), "run"))
+        except NetworkError:
+            if there:
+                raise
+            return None
 
     # -- runs that are recorded here first ---------------------------------------------------------------------------
 
     def recorder(self) -> OutboxTracker | None:
-        """What new runs are recorded with; None if the server takes no journals: they are written there by calls."""
+        """What new runs are recorded with; None if there is no place for it: they are written there by calls."""
         if self._home is None:
             return None
         with self._opening:
-            if self._recorder is None and self._takes_journals():
+            if self._recorder is None:
+                home = self._home if self._takes_journals() else self._apart
+                if home is None:
+                    return None
                 from gittrack import session
                 from gittrack.remote.shipping import OutboxTracker
 
-                recorder = session.open_recorder(self._home, OutboxTracker)
+                recorder = session.open_recorder(home, OutboxTracker)
                 recorder.ship_to(self.connection, patience=self._patience)
                 self._recorder = recorder
             return self._recorder
@@ -197,7 +234,7 @@ class RemoteTracker(Tracker):
     def keeper_of(self, run_id: str) -> OutboxTracker | None:
         """What a run is recorded with here, as long as not all of it is on the server; None if it is there only."""
         recorder = self._recorder
-        if recorder is None and self._home is not None and has_outbox(self._home):
+        if recorder is None and any(has_outbox(one) for one in (self._home, self._apart) if one is not None):
             recorder = self.recorder()
         return recorder if recorder is not None and recorder.holds(run_id) else None
 
