@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -57,15 +59,23 @@ def _placed(answer: Any, tree: str) -> Any:
     return placed
 
 
-def _answer(folder: str, method: str, path: str, said: str | None, response: Any) -> Any:
-    """What a REST server would have answered, in MLflow's message ``response``.  Raises MLflow's RestException."""
+@contextmanager
+def _mlflow_errors() -> Iterator[None]:
+    """A block whose failures are MLflow's, as if a server had answered them."""
     from mlflow.exceptions import RestException
-    from mlflow.utils.proto_json_utils import parse_dict
 
     try:
-        found = _api(folder).ask(method, path, json.loads(said) if said else {})
+        yield
     except GittrackError as error:
         raise RestException({"error_code": error.code, "message": str(error)}) from error
+
+
+def _answer(folder: str, method: str, path: str, said: str | None, response: Any) -> Any:
+    """What a REST server would have answered, in MLflow's message ``response``.  Raises MLflow's RestException."""
+    from mlflow.utils.proto_json_utils import parse_dict
+
+    with _mlflow_errors():
+        found = _api(folder).ask(method, path, json.loads(said) if said else {})
     parse_dict(_placed(found, _tree(folder)), response)
     return response
 
@@ -142,7 +152,7 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
     from mlflow.entities import FileInfo
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-    from gittrack.server.hub.artifacts import listed, place_of
+    from gittrack.server.hub.artifacts import Place, listed, place_of
     from gittrack.sync import artifacts
 
     folder, tree, inside = unquote(urlsplit(artifact_uri).path).partition(_TREE)
@@ -150,28 +160,39 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
         raise InvalidValueError(f"`{artifact_uri}` is no address of an artifact", hint="a run's artifact_uri is one")
     hub = _api(folder or "/").hub
     tracker = hub.tracker
-    run_id, top = place_of(hub, inside)
+
+    def place(path: str | None) -> Place:
+        """What a path below the address means; the address itself may be above all artifacts, as MLflow splits it."""
+        return place_of(hub, posixpath.join(inside, path or "").rstrip("/"))
 
     class GittrackArtifacts(ArtifactRepository):  # type: ignore[misc]  # MLflow has no types
         """Files that are kept in the repository by their content."""
 
+        @_mlflow_errors()
         def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-            hub.writer(run_id).log_artifact(local_file, posixpath.join(top, artifact_path or "") or None)
+            run_id, folder = place(artifact_path)
+            hub.writer(run_id).log_artifact(local_file, folder or None)
 
+        @_mlflow_errors()
         def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-            hub.writer(run_id).log_artifacts(local_dir, posixpath.join(top, artifact_path or "") or None)
+            run_id, folder = place(artifact_path)
+            hub.writer(run_id).log_artifacts(local_dir, folder or None)
 
+        @_mlflow_errors()
         def list_artifacts(self, path: str | None = None) -> list[Any]:
-            found = listed(hub, run_id, posixpath.join(top, path or "").rstrip("/"))
-            return [FileInfo(posixpath.relpath(one.path, top or "."), one.is_dir, one.file_size) for one in found]
+            found = listed(hub, *place(path))
+            names = (posixpath.join(path or "", one.path.rpartition("/")[2]) for one in found)
+            return [FileInfo(name, one.is_dir, one.file_size) for name, one in zip(names, found, strict=True)]
 
+        @_mlflow_errors()
         def _download_file(self, remote_file_path: str, local_path: str) -> None:
-            found = tracker.artifact(run_id, posixpath.join(top, remote_file_path))
+            found = tracker.artifact(*place(remote_file_path))
             artifacts.bring(tracker, [found])
             tracker.repo.objects.copy_out(found.digest, Path(local_path))
 
+        @_mlflow_errors()
         def delete_artifacts(self, artifact_path: str | None = None) -> None:
-            found = tracker.artifacts(run_id, posixpath.join(top, artifact_path or ""))
-            hub.writer(run_id).remove_artifacts([one.path for one in found])
+            run_id, folder = place(artifact_path)
+            hub.writer(run_id).remove_artifacts([one.path for one in tracker.artifacts(run_id, folder)])
 
     return GittrackArtifacts(artifact_uri, tracking_uri, registry_uri)

@@ -101,6 +101,14 @@ def test_artifacts_of_every_kind(client: Any, tmp_path: Path) -> None:
     )
     assert sorted(str(one.relative_to(where)) for one in where.rglob("*.txt")) == ["a.txt", "deep/b ü.txt"]
     assert mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/d.json") == {"x": 1}
+    whole = Path(mlflow.artifacts.download_artifacts(artifact_uri=run.info.artifact_uri))
+    assert {one.name for one in whole.iterdir()} == {"in", "a.txt", "t.txt", "d.json", "table.json"}
+    assert [one.path for one in mlflow.artifacts.list_artifacts(f"{run.info.artifact_uri}/in")] == [
+        "in/a.txt",
+        "in/deep",
+    ]
+    with pytest.raises(mlflow.exceptions.MlflowException):
+        mlflow.artifacts.load_text(f"{run.info.artifact_uri}/none.txt")
     assert list(mlflow.load_table("table.json", run_ids=[run.info.run_id])["q"]) == [1, 3]
 
 
