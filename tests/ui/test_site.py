@@ -149,6 +149,16 @@ def test_the_table(visited: Watched, store: Store) -> None:
     expect(page.get_by_role("row").nth(1)).to_contain_text("changed")
     page.get_by_role("button", name="acc").click()
     expect(page.get_by_role("row").nth(1)).to_contain_text("committed")
+    bar = page.get_by_role("combobox", name="Filter")
+    bar.fill("metrics.loss.min < 0.6 AND NOT params.lr IS NULL")
+    bar.press("Enter")
+    expect(page.get_by_role("grid")).to_have_attribute("aria-rowcount", "2")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("changed")
+    bar.fill("params.lr ~ 0.3")
+    bar.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("At column 11")
+    bar.fill("")
+    bar.press("Enter")
     page.get_by_role("button", name="Sparklines").click()
     expect(page.locator("svg path")).to_have_count(4)  # `loss` of three, and `system/cpu`
     assert page.locator("svg path").first.evaluate("path => path.getTotalLength()") > 40

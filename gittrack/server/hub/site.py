@@ -32,7 +32,7 @@ from gittrack.server.hub import website
 from gittrack.server.hub.guard import CSP
 from gittrack.server.hub.local import LocalApi
 from gittrack.store import files
-from gittrack.store.index import COLUMN_KINDS, MOST_COLUMNS
+from gittrack.store.index import COLUMN_KINDS
 from gittrack.sync import artifacts
 from gittrack.track.runs import Tracker
 from gittrack.types import Artifact, MetricHistory
@@ -258,7 +258,7 @@ class _Site:
         ]
 
     def _columns(self, run_ids: Sequence[str], experiment_ids: Iterable[str], keys: dict[str, set[str]]) -> Json:
-        """The table; of very many columns the first, as a server sends them."""
+        """The table, with all columns: filters ask for any."""
         if not run_ids:
             nothing: list[str] = []
             return self._ask("runs/columns", experiment_ids=nothing, max_results=0) | {"keys": {}}
@@ -269,7 +269,7 @@ class _Site:
             filter=f"attributes.run_id IN ({listed})",
             run_view_type="ALL",
             max_results=len(run_ids),
-            **{kind: sorted(known)[:MOST_COLUMNS] for kind, known in keys.items()},
+            **{kind: sorted(known) for kind, known in keys.items()},
         )
         return said | {"keys": {kind: sorted(known) for kind, known in keys.items()}}
 

@@ -3,6 +3,7 @@
 
 import { API, type Columns, copies, Trouble, type Value } from "../api";
 import type { Change, Kept, Lineage, Surroundings, Values } from "../details";
+import { parse } from "./query";
 import { along, bands, chart, type History, type Started, type Window } from "./series";
 
 interface Index {
@@ -27,7 +28,10 @@ interface Rest {
   code: { trouble: string } | { changes: { total: number; files: Change[] }; diffs: Record<string, { diff: string } | { trouble: string }> };
 }
 
+const FACTS: Record<string, keyof Columns["runs"]> = { commit: "code_commit", branch: "code_branch", dirty: "code_dirty" };
 const KINDS = ["metrics", "params", "tags"] as const;
+/** Of a kind: as many as a server sends unasked. */
+const MOST_COLUMNS = 100;
 const SPARK_BUCKETS = 24;
 const BUCKETS = 750;
 const loaded = new Map<string, Promise<unknown>>();
@@ -124,24 +128,47 @@ async function kept(said: URLSearchParams): Promise<Kept> {
   return { ...together(all, absent), files, total: Math.max(Object.keys(files).length, ...all.map((run) => run.total)) };
 }
 
-/** Those of some runs that meet a question, as columns; columns that none of them has are left out. */
+/** Those of some runs that meet a question, as columns: the first of those that any of them has something in. */
 async function columns(said: URLSearchParams): Promise<Columns> {
   const { columns: all } = await index();
   const experiments = new Set(said.getAll("experiment_ids"));
   const every = said.get("run_view_type") === "ALL";
-  const rows = all.runs.run_id.flatMap((_, row) =>
+  const those = all.runs.run_id.flatMap((_, row) =>
     experiments.has(all.runs.experiment_id[row] ?? "") && (every || all.runs.lifecycle_stage[row] === "active") ? [row] : [],
   );
+  const rows = await filtered(all, those, said.get("filter") ?? "");
   const offset = Number(said.get("offset") ?? 0);
   const page = rows.slice(offset, offset + Number(said.get("max_results") ?? 1000));
   const of = <T>(column: T[]): T[] => page.map((row) => column[row] as T);
-  const tables = KINDS.map((kind) => [kind, Object.fromEntries(Object.entries(all[kind]).map(([key, column]) => [key, of(column)]).filter(([, column]) => (column as Value[]).some((value) => value !== null)))]);
+  const tables = KINDS.map((kind) => [kind, Object.fromEntries(Object.entries(all[kind]).map(([key, column]) => [key, of(column)]).filter(([, column]) => (column as Value[]).some((value) => value !== null)).slice(0, MOST_COLUMNS))]);
   return {
     total: rows.length,
     runs: Object.fromEntries(Object.entries(all.runs).map(([name, column]) => [name, of<Value>(column)])) as unknown as Columns["runs"],
     ...(Object.fromEntries(tables) as Pick<Columns, (typeof KINDS)[number]>),
     keys: all.keys,
   };
+}
+
+async function filtered(all: Columns, rows: number[], filter: string): Promise<number[]> {
+  const known = (kind: "metrics" | "params" | "tags", key: string): Value[] | undefined => (Object.hasOwn(all[kind], key) ? all[kind][key] : undefined);
+  const { meets, extremes } = parse(filter, (key) => known("metrics", key) !== undefined);
+  const runs = new Map(await Promise.all((extremes ? rows : []).map(async (row) => [row, await facts(all.runs.run_id[row] ?? "")] as const)));
+  const value = (said: Value | undefined): number | null => {
+    const number = said === null || said === undefined ? null : Number(said);
+    return number !== null && Math.abs(number) === Number.MAX_VALUE ? number * 2 : number; // what is infinite, JSON cannot say
+  };
+  const text = (said: Value | undefined): string | null => (typeof said === "string" ? said : null);
+  return rows.filter((row) =>
+    meets({
+      metric(key, of) {
+        const metrics = of === "last" ? undefined : runs.get(row)?.values.metrics;
+        return value(of === "last" ? known("metrics", key)?.[row] : metrics && Object.hasOwn(metrics, key) ? metrics[key]?.[of][0] : null);
+      },
+      param: (key) => text(known("params", key)?.[row]),
+      tag: (key) => text(known("tags", key)?.[row]),
+      fact: (name) => all.runs[FACTS[name] ?? (name as keyof Columns["runs"])][row] ?? null,
+    }),
+  );
 }
 
 // --- curves
