@@ -200,7 +200,9 @@ def site(
     if report.too_large and not no_artifacts:
         output.message(f"{text.count(report.too_large, 'file')} of runs left out: larger than `--max-artifact-size`")
     if report.absent:
-        output.warning(f"{text.count(report.absent, 'file')} of runs left out: their bytes are not to be had")
+        output.warning(
+            f"{text.count(report.absent, 'file')} of runs left out: not in this clone (`gittrack artifacts fetch`)"
+        )
     output.message(f"`python -m http.server -d {shlex.quote(target)}` shows it at http://localhost:8000")
 
 

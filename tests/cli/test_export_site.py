@@ -1,6 +1,7 @@
 """`gittrack export site` on the command line: which runs, what it says, what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ def test_it_says_what_it_wrote_and_how_to_look_at_it(project: Sandbox, cli: Cli,
     assert cli("export", "site", str(site), "--no-artifacts", "--no-code", "-f", "status = 'FINISHED'").status == 0
     assert set(chosen(site)) < set(every)
     assert not any((site / "files").iterdir())
-    assert cli("export", "site", str(site), "beta", "alpha").status == 0
+    shutil.rmtree(project.path / ".gittrack" / "objects")
+    told = cli("export", "site", str(site), "beta", "alpha")
+    assert told.status == 0
+    assert "left out: not in this clone (`gittrack artifacts fetch`)" in told.err
     assert chosen(site) == ["alpha", "beta"]
 
 

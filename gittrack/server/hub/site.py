@@ -33,7 +33,6 @@ from gittrack.server.hub.guard import CSP
 from gittrack.server.hub.local import LocalApi
 from gittrack.store import files
 from gittrack.store.index import COLUMN_KINDS
-from gittrack.sync import artifacts
 from gittrack.track.runs import Tracker
 from gittrack.types import Artifact, MetricHistory
 
@@ -74,7 +73,7 @@ class Report:
         files: How many files the folder has.
         size: Their bytes.
         too_large: Files of runs that are named and not there, since they are larger than was wanted.
-        absent: Likewise, since nobody could be found who has their bytes.
+        absent: Likewise, since their bytes are not in this clone.
     """
 
     runs: int = 0
@@ -133,6 +132,7 @@ def export(
         AlreadyExistsError: Something else is there.
         TooLargeError: There are too many runs.
         NotFoundError: A run is gone; this installation has no page.
+        CorruptError: A file of a run is not what it was.
         ReadOnlyError, StorageError: It cannot be written.
     """
     if len(run_ids) > MOST_RUNS:
@@ -327,12 +327,11 @@ class _Site:
         path = self.folder / name
         if path.exists():
             return name
-        try:
-            artifacts.bring(self.tracker, [artifact])
-            self.tracker.repo.objects.copy_out(artifact.digest, path)
-        except GittrackError:
+        objects = self.tracker.repo.objects
+        if not objects.has(artifact.digest, artifact.size):
             self.report.absent += 1
             return None
+        objects.copy_out(artifact.digest, path)
         self._count(artifact.size)
         return name
 

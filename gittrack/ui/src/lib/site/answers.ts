@@ -43,7 +43,9 @@ async function fetched(path: string, init: RequestInit = {}): Promise<Response> 
   } catch {
     throw new Trouble("The web server of this site cannot be reached.", 0);
   }
-  if (!answer.ok && answer.status !== 416) throw new Trouble(`A file of this site is missing: ${path} (status ${answer.status}).`, answer.status);
+  if (!answer.ok && answer.status !== 416) {
+    throw new Trouble(`A part of this site is missing (${path}, status ${answer.status}). If it was exported anew, load the page again.`, answer.status);
+  }
   return answer;
 }
 
