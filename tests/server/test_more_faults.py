@@ -344,7 +344,10 @@ def test_slow_heads_and_bodies_do_not_keep_others_out(git_repo: Sandbox) -> None
 
 def test_readers_that_do_not_read_cost_neither_memory_nor_others(git_repo: Sandbox) -> None:
     size = 1 << 30 if FULL else 64 << 20
-    with running(git_repo.path, limits=Limits(unread_seconds=1.5)) as server, ExitStack() as stack:
+    with (
+        running(git_repo.path, limits=Limits(unread_seconds=1.5, receive_seconds=600.0)) as server,
+        ExitStack() as stack,
+    ):
         run_id = server.new_run()
         path = files_of(run_id, "large")
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
