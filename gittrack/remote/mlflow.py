@@ -17,7 +17,7 @@ from gittrack.errors import NotFoundError
 from gittrack.remote import wire
 from gittrack.remote.folders import Folder
 from gittrack.remote.http import Connection, quoted
-from gittrack.remote.runs import MAX_METRICS, MAX_PAIRS
+from gittrack.remote.runs import batches
 from gittrack.store import codec, files
 from gittrack.store.record import CREATE, STATUS, RunState
 from gittrack.types import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, ModelOutput, check_run_id
@@ -93,8 +93,9 @@ class Teller:
             if made is None:
                 raise NotFoundError(f"run `{run_id}` is not on the server", hint="its beginning was not shipped")
             there = self._make(run_id, made)
-        self._pairs(there, news)
-        self._points(there, news)
+        found = (one for one in _every_point(news) if one.model_id is None or self._has_model(one.model_id))
+        for some in batches(wire.pairs(news.params), self._tags(there, news), [wire.point(one) for one in found]):
+            self._post("runs/log-batch", there, some)
         self._artifacts(there, news)
         self._links(there, news)
         ended = any(event[0] == STATUS for event in events)
@@ -137,8 +138,8 @@ class Teller:
         self.called(run_id, made)
         return made
 
-    def _pairs(self, there: str, news: RunState) -> None:
-        """Params, then tags."""
+    def _tags(self, there: str, news: RunState) -> list[wire.Json]:
+        """The tags to be set; those that were removed are removed there, too."""
         tags: dict[str, str] = {}
         for field, edit in news.fields.items():
             key = field.removeprefix("tags.")
@@ -156,16 +157,7 @@ class Teller:
         commit = news.code.get("commit")
         if commit:
             tags.setdefault(_COMMIT_TAG, commit)
-        for some in _pieces(wire.pairs(news.params), MAX_PAIRS):
-            self._post("runs/log-batch", there, {"params": some})
-        for some in _pieces(wire.pairs(tags), MAX_PAIRS):
-            self._post("runs/log-batch", there, {"tags": some})
-
-    def _points(self, there: str, news: RunState) -> None:
-        """Points, with the models and datasets that they were measured of."""
-        found = (one for one in _every_point(news) if one.model_id is None or self._has_model(one.model_id))
-        for some in _pieces([wire.point(one) for one in found], MAX_METRICS):
-            self._post("runs/log-batch", there, {"metrics": some})
+        return wire.pairs(tags)
 
     def _artifacts(self, there: str, news: RunState) -> None:
         if not news.artifacts:
@@ -211,10 +203,6 @@ class Teller:
             else:
                 self._models[model_id] = True
         return self._models[model_id]
-
-
-def _pieces(found: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
-    return (found[start : start + most] for start in range(0, len(found), most))
 
 
 def _every_point(news: RunState) -> Iterator[Metric]:

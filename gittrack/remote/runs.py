@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,15 @@ _LOCAL: Final = "`gittrack help tracking` says what works with a server"
 def now_ms() -> int:
     """The time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def batches(params: list[wire.Json], tags: list[wire.Json], points: list[wire.Json]) -> Iterator[wire.Json]:
+    """What servers take at once of these, one after the other.  Params go first: one that is refused stops the rest."""
+    while points or params or tags:
+        some = {"params": params[:MAX_PAIRS], "tags": tags[:MAX_PAIRS]}
+        room = MAX_METRICS - len(some["params"]) - len(some["tags"])
+        yield {**some, "metrics": points[:room]}
+        params, tags, points = params[MAX_PAIRS:], tags[MAX_PAIRS:], points[room:]
 
 
 class RemoteRun(ActiveRun):
@@ -82,13 +91,8 @@ class RemoteRun(ActiveRun):
         checked = dict(limits.check_param(key, value, truncate=truncate) for key, value in params.items())
         lasting = wire.pairs({key: redact_value(key, value) for key, value in checked.items()})
         edited = wire.pairs(dict(limits.check_tag(key, value, truncate=truncate) for key, value in tags.items()))
-        while points or lasting or edited:
-            # Params go first: one that is refused stops the rest.
-            some = {"params": lasting[:MAX_PAIRS], "tags": edited[:MAX_PAIRS]}
-            del lasting[:MAX_PAIRS], edited[:MAX_PAIRS]
-            room = MAX_METRICS - len(some["params"]) - len(some["tags"])
-            self._post("runs/log-batch", {**some, "metrics": points[:room]}, repeatable=True)
-            del points[:room]
+        for some in batches(lasting, edited, points):
+            self._post("runs/log-batch", some, repeatable=True)
 
     def delete_tag(self, key: str) -> None:
         """Remove a tag.  Raises NotFoundError."""

@@ -246,7 +246,9 @@ class RemoteTracker(Tracker):
     def _ship_quietly(self) -> None:
         """Show readers what this program has recorded, if the server is there."""
         with suppress(GittrackError):
-            self.ship(_READING_S)
+            self.ship(
+                _READING_S if self._ours else _SHIPPING_S
+            )  # MLflow's takes many calls for what ours takes at once
 
     def _or_here(self, ask: Callable[[], T], answer: Callable[[OutboxTracker], U]) -> T | U:
         """What the server says; while it is away, what the recorder's store does, so that runs can begin.
