@@ -149,6 +149,7 @@ def serve(tracker: Tracker, plan: Plan, said: Callable[[str, str], None], ending
         GittrackError: The address is taken, or must not be listened on; the certificate cannot be used.
     """
     run.allow_many_files()
+    run.share_memory()
     try:
         tls = None if plan.tls is None else Tls(plan.tls)
         server = Server(tracker, plan)
