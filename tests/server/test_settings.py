@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from gittrack.server.hub.accounts import Accounts
+from gittrack.server.hub.accounts import Accounts, now
 from gittrack.server.hub.credentials import parse_token
 from gittrack.server.hub.roles import Grant, Role
 from gittrack.server.hub.start import Plan, Server
+from gittrack.server.hub.webhooks import WAITING, Delivery, Keys, Webhooks
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
@@ -253,3 +254,27 @@ def test_accounts_are_not_begun_on_a_page(git_repo: Sandbox) -> None:
         assert team.ask("GET", f"{API}/storage", token="").status == 200
         team.close()
     assert not accounts.is_there
+
+
+def test_webhooks_and_what_became_of_their_deliveries(team: Team, tmp_path: Path) -> None:
+    assert ask(team, "GET", "webhooks").ok == {"webhooks": []}
+    kept = Webhooks(team.accounts, Keys(tmp_path / "key"))
+    hook, secret = kept.add("http://127.0.0.1:9/hook", by="ana", events=["run.finished"], private=True)
+    later = now() + 3_600_000  # nobody tries them meanwhile
+    came, failed, gone = (
+        Delivery(name, hook.id, "run.finished", "{}", WAITING, 0, later, now(), "") for name in ("a", "b", "c")
+    )
+    kept.queue([came, failed, gone])
+    kept.settle(came, 200, "")
+    kept.settle(gone, 410, "answered with status 410")
+    kept.settle(failed, 500, "answered with status 500")
+    answer = ask(team, "GET", "webhooks")
+    (said,) = answer.ok["webhooks"]
+    assert (said["id"], said["url"], said["events"], said["created_by"]) == (hook.id, hook.url, ["run.finished"], "ana")
+    assert (said["delivered"], said["waiting"], said["dead"]) == (1, 1, 1)
+    assert said["last_delivered"] == pytest.approx(now(), abs=60_000)
+    trouble = said["trouble"]
+    assert (trouble["tries"], trouble["event"]) == (1, "run.finished")
+    assert trouble["error"].startswith("answered with status")
+    assert secret.encode() not in answer.body
+    assert ask(team, "GET", "webhooks", team.token(Grant(Role.MAINTAINER, "*", "*"))).status == 403

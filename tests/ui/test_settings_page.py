@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from gittrack.server.hub import accounts
+from gittrack.server.hub.accounts import now
 from gittrack.server.hub.roles import Grant, Role
+from gittrack.server.hub.webhooks import WAITING, Delivery, Keys, Webhooks
 from tests.conftest import run_git
 from tests.server.guarded import PASSWORD
 from tests.server.team import Team, serving
@@ -19,7 +22,7 @@ from tests.ui.conftest import ATTACK, Served, Watched
 from tests.ui.models import logged_in
 from tests.ui.test_pages import TOO_WIDE
 
-PARTS = ("account", "users", "tokens", "remotes", "storage", "audit", "server")
+PARTS = ("account", "users", "tokens", "remotes", "storage", "webhooks", "audit", "server")
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,23 @@ def test_nothing_is_asked_of_a_remote_before_a_click(browser: Browser, team: Tea
         page.get_by_role("button", name="Ask origin").click()
         expect(page.get_by_text("origin was asked just now.")).to_be_visible()
         expect(row).not_to_contain_text("2 registry tags")
+
+
+def test_webhooks_are_listed(browser: Browser, team: Team, tmp_path: Path) -> None:
+    with logged_in(browser, team, user="ana") as watched:
+        page = opened(watched, "webhooks")
+        expect(page.get_by_text("Nobody is told of what happens here.")).to_be_visible()
+        kept = Webhooks(team.accounts, Keys(tmp_path / "key"))
+        hook, _ = kept.add("http://127.0.0.1:9/hook", by=ATTACK, private=True)
+        failed = Delivery("a", hook.id, "run.finished", "{}", WAITING, 0, now() + 3_600_000, now(), "")
+        kept.queue([failed])
+        kept.settle(failed, 410, f"answered with {ATTACK}")
+        page.reload()
+        row = page.get_by_role("row", name=re.compile(hook.id))
+        expect(row).to_contain_text("everything")
+        expect(row).to_contain_text("1 given up")
+        expect(row).to_contain_text("tried 1 time, given up")
+        kept.remove(hook.id)
 
 
 def test_storage_is_counted_when_asked_for(browser: Browser, team: Team) -> None:

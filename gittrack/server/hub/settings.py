@@ -1,4 +1,4 @@
-"""What the settings of the web page show and change: tokens, users and grants, the audit log, remotes, storage.
+"""What the settings of the web page show and change: accounts, the audit log, remotes, webhooks, storage.
 
 Everybody sees to tokens of his own; the rest is for administrators.  Accounts are begun on the command line, by whoever
 can write the server's files: where there are none yet, a page that everybody on the machine may open gives nobody one.
@@ -21,6 +21,7 @@ from gittrack.server.hub.messages import Message, Values, integer, text
 from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import Grant, Role, described
 from gittrack.server.hub.routes import Call, Permission, Route
+from gittrack.server.hub.webhooks import DEAD, DELIVERED, KEY_FILE, WAITING, Delivery, Keys, Webhooks
 from gittrack.store import check, gateway, usage
 from gittrack.store.objects import ObjectStore
 from gittrack.sync import pull, remotes
@@ -318,6 +319,34 @@ def _storage(call: Call) -> Json:
     }
 
 
+def _webhooks(call: Call) -> Json:
+    """Every webhook, what became of its deliveries, and of those that failed the last one; never its secret."""
+    guard = _guard(call)
+    webhooks = Webhooks(guard.auth.accounts, Keys(guard.audit.folder / KEY_FILE))
+    counts, last = webhooks.counts(), webhooks.last_delivered()
+    return {
+        "webhooks": [
+            {
+                **asdict(one),
+                **{state: counts.get(one.id, {}).get(state, 0) for state in (WAITING, DELIVERED, DEAD)},
+                "last_delivered": last.get(one.id),
+                "trouble": next(map(_trouble, webhooks.troubles(one.id, 1)), None),
+            }
+            for one in webhooks.all()
+        ]
+    }
+
+
+def _trouble(one: Delivery) -> Json:
+    return {
+        "event": one.event,
+        "created": one.created,
+        "tries": one.tries,
+        "error": one.error,
+        "again": one.due if one.state == WAITING else None,
+    }
+
+
 def _server(call: Call) -> Json:
     repo, guard = call.hub.tracker.repo, _guard(call)
     return {
@@ -381,5 +410,6 @@ ROUTES: Final = (
     Route("GET", f"{_SETTINGS}/remotes", _ADMIN, _remotes),
     Route("POST", f"{_SETTINGS}/remotes/look", _ADMIN, _look, Message(remote=text(required=True))),
     Route("GET", f"{_SETTINGS}/storage", _ADMIN, _storage),
+    Route("GET", f"{_SETTINGS}/webhooks", _ADMIN, _webhooks),
     Route("GET", f"{_SETTINGS}/server", _ADMIN, _server),
 )

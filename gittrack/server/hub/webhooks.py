@@ -388,6 +388,18 @@ class Webhooks:
                 found.setdefault(hook, {})[state] = number
         return found
 
+    def last_delivered(self) -> dict[str, int]:
+        """For each webhook that took one, when the last delivery came through, in milliseconds since 1970."""
+        if not self._accounts.is_there:
+            return {}
+        query = (
+            select(_deliveries.c.webhook, func.max(_deliveries.c.changed))
+            .where(_deliveries.c.state == DELIVERED)
+            .group_by(_deliveries.c.webhook)
+        )
+        with self._accounts.beside(_metadata) as db:
+            return {hook: int(moment) for hook, moment in db.execute(query)}
+
     def troubles(self, which: str, most: int = 20) -> list[Delivery]:
         """Deliveries of a webhook that failed so far, the newest first."""
         query = (

@@ -85,6 +85,23 @@ export interface Storage {
   grace_days: number;
 }
 
+export interface Webhook {
+  id: string;
+  url: string;
+  /** None: all. */
+  events: string[];
+  projects: string[];
+  private: boolean;
+  created: number;
+  created_by: string;
+  waiting: number;
+  delivered: number;
+  dead: number;
+  last_delivered: number | null;
+  /** The last delivery that has failed so far; `again` is when it is tried next, if it is. */
+  trouble: { event: string; created: number; tries: number; error: string; again: number | null } | null;
+}
+
 export interface Server {
   version: string;
   python: string;
@@ -111,6 +128,7 @@ export const ownTokens = async (): Promise<Token[]> => (await get<{ tokens: Toke
 export const accounts = (): Promise<{ users: User[]; tokens: Token[] }> => get(`${AT}/accounts`, {});
 export const remotes = async (): Promise<Remote[]> => (await get<{ remotes: Remote[] }>(`${AT}/remotes`, {})).remotes;
 export const storage = (): Promise<Storage> => get(`${AT}/storage`, {});
+export const webhooks = async (): Promise<Webhook[]> => (await get<{ webhooks: Webhook[] }>(`${AT}/webhooks`, {})).webhooks;
 export const server = (): Promise<Server> => get(`${AT}/server`, {});
 
 export function audit(search: string, before?: number): Promise<{ lines: Line[]; more: boolean; broken: string }> {
