@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 
 import { best } from "./best";
 import { commitUrl } from "./hosts";
-import { parse } from "./patch";
+import { changed, parse } from "./patch";
 import { cells, kindOf, printed, splitTable } from "./preview";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
@@ -76,4 +76,22 @@ test("the best value of a metric", () => {
   expect([...best("val/loss", [2, 1, null, "NaN", 1])]).toEqual([1, 4]);
   expect([...best("accuracy", [0.2, 0.9, "NaN"])]).toEqual([1]);
   for (const none of [[], [null, "NaN"], [1], [1, 1]]) expect(best("accuracy", none).size).toBe(0);
+});
+
+test("what of a changed line is another", () => {
+  expect(changed("lr = 0.1", "lr = 0.25")).toEqual([
+    [["lr = 0.", false], ["1", true]],
+    [["lr = 0.", false], ["25", true]],
+  ]);
+  const [old, now] = changed("return model(x)", "  return model(x, mask)") ?? [];
+  expect(old?.every(([, gone]) => !gone)).toBe(true);
+  expect(now?.filter(([, come]) => come).map(([text]) => text)).toEqual(["  ", ", mask"]);
+  expect(changed("import torch", "layers = 3")).toBe(null); // another line, not a changed one
+  expect(changed("a ".repeat(300), "b")).toBe(null); // too long to be worth it
+});
+
+test("lines are compared where as many came as are gone", () => {
+  const marked = (diff: string): number => parse(diff).lines.filter((line) => line.pieces).length;
+  expect(marked("@@ -1,2 +1,2 @@\n-lr = 1\n-seed = 1\n+lr = 2\n+seed = 2\n")).toBe(4);
+  expect(marked("@@ -1,1 +1,2 @@\n-lr = 1\n+lr = 2\n+seed = 2\n")).toBe(0);
 });
