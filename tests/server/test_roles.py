@@ -7,7 +7,6 @@ route declares, and whoever may not, or asks a route that is said to read, leave
 import re
 import time
 from collections.abc import Iterator
-from statistics import median
 
 import pytest
 
@@ -225,12 +224,12 @@ def test_finding_out_takes_as_long_as_if_nothing_were_there(team: Team) -> None:
     somebody = team.token(Grant(Role.READER, "mine*", "mine*"))
 
     def seconds(run_id: str) -> float:
-        took = []
-        for _ in range(30):
-            start = time.perf_counter()
-            assert team.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run_id}", token=somebody).status == 404
-            took.append(time.perf_counter() - start)
-        return median(took)
+        start = time.perf_counter()
+        assert team.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run_id}", token=somebody).status == 404
+        return time.perf_counter() - start
 
-    there, never = seconds(hidden["run_id"]), seconds(_never(hidden["run_id"]))
-    assert abs(there - never) < 0.01, (there, never)
+    # Turn about, and the shortest: what else the machine does makes some of them longer.
+    never = _never(hidden["run_id"])
+    took = [(seconds(hidden["run_id"]), seconds(never)) for _ in range(30)]
+    there, never_there = map(min, zip(*took, strict=True))
+    assert abs(there - never_there) < 0.01, (there, never_there)

@@ -24,8 +24,8 @@ Json = dict[str, Any]
 _VERSION: Final = "3.1.0"
 _JSON: Final = "application/json"
 _FILE: Final = "application/octet-stream"
-#: What every route may answer (404 also where nothing is set up for it, as for logins by a provider), and what those may
-#: besides that need to know the caller, or change something.
+#: What every route may answer (404 also where nothing is set up for it, as for logins by a provider), and what those
+#: may besides that need to know the caller, or change something.
 _ANY: Final = (400, 404, 413, 415, 421, 429, 500, 503)
 _GUARDED: Final = (401, 403)
 _CHANGING: Final = (409, 507)
