@@ -26,10 +26,11 @@ test("runs differ by more than hue", () => {
 
 test("lines that are alike have different dashes", () => {
   const [red, green, blue] = ["#c02020", "#6f6f00", "#2060e0"];
-  expect(dashes([blue, red])).toEqual([[], []]);
-  const [first, second, third] = dashes([red, red, green]);
+  expect(dashes([blue, red], true)).toEqual([[], []]);
+  const [first, second, third] = dashes([red, red, green], true);
   expect(first).toEqual([]);
   expect(second).not.toEqual(first);
   expect(third).not.toEqual(first); // some eyes see the same red there
-  expect(new Set(dashes(Array<string>(6).fill(red)).map(String)).size).toBe(6);
+  expect(dashes([red, green], false)).toEqual([[], []]);
+  expect(new Set(dashes(Array<string>(6).fill(red), true).map(String)).size).toBe(6);
 });

@@ -4,7 +4,8 @@
 
 /** How light lines are (relative luminance, as WCAG counts it): on both themes between 0.128 and 0.3 has contrast 3. */
 const LIGHTNESS = [0.145, 0.205, 0.28];
-const SATURATION = [0.95, 0.55];
+/** How strong they are: chroma in Oklch, in which hues are as far from each other as they look. */
+const CHROMA = [0.2, 0.1];
 const GOLDEN = 0.618033988749895;
 const DASHES = [[], [7, 3], [2, 3], [10, 3, 2, 3], [14, 4], [4, 2, 1, 2]];
 /** Closer than this in Oklab, two lines are alike. */
@@ -27,25 +28,36 @@ export function luminance(hex: string): number {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-function fromHsl(hue: number, saturation: number, lightness: number): string {
-  const most = saturation * Math.min(lightness, 1 - lightness);
-  const part = (offset: number): string => {
-    const turn = (offset + hue * 12) % 12;
-    const value = lightness - most * Math.max(-1, Math.min(turn - 3, 9 - turn, 1));
-    return Math.round(255 * value).toString(16).padStart(2, "0");
-  };
-  return `#${part(0)}${part(8)}${part(4)}`;
+/** The colour at a place in Oklch: as strong as wanted, or as there is. */
+function fromOklch(lightness: number, chroma: number, hue: number): string {
+  for (let strong = chroma; ; strong -= 0.01) {
+    const [a, b] = [strong * Math.cos(2 * Math.PI * hue), strong * Math.sin(2 * Math.PI * hue)];
+    const long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3;
+    const middle = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3;
+    const short = (lightness - 0.0894841775 * a - 1.291485548 * b) ** 3;
+    const parts = [
+      4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
+      -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
+      -0.0041960863 * long - 0.7034186147 * middle + 1.707614701 * short,
+    ];
+    if (strong > 0.01 && parts.some((part) => part < 0 || part > 1)) continue;
+    const byte = (part: number): number => {
+      const inside = Math.min(1, Math.max(0, part));
+      return Math.round(255 * (inside <= 0.0031308 ? 12.92 * inside : 1.055 * inside ** (1 / 2.4) - 0.055));
+    };
+    return `#${parts.map((part) => byte(part).toString(16).padStart(2, "0")).join("")}`;
+  }
 }
 
 /** The colour of a hue that is so light. */
-function shade(hue: number, saturation: number, wanted: number): string {
-  let [low, high] = [0, 1];
-  for (let step = 0; step < 10; step += 1) {
+function shade(hue: number, chroma: number, wanted: number): string {
+  let [low, high] = [0.3, 0.8];
+  for (let step = 0; step < 9; step += 1) {
     const middle = (low + high) / 2;
-    if (luminance(fromHsl(hue, saturation, middle)) < wanted) low = middle;
+    if (luminance(fromOklch(middle, chroma, hue)) < wanted) low = middle;
     else high = middle;
   }
-  return fromHsl(hue, saturation, (low + high) / 2);
+  return fromOklch((low + high) / 2, chroma, hue);
 }
 
 const known = new Map<string, string>();
@@ -58,8 +70,8 @@ export function colour(runId: string): string {
   let hash = 2166136261;
   for (let at = 0; at < runId.length; at += 1) hash = Math.imul(hash ^ runId.charCodeAt(at), 16777619);
   hash >>>= 0;
-  const kind = (hash >>> 8) % (LIGHTNESS.length * SATURATION.length);
-  const found = shade((hash * GOLDEN) % 1, SATURATION[kind % 2] ?? 1, LIGHTNESS[kind >> 1] ?? 0.2);
+  const kind = (hash >>> 8) % (LIGHTNESS.length * CHROMA.length);
+  const found = shade((hash * GOLDEN) % 1, CHROMA[kind % 2] ?? 1, LIGHTNESS[kind >> 1] ?? 0.2);
   if (known.size >= MOST_KNOWN) known.clear();
   known.set(runId, found);
   return found;
@@ -68,7 +80,7 @@ export function colour(runId: string): string {
 /** The colour of one of a few that stand beside each other. */
 export function spread(index: number): string {
   const lightness = LIGHTNESS[(index + 1) % LIGHTNESS.length] ?? 0.2;
-  return shade((index * GOLDEN * GOLDEN + 0.58) % 1, SATURATION[index % 2] ?? 1, lightness);
+  return shade((index * GOLDEN * GOLDEN + 0.7) % 1, CHROMA[index % 2] ?? 1, lightness);
 }
 
 /** The same colour, see-through. */
@@ -100,9 +112,10 @@ function oklab([red, green, blue]: Light): Light {
   ];
 }
 
-/** A dash for each line: those that are alike to some eye have different ones, as far as there are. */
-export function dashes(colours: string[]): number[][] {
-  const places = colours.map((one) => EYES.map((eye) => oklab(seen(light(one), eye))));
+/** A dash for each line: those that are alike, or are to some eye, have different ones, as far as there are. */
+export function dashes(colours: string[], toAnyEye: boolean): number[][] {
+  const eyes = toAnyEye ? EYES : EYES.slice(0, 1);
+  const places = colours.map((one) => eyes.map((eye) => oklab(seen(light(one), eye))));
   const chosen: number[] = [];
   places.forEach((own, at) => {
     const times = DASHES.map(() => 0);

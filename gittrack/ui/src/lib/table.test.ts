@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 
-import type { Columns } from "./api";
+import type { Columns, Value } from "./api";
 import {
-  all, arranged, best, csv, differs, emptied, HIGHEST, joined, layout, list, listed, moved, order, orderBy, resorted, sorts, stretch, written,
+  all, arranged, best, csv, differs, emptied, HIGHEST, joined, layout, list, listed, moved, order, orderBy, resorted, sorts, stretch, usefulFirst, written,
+  type Column,
 } from "./table";
 
 function columns(count: number, first = 0): Columns {
@@ -125,4 +126,21 @@ test("CSV as RFC 4180 has it, and no formula for a spreadsheet", () => {
   const text = csv([{ title: "a,b", values: ['say "hi"', "=1+1", "-3", null, 0.5] }], [0, 1, 2, 3, 4]);
   expect(text.split("\r\n")).toEqual(['"a,b"', '"say ""hi"""', "'=1+1", "-3", "", "0.5"]);
   expect(csv([{ title: "a", values: [1, 2] }], [1], false)).toBe("2");
+});
+
+test("what tells runs apart is seen first, parameters beside metrics", () => {
+  const column = (id: string, values: Value[]): Column => {
+    const [kind, title] = id.includes(".") ? (id.split(".") as [Column["kind"], string]) : (["fact", id] as const);
+    return { id, kind, title, values, numeric: true };
+  };
+  const [apart, same, rare] = [[1, 2, 3], [1, 1, 1], [null, null, 3]];
+  const ids: [string, Value[]][] = [
+    ["start_time", same], ["user_id", same], ["code_commit", apart],
+    ["metrics.a", apart], ["metrics.b", rare], ["metrics.c", apart], ["metrics.d", apart], ["metrics.e", apart],
+    ["params.lr", apart], ["params.seed", same], ["tags.team", apart],
+  ];
+  expect(usefulFirst(ids.map(([id, values]) => column(id, values))).map((one) => one.id)).toEqual([
+    "start_time", "code_commit", "metrics.a", "metrics.c", "metrics.d", "params.lr", "metrics.e", "tags.team",
+    "user_id", "metrics.b", "params.seed",
+  ]);
 });

@@ -92,6 +92,32 @@ export function all(found: Columns, experiments = new Map<string, string>()): Co
   return columns;
 }
 
+/** So many metrics come before the first parameters. */
+const BEFORE = 3;
+
+/** Whether the values of a column tell rows apart, and half of the rows have one. */
+export function tells({ values }: Column): boolean {
+  const known = values.filter((value) => value !== null);
+  return 2 * known.length >= values.length && differs(known);
+}
+
+/** What is worth being seen without a move: what tells runs apart, metrics and parameters by turns; then the others. */
+export function usefulFirst(columns: Column[]): Column[] {
+  const [telling, others] = [columns.filter(tells), columns.filter((column) => !tells(column))];
+  const of = (kind: Column["kind"]): Column[] => telling.filter((column) => column.kind === kind);
+  const [metrics, params] = [of("metrics"), of("params")];
+  const when = others.filter((column) => column.kind === "fact" && (column.id === "start_time" || column.id === "duration"));
+  return [
+    ...columns.filter((column) => column.kind === "fact" && (telling.includes(column) || when.includes(column))),
+    ...metrics.slice(0, BEFORE),
+    ...params.slice(0, BEFORE),
+    ...metrics.slice(BEFORE),
+    ...params.slice(BEFORE),
+    ...of("tags"),
+    ...others.filter((column) => !when.includes(column)),
+  ];
+}
+
 // --- what is shown of the columns, and where
 
 /** A list in an address: names of columns may have commas in them. */
