@@ -217,7 +217,7 @@ def test_models(watched: Watched) -> None:
     page = watched.open("/models")
     expect(page.get_by_role("row", name=re.compile("resnet"))).to_contain_text("v1 Production")
     page.get_by_role("link", name="resnet").click()
-    expect(page.get_by_role("row", name=re.compile("v1"))).to_contain_text("@champion")
+    expect(page.get_by_role("row", name=re.compile("^v1"))).to_contain_text("@champion")
 
 
 def test_a_live_run_moves_on_by_itself(watched: Watched, served: Served) -> None:
