@@ -232,6 +232,7 @@ def test_every_plot_is_accessible_and_fits(watched: Watched, experiment: str) ->
         "bar": "Bars of score by run: 9 groups",
         "box": "Boxes of score by optimizer: 3 groups",
         "heat": "Mean score over width and optimizer: 9 cells",
+        "contour": "Contours of score over ",
         "importance": "Importance of 3 parameters for score",
     }
     for kind, label in shown.items():

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import type { Value } from "../api";
 import { svg, type Scene } from "../scene";
 import type { Column } from "../table";
-import { bars, bins, brushed, groupsOf, heat, paintOf, parallel, quantile, ramp, scatter, shares, summary, type Dimension } from "./scenes";
+import { bars, bins, brushed, contour, groupsOf, heat, paintOf, parallel, quantile, ramp, scatter, shares, summary, type Dimension } from "./scenes";
 
 const SIZE = { width: 800, height: 400 };
 function column(title: string, values: Value[], numeric = true): Column {
@@ -98,4 +98,20 @@ test("shares of importance", () => {
   const scene = shares([{ name: "<b>", share: 0.5, rho: -0.25 }, { name: "c", share: 0, rho: null }], "black", 600);
   expect(svg(scene, "white")).toContain("50 %  ρ −0.25");
   expect(svg(scene, "white")).toContain("&lt;b&gt;");
+});
+
+test("contours have lines, their heights, and the runs", () => {
+  const [x, y] = [column("x", ["0", "1", "0", "1", null]), column("y", ["0", "0", "1", "1", "1"])];
+  const height = column("height", [0, 1, 1, 2, 3]);
+  const it = contour({ x, y, logX: false, logY: false }, height, rows, "black", SIZE);
+  if (typeof it === "string") throw new Error(it);
+  expect(it.rows).toEqual([0, 1, 2, 3]);
+  const lines = it.scene.marks.filter((mark) => mark.kind === "line" && mark.points.some(Number.isNaN));
+  expect(lines.length).toBe(7);
+  expect(it.scene.marks.filter((mark) => mark.kind === "dot").length).toBe(4);
+  const text = svg(it.scene, "white");
+  expect(text).toContain(">1.25<");
+  expect(text).not.toContain("NaN");
+  expect(contour({ x: model, y, logX: false, logY: false }, height, rows, "black", SIZE)).toContain("which model is not");
+  expect(contour({ x, y, logX: false, logY: false }, column("same", [1, 1, 1, 1, 1]), rows, "black", SIZE)).toContain("that differ");
 });

@@ -6,6 +6,7 @@ import { number } from "../format";
 import { extent, finite, names, numeric, roomy, scaleOf, short, type Scale } from "../scale";
 import type { Mark, Scene } from "../scene";
 import type { Column } from "../table";
+import { isoline, surface, type Point } from "./contour";
 
 export interface Size {
   width: number;
@@ -339,6 +340,45 @@ export function heat({ x, y, logX, logY }: Two, metric: Column, rows: number[], 
     }
   });
   return { scene: { ...size, marks }, cells };
+}
+
+// --- contours
+
+const GRID = { across: 44, up: 32 };
+const HEIGHTS = 7;
+
+/** A metric over two numbers as lines of one height, over a surface that goes through the runs. */
+export function contour({ x, y, logX, logY }: Two, metric: Column, rows: number[], ink: string, size: Size): { scene: Scene; rows: number[] } | string {
+  const flat = [x, y].find((one) => !one.numeric);
+  if (flat) return `Contours are over two numbers, which ${flat.title} is not: a heat map shows it.`;
+  const [across, up] = [scaleOf(x.values, true, logX, 6), scaleOf(y.values, true, logY, 6)];
+  if (!across || !up) return nothing(across ? y : x, across ? logY : logX);
+  const points = rows.flatMap((row): (Point & { row: number })[] => {
+    const [left, height, value] = [across.at(x.values[row] ?? null), up.at(y.values[row] ?? null), finite(metric.values[row])];
+    return left === null || height === null || value === null ? [] : [{ x: left, y: height, value, row }];
+  });
+  const ends = extent(points.map((one) => one.value));
+  if (!ends || ends[0] === ends[1]) return `Contours need runs with values of ${metric.title} that differ, and both numbers.`;
+  const { marks, px, py, inner } = frame(across, up, [x.title, y.title], ink, size);
+  const shade = numeric(...ends);
+  const grid = surface(points, GRID.across, GRID.up);
+  const [wide, high] = [inner.width / (GRID.across - 1), inner.height / (GRID.up - 1)];
+  grid.values.forEach((value, at) => {
+    const [column, line] = [at % GRID.across, Math.floor(at / GRID.across)];
+    // Those at the ends of an axis are cut in half.
+    const [left, right] = [Math.max(0, column - 0.5) * wide, Math.min(GRID.across - 1, column + 0.5) * wide];
+    const [low, top] = [Math.max(0, line - 0.5) * high, Math.min(GRID.up - 1, line + 0.5) * high];
+    marks.push({ kind: "box", x: px(0) + left, y: py(0) - top, width: right - left, height: top - low, colour: ramp(shade.at(value) ?? 0), alpha: 0.4 });
+  });
+  for (let step = 1; step <= HEIGHTS; step += 1) {
+    const height = shade.value(step / (HEIGHTS + 1));
+    const line = isoline(grid, height).map((place, at) => (at % 2 ? py(place) : px(place)));
+    marks.push({ kind: "line", points: line, width: 1.5, colour: ink, alpha: 0.7 });
+    const named = line.findIndex((place) => place > ROOM.left + 30);
+    if (named >= 0) marks.push({ kind: "text", x: line[named - (named % 2)] ?? 0, y: (line[named - (named % 2) + 1] ?? 0) - 7, text: number(Number(height.toPrecision(3))), align: "center", size: 10, colour: ink });
+  }
+  for (const one of points) marks.push({ kind: "dot", x: px(one.x), y: py(one.y), radius: 4, colour: ramp(shade.at(one.value) ?? 0), row: one.row });
+  return { scene: { ...size, marks }, rows: points.map((one) => one.row) };
 }
 
 // --- importance
