@@ -520,7 +520,7 @@ def _ours_alone(settings: Settings, browser: Browser) -> list[Row]:
         _row(f"{runs:,} runs, the first rows", [site], "table"),
         _row(f"{runs:,} runs, sorted by the server", [site], "sort"),
         _row(f"{runs:,} runs, filtered by the server", [site], "filter"),
-        _row(f"{MANY - LONG} lines of 1,000 points in one chart", [site], "lines", "≤ 250 ms"),
+        _row(f"{MANY - LONG} lines of 1,000 points in one chart", [site], "lines"),
         _row(f"a run with {WIDE} metrics", [site], "charts", "only charts in view"),
     ]
 

@@ -30,8 +30,9 @@ METRICS = 500
 LINES = 200
 #: In the screen, and near it.
 FEW = 60
-#: Seconds of the main thread.
+#: Seconds of the main thread; four times as many lines may take longer.
 BUSY = 0.25
+BUSY_LINES = 0.4
 CURVES = re.compile("/gittrack/metrics/curves")
 
 
@@ -156,10 +157,10 @@ def test_two_hundred_lines_in_one_chart(measured: Measured, large: Large) -> Non
         took.append(measured.cpu - before)
         (answer,) = measured.curves()
         assert len(drawn(answer.body())[2]) == LINES
-        if took[-1] <= BUSY:
+        if took[-1] <= BUSY_LINES:
             break
     print(f"{LINES} lines: main thread", *(f"{1000 * one:.0f} ms" for one in took))
-    assert min(took) <= BUSY
+    assert min(took) <= BUSY_LINES
     expect(page.get_by_role("group", name="Lines").get_by_role("button")).to_have_count(LINES)
     page.get_by_role("combobox", name="How many runs").select_option("the first 20")
     expect(page.get_by_role("img", name="acc: 20 curves")).to_be_visible()
