@@ -207,15 +207,12 @@ def site(
 
 
 def _chosen(opened: Tracker, experiments: tuple[str, ...], filter_string: str, everything: bool) -> list[str]:
-    """The runs that options choose.  Raises InvalidValueError if there is none."""
+    """The runs that options choose."""
     from gittrack.types import ViewType
 
     view = ViewType.ALL if everything else ViewType.ACTIVE_ONLY
     found = common.pages(opened, experiments=experiments, filter_string=filter_string, view=view)
-    chosen = [run.info.run_id for run in found]
-    if not chosen:
-        raise InvalidValueError("there is no such run", hint="`gittrack log` lists the runs")
-    return chosen
+    return [run.info.run_id for run in found]
 
 
 Reading = Callable[[], "Iterator[Run]"]

@@ -130,11 +130,14 @@ def export(
 
     Raises:
         AlreadyExistsError: Something else is there.
+        InvalidValueError: There is no run, or the folder is no place for one.
         TooLargeError: There are too many runs.
         NotFoundError: A run is gone; this installation has no page.
         CorruptError: A file of a run is not what it was.
         ReadOnlyError, StorageError: It cannot be written.
     """
+    if not run_ids:
+        raise InvalidValueError("there is no such run", hint="`gittrack log` lists the runs")
     if len(run_ids) > MOST_RUNS:
         raise TooLargeError(f"a site has at most {MOST_RUNS:,} runs, not {len(run_ids):,}", hint="`--filter` chooses")
     check_target(target)
@@ -259,9 +262,6 @@ class _Site:
 
     def _columns(self, run_ids: Sequence[str], experiment_ids: Iterable[str], keys: dict[str, set[str]]) -> Json:
         """The table, with all columns: filters ask for any."""
-        if not run_ids:
-            nothing: list[str] = []
-            return self._ask("runs/columns", experiment_ids=nothing, max_results=0) | {"keys": {}}
         listed = ", ".join(f"'{one}'" for one in run_ids)
         said = self._ask(
             "runs/columns",
