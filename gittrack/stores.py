@@ -172,9 +172,7 @@ def logged_models(tracker: Tracker) -> LoggedModels:
     remote = server_of(tracker)
     if remote is None:
         return LoggedModels(tracker)
-    from gittrack.remote.models import RemoteModels
-
-    return RemoteModels(remote)
+    return remote.models
 
 
 def server_of(tracker: Tracker) -> RemoteTracker | None:

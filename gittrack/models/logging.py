@@ -378,7 +378,7 @@ def log_model(tracker: Tracker, run_id: str, about: LogOptions, save: Save) -> M
     server = stores.server_of(tracker)
     if server is not None:
         here = server.keeper_of(run_id)
-        if here is None or about.model_id is not None:
+        if here is None or about.model_id is not None or server.was_made_there(run_id):
             server.ship()
             return _log_there(server, run_id, about, save)
         tracker = here
@@ -436,7 +436,7 @@ def _log_there(server: RemoteTracker, run_id: str, about: LogOptions, save: Save
     from gittrack.remote.registry import RemoteRegistry
 
     writer = server.active_writer(run_id)
-    run = writer.to_run()
+    run = server.get_run(run_id)
     told = {"model_type": about.model_type, "params": _texts(about.params), "tags": _texts(about.tags)}
     context = {key: value for key, value in run.data.tags.items() if key in CONTEXT_TAGS}
     if about.model_id is None:

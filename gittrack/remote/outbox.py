@@ -122,12 +122,18 @@ class Outbox:
 
     def holds(self, run_id: str) -> bool:
         """True if something of a run is still to be shipped, or the server knows it by another id."""
-        if (self.runs / run_id).is_dir():
-            return True
+        return (self.runs / run_id).is_dir() or self._called(run_id) is False
+
+    def was_made_there(self, run_id: str) -> bool:
+        """True if the server gave the run its id."""
+        return self._called(run_id) is True
+
+    def _called(self, run_id: str) -> bool | None:
+        """Whether the server knows a run by the id that it has here; None if nothing is noted of it."""
         try:
-            return run_id not in (self.folder / IDS / f"{run_id}.json").read_text("utf-8", "replace")
+            return run_id in (self.folder / IDS / f"{run_id}.json").read_text("utf-8", "replace")
         except FileNotFoundError:
-            return False
+            return None
 
     def waiting(self) -> Waiting:
         """What was not shipped yet; a journal that goes on and was shipped so far does not count."""

@@ -238,6 +238,10 @@ class RemoteTracker(Tracker):
             recorder = self.recorder()
         return recorder if recorder is not None and recorder.holds(run_id) else None
 
+    def was_made_there(self, run_id: str) -> bool:
+        """Whether a run that is recorded here was made on a server of MLflow's, which keeps its models itself."""
+        return self._recorder is not None and self._recorder.outbox.was_made_there(check_run_id(run_id))
+
     def ship(self, seconds: float = _SHIPPING_S) -> None:
         """Wait until what was recorded here is on the server.  Raises NetworkError, or what it refuses a run with."""
         if self._recorder is not None:
