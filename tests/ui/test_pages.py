@@ -200,7 +200,9 @@ def test_an_attack_is_shown_as_text(watched: Watched, served: Served) -> None:
     expect(page.locator(".note")).to_have_text(ATTACK)
     page = watched.open("/")
     assert ATTACK in rows(page)
-    watched.open(f"/get-artifact?run_id={served.runs[0]}&path=notes.txt")
+    with page.expect_download() as kept:  # no file is a page of this host
+        page.evaluate("(at) => { location.href = at; }", f"/get-artifact?run_id={served.runs[0]}&path=notes.txt")
+    assert kept.value.suggested_filename == "notes.txt"
 
 
 def test_comparing_marks_what_differs_first(watched: Watched, served: Served) -> None:

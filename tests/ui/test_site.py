@@ -160,7 +160,7 @@ def test_the_table(visited: Watched, store: Store) -> None:
     bar.fill("")
     bar.press("Enter")
     page.get_by_role("button", name="Sparklines").click()
-    expect(page.locator("svg path")).to_have_count(4)  # `loss` of three, and `system/cpu`
+    expect(page.locator("svg path")).to_have_count(3)  # `loss` of three; `system/cpu` is further to the right
     assert page.locator("svg path").first.evaluate("path => path.getTotalLength()") > 40
     for name in ("Edit", "Views", "Models", "Settings"):
         expect(page.get_by_role("button", name=name).or_(page.get_by_role("link", name=name))).to_have_count(0)
