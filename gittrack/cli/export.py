@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Give runs and models to another tracker, as tables, or as a web site.
+    """Give runs and models to others: a tracker, tables, or a web site.
 
     `gittrack help moving` says what becomes of what.
     """

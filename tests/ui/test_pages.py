@@ -205,6 +205,15 @@ def test_an_attack_is_shown_as_text(watched: Watched, served: Served) -> None:
     assert kept.value.suggested_filename == "notes.txt"
 
 
+def test_an_address_that_is_none_is_said_on_the_page(watched: Watched) -> None:
+    page = watched.open("/nothing/here")
+    expect(page.get_by_role("heading", level=1)).to_have_text("There is nothing at this address")
+    page.get_by_role("link", name="The runs").click()
+    expect(page.get_by_role("grid")).to_be_visible()
+    assert all("404" in one for one in watched.wrong)
+    watched.wrong.clear()
+
+
 def test_comparing_marks_what_differs_first(watched: Watched, served: Served) -> None:
     page = watched.open(f"/compare?runs={','.join(served.runs[:3])}")
     params = page.get_by_role("region", name="Parameters").get_by_role("row")

@@ -36,7 +36,7 @@ from gittrack.errors import (
     TooManyRequestsError,
 )
 from gittrack.registry.registry import Registry
-from gittrack.server.hub import messages
+from gittrack.server.hub import messages, website
 from gittrack.server.hub.feed import Feed
 from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Route, Scope, Table
@@ -301,7 +301,7 @@ class App:
         method, path = scope["method"], scope["path"]
         route, parts = self._table.find(method, path)
         if route is None:
-            return self._nothing(method, path)
+            return self._nothing(scope)
         scope["gittrack.route"] = route.path
         request = Request(scope, receive)
         caller: Caller = scope["gittrack.caller"]
@@ -359,11 +359,13 @@ class App:
             return found
         return Response(orjson.dumps(found if found is not None else {}), media_type="application/json")
 
-    def _nothing(self, method: str, path: str) -> Response:
-        methods = ", ".join(sorted(self._table.methods(path)))
+    def _nothing(self, scope: AsgiScope) -> Response:
+        methods = ", ".join(sorted(self._table.methods(scope["path"])))
         if methods:
-            error = NoMethodError(f"{method} is not answered at this address", hint=f"use {methods}")
+            error = NoMethodError(f"{scope['method']} is not answered at this address", hint=f"use {methods}")
             return refusal(error, {"allow": methods})
+        if website.is_built() and website.wants_page(scope, dict(scope["headers"])):
+            return website.nothing()
         return refusal(NoEndpointError("there is nothing at this address"))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

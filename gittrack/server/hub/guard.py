@@ -37,7 +37,7 @@ from gittrack.errors import (
     UnauthenticatedError,
     UsageError,
 )
-from gittrack.server.hub import credentials
+from gittrack.server.hub import credentials, website
 from gittrack.server.hub.app import refusal
 from gittrack.server.hub.audit import Audit, Event
 from gittrack.server.hub.authentication import Authenticator
@@ -498,7 +498,7 @@ class Guard:
     def _refused(self, scope: Scope, head: Head, error: GittrackError) -> Response:
         browser = _of_browser(head)
         if isinstance(error, UnauthenticatedError):
-            if browser and _wants_page(scope, head):
+            if browser and website.wants_page(scope, head):
                 return RedirectResponse(f"{LOGIN}?next={quote(scope['path'], safe='/')}", 303)
             answer = refusal(error)
             if not browser:  # it would ask for a password in a window of its own, and send it whatever page asks
@@ -512,16 +512,6 @@ class Guard:
 
 def _media_type(head: Head) -> bytes:
     return head.get(b"content-type", b"").partition(b";")[0].strip().lower()
-
-
-def _wants_page(scope: Scope, head: Head) -> bool:
-    return (
-        scope["method"] == "GET"
-        and b"authorization" not in head
-        and b"text/html" in head.get(b"accept", b"")
-        and head.get(b"sec-fetch-mode") in (None, b"navigate")
-        and not scope["path"].startswith(("/api/", "/ajax-api/", "/git/"))
-    )
 
 
 def _with_headers(given: Iterable[tuple[bytes, bytes]], extra: Headers | None) -> Headers:

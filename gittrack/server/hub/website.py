@@ -9,9 +9,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import mimetypes
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
@@ -64,6 +65,22 @@ def _not_built() -> NotFoundError:
     return NotFoundError(
         "this installation of gittrack has no web page", hint="`pip install gittrack` builds it; `gittrack help ui`"
     )
+
+
+def wants_page(scope: Mapping[str, Any], head: Mapping[bytes, bytes]) -> bool:
+    """Whether somebody has led a browser there, who is shown a page rather than what programs read."""
+    return (
+        scope["method"] == "GET"
+        and b"authorization" not in head
+        and b"text/html" in head.get(b"accept", b"")
+        and head.get(b"sec-fetch-mode") in (None, b"navigate")
+        and not scope["path"].startswith(("/api/", "/ajax-api/", "/git/"))
+    )
+
+
+def nothing() -> Response:
+    """The page, which says itself that it has nothing at the address.  Raises NotFoundError if it was not built."""
+    return Response(contents()[_DOCUMENT], 404, {"cache-control": "no-store"}, media_type="text/html")
 
 
 def _document(call: Call) -> Response:
