@@ -30,7 +30,7 @@ from tests.benchmarks.measure import Figures, Row, Settings
 from tests.benchmarks.populations import populated, repository
 from tests.benchmarks.serving_rows import free_ports, started
 from tests.benchmarks.ui_peers import POINTS, SPIKE, curve
-from tests.ui.conftest import CHROMIUM
+from tests.ui.conftest import CHROMIUM, ui as ui_of
 from tests.ui.populations import write_run
 
 LONG: Final = 50
@@ -194,17 +194,8 @@ class _Site:
 @contextmanager
 def _page(settings: Settings, folder: Path) -> Iterator[str]:
     """Our page of a repository; the link to it."""
-    command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
-    process = subprocess.Popen(command, cwd=folder, env=settings.environment(), stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        link = re.search(r"are at (http://\S+);", process.stderr.readline())
-        assert link is not None
-        yield link[1]
-    finally:
-        process.terminate()
-        process.wait(30)
-        process.stderr.close()
+    with ui_of(folder, settings.environment()) as served:
+        yield served.link
 
 
 def _curves(settings: Settings) -> Path:

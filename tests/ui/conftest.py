@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,12 +126,12 @@ class Served:
 
 
 @contextlib.contextmanager
-def ui(folder: Path) -> Iterator[Served]:
+def ui(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
     """`gittrack ui` in a repository; what it says is in a file, for a pipe that nobody reads becomes full."""
     command = [sys.executable, "-m", "gittrack", "ui", "--no-browser"]
     log = folder.with_suffix(".log")
     with log.open("wb") as said:
-        process = subprocess.Popen(command, cwd=folder, stderr=said, env=plain_environ())
+        process = subprocess.Popen(command, cwd=folder, stderr=said, env=environ or plain_environ())
     try:
         yield Served(_link(process, log), [], "")
     finally:

@@ -347,6 +347,8 @@ def test_a_view_that_is_an_attack_is_settings_and_text(watched: Watched, served:
     page.get_by_role("link", name="javascript: 1").click()
     expect(page.get_by_role("alert").first).to_contain_text("onerror")
     assert set(parse_qs(urlsplit(page.url).query)) == {"experiment", "filter"}
+    assert page.evaluate("window.attacked") is None
+    page.goto("about:blank")  # or news would make it ask again
     served.post("experiments/delete-experiment-tag", experiment_id=sweep, key=said["key"])
     watched.wrong = [one for one in watched.wrong if "400" not in one]
 
