@@ -67,11 +67,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--objects", choices=("folder", "s3"), default="folder", help="where the servers' artifacts are")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are processors: tests wait for disks, browsers and other programs."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
-
-
 def plain_environ() -> dict[str, str]:
     """The environment without what tests may have exported, for a server that many of them share."""
     return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
