@@ -159,8 +159,9 @@ def test_the_table(visited: Watched, store: Store) -> None:
     expect(page.get_by_role("alert")).to_contain_text("At column 11")
     bar.fill("")
     bar.press("Enter")
+    page.set_viewport_size({"width": 2400, "height": 900})  # every column is in view
     page.get_by_role("button", name="Sparklines").click()
-    expect(page.locator("svg path")).to_have_count(3)  # `loss` of three; `system/cpu` is further to the right
+    expect(page.locator("svg path")).to_have_count(4)  # `loss` of three, and `system/cpu`
     assert page.locator("svg path").first.evaluate("path => path.getTotalLength()") > 40
     for name in ("Edit", "Views", "Models", "Settings"):
         expect(page.get_by_role("button", name=name).or_(page.get_by_role("link", name=name))).to_have_count(0)
