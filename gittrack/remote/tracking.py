@@ -155,14 +155,18 @@ class RemoteTracker(Tracker):
     ) -> ActiveRun:
         """Start a run.  Raises as ``Tracker.create_run``."""
         recorder = self.recorder()
-        if recorder is None or self._ours is False:
-            made = self._make_run(experiment_id, name, start_time, tags, user_id, parent_run_id, there=recorder is None)
-            if made is not None and (recorder is None or not Folder.takes_files(made.info.artifact_uri)):
-                return RemoteRun(self, made)
-            if made is not None and recorder is not None:
+        if recorder is None:
+            return RemoteRun(self, self._make_run(experiment_id, name, start_time, tags, user_id, parent_run_id))
+        if self._ours is False:
+            try:
+                made = self._make_run(experiment_id, name, start_time, tags, user_id, parent_run_id)
+            except NetworkError:
+                pass  # it is made there when the server is back, as is said when that is tried
+            else:
+                if not Folder.takes_files(made.info.artifact_uri):
+                    return RemoteRun(self, made)
                 self._learn_experiment(recorder, made.info.experiment_id)
                 return recorder.go_on_with(made, capture=capture, environment=environment)
-        assert recorder is not None  # noqa: S101 - else it was made there, or that has failed
         self._learn_experiment(recorder, limits.check_experiment_id(experiment_id))
         return recorder.create_run(
             experiment_id, name=name, start_time=start_time, tags=tags, user_id=user_id,
@@ -177,10 +181,8 @@ class RemoteTracker(Tracker):
         tags: Mapping[str, Any] | None,
         user_id: str,
         parent_run_id: str | None,
-        *,
-        there: bool,
-    ) -> Run | None:
-        """Make a run on the server; None if that is away, and it need not be made ``there``."""
+    ) -> Run:
+        """Make a run on the server.  Raises NetworkError if that is away."""
         checked = dict(limits.check_tag(key, value, truncate=self.truncate) for key, value in (tags or {}).items())
         if parent_run_id:
             checked["mlflow.parentRunId"] = check_run_id(parent_run_id)
@@ -191,12 +193,7 @@ class RemoteTracker(Tracker):
             user_id=user_id or None,
             tags=wire.pairs(checked),
         )
-        try:
-            return wire.run(wire.part(self.connection.post("runs/create", body), "run"))
-        except NetworkError:
-            if there:
-                raise
-            return None
+        return wire.run(wire.part(self.connection.post("runs/create", body), "run"))
 
     # -- runs that are recorded here first ---------------------------------------------------------------------------
 
