@@ -15,17 +15,17 @@ import sys
 import time
 import uuid
 import warnings
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
 
-def _store() -> Any:  # a module that may be missing where this file is checked
+def _store(uri: str = "") -> Any:  # a module that may be missing where this file is checked
     import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{os.getcwd()}/mlflow.db")
+    mlflow.set_tracking_uri(uri or f"sqlite:///{os.getcwd()}/mlflow.db")
     mlflow.set_experiment("benchmark")
     return mlflow
 
@@ -116,11 +116,11 @@ def log_model(shapes: list[tuple[int, int]], rounds: int) -> dict[str, list[floa
 
 
 def search(runs: int, filter_string: str, order_by: list[str], rounds: int) -> dict[str, list[float]]:
-    """Search among many runs, which are put straight into MLflow's tables: through its API they would take hours."""
+    """Search among many runs."""
     mlflow = _store()
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("benchmark").experiment_id
-    _fill(Path("mlflow.db"), int(experiment), runs)
+    _fill(sqlite3.connect("mlflow.db"), runs, int(experiment), _as_mlflow)
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -130,32 +130,70 @@ def search(runs: int, filter_string: str, order_by: list[str], rounds: int) -> d
     return {"search": seconds[1:]}
 
 
-def _fill(path: Path, experiment: int, runs: int) -> None:
-    rows: dict[str, list[tuple[Any, ...]]] = {"runs": [], "params": [], "metrics": [], "latest_metrics": [], "tags": []}
-    for number in range(runs):
+def _rows(experiment: int, first: int, stop: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of MLflow's tables for runs of these numbers."""
+    for number in range(first, stop):
         chance = random.Random(number)
-        run_id, now = uuid.uuid4().hex, 1_750_000_000_000 + number * 1000
-        rows["runs"].append((run_id, f"run-{number}", "ana", "FINISHED", now, now + 900, "active", experiment))
-        rows["params"].append((run_id, "optimizer", f"adam-{number % 10}"))
-        rows["params"] += [(run_id, f"param_{i}", f"{chance.random():.6f}") for i in range(9)]
-        for key in ("acc", *(f"metric_{i}" for i in range(9))):
-            value = chance.random()
-            rows["metrics"].append((run_id, key, value, now, 0, 0))
-            rows["latest_metrics"].append((run_id, key, value, now, 0, 0))
-        rows["tags"] += [(run_id, "team", f"t{number % 7}"), (run_id, "mlflow.runName", f"run-{number}")]
-    columns = {
-        "runs": "run_uuid, name, user_id, status, start_time, end_time, lifecycle_stage, experiment_id",
-        "params": "run_uuid, key, value",
-        "metrics": "run_uuid, key, value, timestamp, step, is_nan",
-        "latest_metrics": "run_uuid, key, value, timestamp, step, is_nan",
-        "tags": "run_uuid, key, value",
-    }
-    database = sqlite3.connect(path)
-    for table, names in columns.items():
-        marks = ", ".join("?" * len(names.split(",")))
-        database.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows[table])
+        run, now = {"run_uuid": uuid.uuid4().hex}, 1_750_000_000_000 + number * 1000
+        yield (
+            "runs",
+            run
+            | {"name": f"run-{number}", "user_id": "ana", "status": "FINISHED", "start_time": now}
+            | {"end_time": now + 900, "lifecycle_stage": "active", "experiment_id": experiment},
+        )
+        yield "params", run | {"key": "optimizer", "value": f"adam-{number % 10}"}
+        for at in range(9):
+            yield "params", run | {"key": f"param_{at}", "value": f"{chance.random():.6f}"}
+        for key in ("acc", *(f"metric_{at}" for at in range(9))):
+            point = {"key": key, "value": chance.random(), "timestamp": now, "step": 0, "is_nan": False}
+            yield "metrics", run | point
+            yield "latest_metrics", run | point
+        yield "tags", run | {"key": "team", "value": f"t{number % 7}"}
+        yield "tags", run | {"key": "mlflow.runName", "value": f"run-{number}"}
+
+
+def _fill(database: Any, runs: int, experiment: int, own: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+    """Put runs straight into the tables of an open database: through any API they would take hours.
+
+    Args:
+        database: A connection of `sqlite3` or of `psycopg`.
+        runs: How many.
+        experiment: Whose.
+        own: A row as the tables of that program have it.
+    """
+    for first in range(0, runs, 10_000):
+        tables: dict[str, list[dict[str, Any]]] = {}
+        for table, row in _rows(experiment, first, min(runs, first + 10_000)):
+            tables.setdefault(table, []).append(own(table, row))
+        for table, rows in tables.items():
+            columns = ", ".join(rows[0])
+            if isinstance(database, sqlite3.Connection):
+                marks = ", ".join(f":{name}" for name in rows[0])
+                database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+            else:
+                with database.cursor().copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                    for row in rows:
+                        copy.write_row(tuple(row.values()))
+    database.execute("ANALYZE")
     database.commit()
     database.close()
+
+
+def _as_mlflow(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    return row
+
+
+def _as_fasttrackml(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Its schema is MLflow's, with a few columns of its own."""
+    if table == "params":
+        return {"value_str" if name == "value" else name: value for name, value in row.items()}
+    if table == "metrics":
+        return row | {"iter": 1, "context_id": 1}
+    if table == "latest_metrics":
+        return row | {"last_iter": 1, "context_id": 1}
+    if table == "runs":
+        return row | {"row_num": row["start_time"]}
+    return row
 
 
 def _crowd_member(run_id: str, calls: int, gate: Any) -> None:
@@ -223,12 +261,26 @@ def empty_schema(uri: str) -> dict[str, list[float]]:
     return {}
 
 
-def many_runs(runs: int) -> dict[str, list[float]]:
-    """Only fill the store in this folder, for a command line to list."""
-    mlflow = _store()
+def _connected(uri: str) -> Any:
+    if not uri:
+        return sqlite3.connect("mlflow.db")
+    import psycopg
+
+    return psycopg.connect(uri)
+
+
+def many_runs(runs: int, uri: str = "") -> dict[str, list[float]]:
+    """Only fill the store in this folder, or the one at that address, for a command line or a server to list."""
+    mlflow = _store(uri)
     experiment = mlflow.MlflowClient().get_experiment_by_name("benchmark").experiment_id
-    _fill(Path("mlflow.db"), int(experiment), runs)
+    _fill(_connected(uri), runs, int(experiment), _as_mlflow)
     return {"experiment": [float(experiment)]}
+
+
+def many_runs_fasttrackml(runs: int) -> dict[str, list[float]]:
+    """Fill the store that FastTrackML made in this folder."""
+    _fill(sqlite3.connect("fml.db"), runs, 0, _as_fasttrackml)
+    return {}
 
 
 if __name__ == "__main__":
