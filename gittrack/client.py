@@ -156,7 +156,7 @@ class Client(RegistryClient, LoggedModelClient):
             user_id=str(tags.get(USER_TAG, "")),
             parent_run_id=parent,
         )
-        return self.get_run(writer.run_id)
+        return writer.to_run()
 
     def get_run(self, run_id: str) -> Run:
         """A run as it is now.  Raises NotFoundError."""

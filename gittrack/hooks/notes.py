@@ -86,7 +86,7 @@ def _write(tracker: Tracker, commits: Iterable[ObjectId], old: ObjectId | None, 
     git, batch = tracker.repo.git, tracker.repo.git.batch()
     folders: dict[str, dict[str, ObjectId]] = {}
     changes = {oid: text(links.runs_of(tracker, oid, 2 * _RUNS)) for oid in commits}
-    table = {} if old is None or anew else {n: (m, o) for n, m, o in git.list_tree(git.read_commit(old).tree)}
+    table = {} if old is None or anew else {n: (m, o) for n, m, o in git.list_tree(git.tree_of(old))}
     done = 0
     for oid, note in changes.items():
         folder, name = oid[:2], oid[2:]

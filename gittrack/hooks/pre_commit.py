@@ -88,7 +88,7 @@ def check_gates(tracker: Tracker) -> tuple[list[Refusal], list[str]]:
     if not rules or not tracker.repo.exists:
         return [], []
     tree, head = index_tree(tracker.repo.paths), tracker.repo.git.head()
-    if head is not None and tracker.repo.git.read_commit(head).tree == tree:
+    if head is not None and tracker.repo.git.tree_of(head) == tree:
         return [], []  # nothing changes: only the message is amended
     runs = links.runs_of_files(tracker, tree, [] if head is None else [head])
     refused, said = [], []

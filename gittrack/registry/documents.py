@@ -153,7 +153,7 @@ def _text(value: object) -> str:
 def blobs(git: GitStore, commit: ObjectId) -> dict[str, ObjectId]:
     """The blob of each model's document in one commit, by key.  Raises FormatError for what is no key."""
     found = {}
-    for name, mode, oid in git.list_tree(git.read_commit(commit).tree):
+    for name, mode, oid in git.list_tree(git.tree_of(commit)):
         if mode != _FILE or not names.is_key(name):
             raise FormatError(f"the registry's documents have an entry `{name!r:.80}`")
         found[name] = oid

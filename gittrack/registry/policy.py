@@ -89,7 +89,7 @@ def load(repo: Repo) -> dict[str, Rule]:
 def _team_of_head(repo: Repo) -> Mapping[str, Any]:
     """The team's settings of a repository without files: those of the current branch."""
     head = repo.git.head()
-    found = None if head is None else repo.git.lookup(repo.git.read_commit(head).tree, "pyproject.toml")
+    found = None if head is None else repo.git.lookup(repo.git.tree_of(head), "pyproject.toml")
     return {} if found is None else config.read_team(repo.git.read_blob(found[1]), "HEAD:pyproject.toml")
 
 

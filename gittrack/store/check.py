@@ -134,7 +134,7 @@ def _check_run(repo: Repo, run_id: str, commit: ObjectId, digests: dict[Digest, 
         state = repo.stored_state(run_id, [commit])
         if state is None:
             raise CorruptError("it has no record")
-        stored = repo.git.lookup(repo.git.read_commit(commit).tree, f"{layout.FOLDER}/{layout.METRICS}")
+        stored = repo.git.lookup(repo.git.tree_of(commit), f"{layout.FOLDER}/{layout.METRICS}")
         names = {name for name, _, _ in repo.git.list_tree(stored[1])} if stored else set()
         if missing := [name for name in state.segments if name not in names]:
             raise CorruptError(f"metric segments {', '.join(missing)} are missing")

@@ -38,6 +38,7 @@ from gittrack.store.pack import (
     Batch,
     PackOnDisk,
     decode_name,
+    encode_name,
     stale_keeps,
 )
 from gittrack.store.refs import RefStore, RefUpdate
@@ -59,13 +60,17 @@ MAX_LOOSE: Final = 256
 
 _FOLDER: Final = 0o040000
 _TYPE_NAMES: Final = {COMMIT_TYPE: "commit", TREE_TYPE: "tree", BLOB_TYPE: "blob", TAG_TYPE: "tag"}
+_COMMIT_HEAD = re.compile(rb"tree ([0-9a-f]{40}|[0-9a-f]{64})\n")
+#: The first entries of a tree, all of them whole; by the bytes of an id.
+_ENTRIES: Final = {size: re.compile(rb"(?s)(?:[0-7]{5,6} [^\0]+\0.{%d})*" % size) for size in (20, 32)}
 _TAG_HEAD = re.compile(
     rb"object ([0-9a-f]{40}|[0-9a-f]{64})\ntype (commit|tree|blob|tag)\ntag ([^\n]{1,1024})\n"
     rb"tagger ([^<>\n]{1,1024}<[^<>\n]{0,1024}>) ([0-9]{1,12}) [+-][0-9]{4}\n\n"
 )
 #: Bytes of a tag object that is read; those of the registry have a few hundred.
 MAX_TAG: Final = 1 << 20
-_CACHED_OBJECTS: Final = 1024
+#: Of a ledger of thousands of runs, the folders alone are 256 objects, of some hundred bytes each.
+_CACHED_OBJECTS: Final = 8192
 #: Bytes that ``contents`` has in memory at once, if they are not those of one object.
 _CONTENTS: Final = 4 << 20
 #: Objects that dulwich reads faster than a process of git is started.
@@ -195,6 +200,13 @@ class GitStore:
         except Exception as error:  # dulwich's parser fails in many ways on damaged bytes, all of which mean the same
             raise CorruptError(f"git object `{oid}` is no readable commit: {error}") from error
 
+    def tree_of(self, commit: ObjectId) -> ObjectId:
+        """The tree of a commit; the rest of what it says is not read.  Raises NotFoundError, CorruptError."""
+        head = _COMMIT_HEAD.match(self._raw(commit, COMMIT_TYPE))
+        if head is None:
+            raise CorruptError(f"git object `{commit}` is no readable commit")
+        return ObjectId(head[1].decode("ascii"))
+
     def read_blob(self, oid: ObjectId) -> bytes:
         """A file's content.  Raises NotFoundError, CorruptError."""
         return self._raw(oid, BLOB_TYPE)
@@ -227,14 +239,10 @@ class GitStore:
         """(mode, id) of ``path`` below a tree; None if there is no such entry.  Raises NotFoundError, CorruptError."""
         mode, oid = _FOLDER, tree
         for part in path.split("/"):
-            if mode != _FOLDER:
+            found = _entry(oid, self._raw(oid, TREE_TYPE), part) if mode == _FOLDER else None
+            if found is None:
                 return None
-            for name, entry_mode, entry in self.list_tree(oid):
-                if name == part:
-                    mode, oid = entry_mode, entry
-                    break
-            else:
-                return None
+            mode, oid = found
         return mode, oid
 
     # -- reading many objects ----------------------------------------------------------------------------------------
@@ -285,7 +293,7 @@ class GitStore:
         entries: dict[ObjectId, ObjectId] = {}
         for oid in commits:
             with suppress(NotFoundError):
-                if entry := self.lookup(self.read_commit(oid).tree, path):
+                if entry := self.lookup(self.tree_of(oid), path):
                     entries[oid] = entry[1]
         headers = self.headers(entries.values())
         return {oid: headers[entry] for oid, entry in entries.items() if entry in headers}
@@ -600,6 +608,24 @@ class GitStore:
         lines = (found.stdout + found.stderr).decode("utf-8", "replace").splitlines()
         problems = [line for line in lines if line and not line.startswith(("notice:", "Checking "))]
         return problems or ([f"git fsck ended with status {found.status}"] if found.status else [])
+
+
+def _entry(tree: ObjectId, data: bytes, name: str) -> tuple[int, ObjectId] | None:
+    """(mode, id) of one entry of a folder; None if there is none.
+
+    The others are not taken apart: a folder may have thousands, and who looks for a run looks at every ledger.
+    """
+    size = len(tree) // 2
+    key = b" " + encode_name(name) + b"\0"
+    at = data.find(key)
+    while at >= 0:
+        end = at + len(key) + size
+        for mode in (data[at - digits : at] for digits in (5, 6) if at >= digits):
+            # The same bytes may be in an id: it is an entry only if there are whole entries before it.
+            if mode.isdigit() and _ENTRIES[size].fullmatch(data, 0, at - len(mode)) and end <= len(data):
+                return int(mode, 8), ObjectId(data[end - size : end].hex())
+        at = data.find(key, at + 1)
+    return None
 
 
 def _parse_tree(oid: ObjectId, data: bytes) -> list[tuple[str, int, ObjectId]]:

@@ -24,6 +24,7 @@ GITLINK: Final = 0o160000
 _FOLDER: Final = 0o040000
 _FILE: Final = 0o100644
 _SHORT: Final = "_"
+_FEW: Final = 16  #: folders that are found faster one by one than by listing all
 
 Table = dict[str, tuple[int, ObjectId]]
 
@@ -61,7 +62,7 @@ def read(store: GitStore, commit: ObjectId) -> Iterator[tuple[RunId, ObjectId]]:
 def find(store: GitStore, commit: ObjectId, run_id: str) -> ObjectId | None:
     """The run commit of one run; None if the ledger does not have it."""
     folder, name = split(run_id)
-    found = store.lookup(store.read_commit(commit).tree, f"{folder}/{name}")
+    found = store.lookup(store.tree_of(commit), f"{folder}/{name}")
     return found[1] if found is not None and found[0] == GITLINK else None
 
 
@@ -78,7 +79,12 @@ def find_many(
     store: GitStore, commit: ObjectId, wanted: Mapping[str, Collection[str]]
 ) -> Iterator[tuple[RunId, ObjectId]]:
     """Those of the runs in ``by_folder`` that the ledger has, and their commits: each of its folders is read once."""
-    folders = {folder: entry for folder, entry in _folders(store, commit).items() if folder in wanted}
+    if len(wanted) < _FEW:
+        root = store.tree_of(commit)
+        found = {folder: store.lookup(root, folder) for folder in wanted}
+        folders = {folder: entry for folder, entry in found.items() if entry is not None and entry[0] == _FOLDER}
+    else:
+        folders = {folder: entry for folder, entry in _folders(store, commit).items() if folder in wanted}
     links = _links_of(store, folders.values())
     for folder, (_, tree) in folders.items():
         for name in links[tree].keys() & wanted[folder]:
@@ -106,7 +112,7 @@ def diff(
 
 def blob(store: GitStore, commit: ObjectId, name: str) -> bytes | None:
     """Content of a file at the root of a ledger; None if there is none."""
-    found = store.lookup(store.read_commit(commit).tree, name)
+    found = store.lookup(store.tree_of(commit), name)
     return None if found is None or found[0] != _FILE else store.read_blob(found[1])
 
 
@@ -136,7 +142,7 @@ def build(
     Raises:
         InvalidValueError: A key of ``changes`` is no run id.
     """
-    root: Table = _table(store, store.read_commit(old).tree) if old is not None else {}
+    root: Table = _table(store, store.tree_of(old)) if old is not None else {}
     by_folder: dict[str, dict[str, ObjectId | None]] = {}
     for run_id, commit in changes.items():
         folder, name = split(run_id)
@@ -170,7 +176,7 @@ def _table(store: GitStore, tree: ObjectId) -> Table:
 def _folders(store: GitStore, commit: ObjectId) -> Table:
     return {
         name: (mode, oid)
-        for name, mode, oid in store.list_tree(store.read_commit(commit).tree)
+        for name, mode, oid in store.list_tree(store.tree_of(commit))
         if mode == _FOLDER and not name.startswith(".")
     }
 

@@ -134,7 +134,9 @@ class Repo:
         self.after_fork_in_child()
         files.tell_after_fork(self)
         self._writer: str | None = None
+        self._whole: set[ObjectId] = set()  # the commits that ledgers are at and that are known to be there
         self._stones: dict[ObjectId, frozenset[str]] = {}
+        self._told: dict[ObjectId, bytes | None] = {}  # what ledger commits say of their experiments
         self._segment = lru_cache(_KEPT_SEGMENTS)(self._read_segment)
 
     def after_fork_in_child(self) -> None:
@@ -303,10 +305,12 @@ class Repo:
     def ledgers(self) -> dict[str, ObjectId]:
         """Every ledger ref and the commit it is at; one whose commit is missing is left to ``gittrack fsck``."""
         found = self.ledger_refs()
-        broken = [ref for ref, oid in found.items() if not self.git.exists(oid)]
+        known = self._whole  # a look through all packs for each ledger would be most of what this takes
+        broken = [ref for ref, oid in found.items() if oid not in known and not self.git.exists(oid)]
         for ref in broken:
             _log.warning("gittrack: ledger `%s` names a commit that is missing; run `gittrack fsck`", ref)
             del found[ref]
+        self._whole = set(found.values())
         return found
 
     def ledger_refs(self) -> dict[str, ObjectId]:
@@ -378,19 +382,20 @@ class Repo:
         """
         found: set[str] = set()
         ledgers = self.ledgers() if ledgers is None else ledgers
-        if len(self._stones) > 2 * len(ledgers) + 100:  # those that ledgers were at before
-            self._stones = {oid: self._stones[oid] for oid in ledgers.values() if oid in self._stones}
+        stones = self._stones  # another thread may put a smaller one in its place
+        if len(stones) > 2 * len(ledgers) + 100:  # those that ledgers were at before
+            stones = self._stones = {oid: stones[oid] for oid in ledgers.values() if oid in stones}
         for ref, oid in ledgers.items():
-            if oid not in self._stones:
+            if oid not in stones:
                 try:
                     data = self.git.ledger_blob(oid, layout.TOMBSTONES)
-                    self._stones[oid] = frozenset() if data is None else layout.check_tombstones(codec.unpack(data))
+                    stones[oid] = frozenset() if data is None else layout.check_tombstones(codec.unpack(data))
                 except (CorruptError, NotFoundError) as error:
                     if strict:
                         raise
                     _log.warning("gittrack: ledger `%s` cannot be read: %s; run `gittrack fsck`", ref, error.message)
-                    self._stones[oid] = frozenset()
-            found |= self._stones[oid]
+                    stones[oid] = frozenset()
+            found |= stones[oid]
         return frozenset(found)
 
     def purged(self, run_id: str, ledgers: Mapping[str, ObjectId] | None = None) -> bool:
@@ -411,7 +416,7 @@ class Repo:
         return False
 
     def _record_bytes(self, commit: ObjectId) -> bytes | None:
-        found = self.git.lookup(self.git.read_commit(commit).tree, f"{layout.FOLDER}/{layout.RECORD}")
+        found = self.git.lookup(self.git.tree_of(commit), f"{layout.FOLDER}/{layout.RECORD}")
         return None if found is None else self.git.read_blob(found[1])
 
     def _records(self, commits: Collection[ObjectId]) -> dict[ObjectId, bytes]:
@@ -507,7 +512,7 @@ class Repo:
         events = JournalEvents.read(journals)
         revisions = self.revisions(run_id)
         for oid in revisions:
-            folder = self.git.lookup(self.git.read_commit(oid).tree, f"{layout.FOLDER}/{layout.METRICS}")
+            folder = self.git.lookup(self.git.tree_of(oid), f"{layout.FOLDER}/{layout.METRICS}")
             for _, _, blob in self.git.list_tree(folder[1]) if folder else ():
                 points = self._segment(blob) or codec.unpack_points(self.git.read_blob(blob), [key])
                 if key in points:
@@ -596,7 +601,7 @@ class Repo:
 
     def _artifact_pointers(self, commit: ObjectId, folder: str) -> Iterator[tuple[str, bytes]]:
         path = f"{layout.FOLDER}/{layout.ARTIFACTS}{folder and '/'}{folder}"
-        top = self.git.lookup(self.git.read_commit(commit).tree, path)
+        top = self.git.lookup(self.git.tree_of(commit), path)
         todo = [(f"{folder}/" if folder else "", top[1])] if top and top[0] == 0o040000 else []
         while todo:
             prefix, tree = todo.pop()
@@ -615,9 +620,15 @@ class Repo:
     def experiment_states(self) -> dict[str, ExperimentState]:
         """Every experiment by id, folded over all writers; Default is always there."""
         states = {layout.DEFAULT_EXPERIMENT_ID: ExperimentState.default()}
-        for ref, oid in sorted(self.ledgers().items()):
+        ledgers = self.ledgers()
+        told = self._told
+        if len(told) > 2 * len(ledgers) + 100:  # those that ledgers were at before
+            told = self._told = {oid: told[oid] for oid in ledgers.values() if oid in told}
+        for ref, oid in sorted(ledgers.items()):
             parsed = layout.parse_ledger_ref(ref)
-            data = self.git.ledger_blob(oid, layout.EXPERIMENT_FILE)
+            if oid not in told:
+                told[oid] = self.git.ledger_blob(oid, layout.EXPERIMENT_FILE)
+            data = told[oid]
             if parsed is None or data is None:
                 continue
             try:
@@ -738,6 +749,12 @@ class Repo:
             except BaseException:
                 self.written |= written
                 raise
+
+    def refresh_ledgers(self) -> None:
+        """As ``refresh``, for who asks for what only ledgers tell: journals are left for who asks for runs."""
+        self.look()
+        if self.index.meta_get("fingerprint") != self._fingerprint():
+            self.refresh()
 
     def _refresh_all(self, progress: Callable[[int, int | None], None] | None) -> None:
         while self._is_stale():

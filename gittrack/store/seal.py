@@ -376,13 +376,13 @@ def _add_run(
     revisions = repo.revisions(state.run_id) if state.base else []
     base_tree: ObjectId | None = None
     if revisions:
-        base_tree = git.read_commit(revisions[0]).tree
+        base_tree = git.tree_of(revisions[0])
         if len(revisions) > 1:
             _unite_histories(repo, state, revisions)
     code_commit = state.code.get("commit")
     root_tree = base_tree or state.code.get("tree")
     if not root_tree and code_commit and state.code.get("mode") != "none" and git.exists(code_commit):
-        root_tree = git.read_commit(code_commit).tree  # the capture was cut short; the commit is what is known
+        root_tree = git.tree_of(code_commit)  # the capture was cut short; the commit is what is known
     if root_tree and root_tree not in roots:
         roots[root_tree] = git.list_tree(root_tree) if git.exists(root_tree) else []
     root = [entry for entry in roots.get(root_tree or "", []) if entry[0] != layout.FOLDER]
@@ -424,7 +424,7 @@ def _unite_histories(repo: Repo, state: RunState, revisions: list[ObjectId]) -> 
 def _artifact_tree(repo: Repo, batch: Batch, state: RunState, revisions: list[ObjectId]) -> ObjectId | None:
     """The tree of pointer files; unchanged folders of the previous revision are taken over by id."""
     if not state.artifacts and len(revisions) == 1:
-        found = repo.git.lookup(repo.git.read_commit(revisions[0]).tree, f"{layout.FOLDER}/{layout.ARTIFACTS}")
+        found = repo.git.lookup(repo.git.tree_of(revisions[0]), f"{layout.FOLDER}/{layout.ARTIFACTS}")
         return found[1] if found else None
     merged = repo.stored_artifacts(revisions)
     layout.overlay(merged, state.artifacts)

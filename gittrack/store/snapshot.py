@@ -133,7 +133,7 @@ def _of_head(paths: RepoPaths, git: GitStore) -> CodeState:
     branch = git.head_branch()
     return CodeState(
         commit=commit,
-        tree=None if commit is None else git.read_commit(commit).tree,
+        tree=None if commit is None else git.tree_of(commit),
         branch=branch,
         dirty=False,
         detached=branch is None,

@@ -191,7 +191,7 @@ def _lookup(repo: Repo, run: Run, path: str) -> tuple[int, ObjectId]:
         raise NotFoundError(f"run `{run.info.run_id}` carries no code")
     oid = ObjectId(code)
     # A tree stands in for a commit where a run has none yet.
-    tree = oid if run.commit is None and code == run.code.get("tree") else repo.git.read_commit(oid).tree
+    tree = oid if run.commit is None and code == run.code.get("tree") else repo.git.tree_of(oid)
     if not path:
         return _FOLDER, tree
     found = None if path.partition("/")[0] == layout.FOLDER else repo.git.lookup(tree, path)

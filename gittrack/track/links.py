@@ -65,7 +65,7 @@ def exact_tree(repo: Repo, run: Run) -> ObjectId | None:
     if run.code.get("mode") != "full":
         return None
     try:
-        unchanged = commit is not None and repo.git.read_commit(commit).tree == tree
+        unchanged = commit is not None and repo.git.tree_of(commit) == tree
     except NotFoundError:  # a shallow clone
         unchanged = False
     return None if unchanged else ObjectId(tree)  # a tracked file had changed, and was too large to be taken
@@ -173,7 +173,7 @@ def how(repo: Repo, run: Run, commits: Mapping[str, str]) -> tuple[str, str] | N
     if same := next((one for one, why in linked.items() if why == _SAME and one in commits), None):
         return commits[same], BESIDE  # or it would have the tree
     if start in commits:
-        return commits[start], BESIDE if is_beside(repo, run, repo.git.read_commit(ObjectId(start)).tree) else CHANGED
+        return commits[start], BESIDE if is_beside(repo, run, repo.git.tree_of(ObjectId(start))) else CHANGED
     return next(((commits[one], EARLIER) for one in linked if one in commits), None)
 
 

@@ -599,7 +599,7 @@ class Tracker:
 
     def get_experiment(self, experiment_id: str) -> Experiment:
         """The experiment with this id.  Raises NotFoundError."""
-        self.repo.refresh()
+        self.repo.refresh_ledgers()
         found = self.repo.index.get_experiments([str(experiment_id)])
         if not found:
             raise NotFoundError(
@@ -609,7 +609,7 @@ class Tracker:
 
     def get_experiment_by_name(self, name: str) -> Experiment | None:
         """The experiment of this name, deleted or not; None if there is none."""
-        self.repo.refresh()
+        self.repo.refresh_ledgers()
         for experiment in self.repo.index.get_experiments(None):
             if experiment.name == name:
                 return experiment
@@ -630,7 +630,7 @@ class Tracker:
         offset = query.page_offset(page_token)
         check_page(max_results)
         compiled = query.compile_search(filter_string, order_by, query.EXPERIMENTS)
-        self.repo.refresh()
+        self.repo.refresh_ledgers()
         found = self.repo.index.search_experiments(compiled, view=view, limit=max_results + 1, offset=offset)
         return page(found, offset, max_results)
 

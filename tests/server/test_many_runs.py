@@ -5,10 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gittrack.store import journal
+from gittrack.server.hub.app import _Client
+from gittrack.store import git, journal, seal
 from gittrack.store.repo import Repo
 from gittrack.track import runs as tracking
 from gittrack.track.runs import Tracker
@@ -105,6 +107,53 @@ def test_what_could_not_be_indexed_is_not_forgotten(tracker: Tracker, monkeypatc
         with pytest.raises(ZeroDivisionError):
             tracker.search_runs()
     assert last(tracker, run.run_id) == 1
+
+
+def test_what_a_run_costs_does_not_depend_on_how_many_there_are(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its beginning to its commit, and reading it: entries of folders and objects of git that are looked at."""
+    monkeypatch.setattr(tracker._keeper, "seal_soon", lambda: None)  # sealed here, one at a time
+    looked = [0]
+
+    def counted(owner: object, name: str, of: Callable[[Any], int]) -> None:
+        real = getattr(owner, name)
+
+        def counting(*arguments: Any) -> Any:
+            found = real(*arguments)
+            looked[0] += of(found)
+            return found
+
+        monkeypatch.setattr(owner, name, counting)
+
+    counted(git, "_parse_tree", len)
+    counted(git.GitStore, "_try", lambda _: 1)
+    experiments = [tracker.create_experiment(f"e{number}") for number in range(8)]
+
+    def cost() -> int:
+        before = looked[0]
+        run = tracker.create_run(experiments[0], name="one")
+        run.log_metric("m", 1.0)
+        assert last(tracker, run.run_id) == 1.0
+        run.end()
+        seal.seal(tracker.repo, but=tracker.open_ids())
+        assert tracker.get_run(run.run_id).info.status == "FINISHED"
+        return looked[0] - before
+
+    cost()
+    few = cost()
+    for number in range(240):
+        tracker.create_run(experiments[1 + number % 7], run_id=f"{number:032x}"[::-1]).end()
+    seal.seal(tracker.repo, but=tracker.open_ids())
+    cost()
+    assert cost() <= few + 8, "each other ledger has a folder for such a run, perhaps"
+
+
+def test_a_new_run_is_answered_as_it_is_read(tracker: Tracker) -> None:
+    client = _Client(tracker)
+    new = client.create_run("0", 7, {"mlflow.user": "ana", "a": "b", "mlflow.parentRunId": "c" * 32}, "one")
+    assert new == client.get_run(new.info.run_id)
+    assert client.create_run("0").info.run_name
 
 
 def test_readers_and_writers_beside_each_other_read_what_was_written(tracker: Tracker) -> None:

@@ -97,6 +97,27 @@ def test_reading_agrees_with_git(make_repo: MakeRepo, kind: str, packed: bool) -
     assert store.exists(head)
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(data=st.data())
+def test_an_entry_is_found_as_a_list_has_it(make_repo: MakeRepo, kind: str, data: st.DataObject) -> None:
+    """Also where an id, or another name, has the bytes that the entry looked for begins with."""
+    store = make_repo(kind).store
+    size = 20 if kind == "ordinary" else 32
+    names = st.sampled_from(["a", "b", "ab", "40000 a", " a", "a b", "\u00e9", "0a"])
+    texts = st.lists(st.sampled_from([b" a\0", b" ab\0", b"40000 a\0", b"100644 b\0", b"\0", b"7"]), max_size=12)
+    ids = texts.map(lambda some: ObjectId(b"".join(some)[:size].rjust(size, b"\1").hex()))
+    entries = data.draw(st.dictionaries(names, st.tuples(st.sampled_from([0o160000, 0o40000]), ids), max_size=6))
+    batch = store.batch()
+    tree = batch.add_tree((name, mode, oid) for name, (mode, oid) in entries.items())
+    commit = batch.add_commit(tree, [], "x", ME, 0)
+    store.publish(batch, [RefUpdate(REF, store.ref(REF), commit)])
+    assert store.tree_of(commit) == tree
+    assert {name: (mode, oid) for name, mode, oid in store.list_tree(tree)} == entries
+    for name in ("a", "b", "ab", "40000 a", " a", "a b", "\u00e9", "0a", "", "c"):
+        assert store.lookup(tree, name) == entries.get(name)
+
+
 def test_detached_head(git_repo: Sandbox) -> None:
     git_repo.git("checkout", "--quiet", "--detach")
     assert git_repo.store.head_branch() is None
