@@ -34,7 +34,12 @@ from gittrack.types import Digest
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _THREADS: Final = 8
 _LOOKERS: Final = 16  #: a look at an object is one short request
-_PIECE: Final = 16 << 20  #: bytes that are fetched at a time, and sent as one part
+_PIECE: Final = 16 << 20  #: bytes that are fetched at a time
+#: Bytes that are sent as one part, unless an object had more than so many of them then, and how many parts are under
+#: way at a time: each is in memory more than once, in a server that may have little.
+_PART: Final = 8 << 20
+_MOST_PARTS: Final = 10_000
+_PARTS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class _Kind:
         extra: The extra of ours that installs it.
         atomic: Files appear when they are whole.
         options: For the class.
+        parts: Its ``put_file`` takes the size of a part.
         sending: For its ``put_file``.
     """
 
@@ -55,14 +61,13 @@ class _Kind:
     extra: str
     atomic: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    parts: bool = False
     sending: Mapping[str, Any] = field(default_factory=dict)
 
 
 _FRESH: Final = {"use_listings_cache": False}
-_S3: Final = _Kind(
-    "s3fs", "S3FileSystem", "s3", options={"max_concurrency": 4, **_FRESH}, sending={"chunksize": _PIECE}
-)
-_GCS: Final = _Kind("gcsfs", "GCSFileSystem", "gcs", options=_FRESH, sending={"chunksize": _PIECE})
+_S3: Final = _Kind("s3fs", "S3FileSystem", "s3", options={"max_concurrency": _PARTS, **_FRESH}, parts=True)
+_GCS: Final = _Kind("gcsfs", "GCSFileSystem", "gcs", options=_FRESH, parts=True)
 _AZURE: Final = _Kind("adlfs", "AzureBlobFileSystem", "azure", options=_FRESH, sending={"overwrite": True})
 # Left to itself sshfs takes any host for the one that is meant; an empty tuple is `~/.ssh/known_hosts`.
 _SSH: Final = _Kind(
@@ -201,11 +206,14 @@ class BucketDepot:
             def absolute_update(self, value: int) -> None:
                 self.relative_update(value - told)
 
+        sending = dict(self._kind.sending)
+        if self._kind.parts:
+            sending["chunksize"] = max(_PART, -(-item.size // _MOST_PARTS))
         path = self._path(item.digest)
         target = path if self._kind.atomic else f"{self._root}/incoming/{item.digest}.{os.urandom(8).hex()}"
         try:
             with self._reporting(gone="the bucket or folder is not there"):
-                self._fs.put_file(str(self._store.path(item.digest)), target, callback=Told(), **self._kind.sending)
+                self._fs.put_file(str(self._store.path(item.digest)), target, callback=Told(), **sending)
                 if target != path:
                     self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
                     self._fs.mv(target, path)

@@ -231,7 +231,7 @@ def test_a_gibibyte_up_and_down_takes_no_memory(
             connection.timeout = 300
             connection.request("POST", "/api/2.0/mlflow/runs/create", b"{}", {"content-type": "application/json"})
             run_id = json.loads(connection.getresponse().read())["run"]["info"]["run_id"]
-            # A bucket is sent four parts of 16 MiB at a time, which the first file fills, too.
+            # A bucket is sent three parts of 8 MiB at a time, which the first file fills, too.
             for name, count in (("smaller", 192), ("large", 1024)):
                 path = f"{FILES}/0/{run_id}/artifacts/{name}"
                 sent, received = hashlib.sha256(), hashlib.sha256()
