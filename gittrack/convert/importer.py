@@ -36,6 +36,7 @@ from gittrack.convert.source import (
 from gittrack.errors import (
     AlreadyExistsError,
     CorruptError,
+    FormatError,
     GittrackError,
     InvalidValueError,
     NetworkError,
@@ -80,6 +81,9 @@ MODEL_FACTS: Final = "logged_models"
 #: Where the files of a model go whose name belongs to a newer one of the same run; as ``log_model`` does it.
 SUPERSEDED: Final = "superseded"
 
+#: A version that MLflow's ``copy_model_version`` made says where it is from, and may be a copy of a copy, so often.
+_COPIED: Final = re.compile(r"models:/+([^/]+)/([1-9][0-9]{0,9})")
+MAX_COPIES: Final = 100
 _COMMIT_TAG: Final = "mlflow.source.git.commit"
 _BRANCH_TAG: Final = "mlflow.source.git.branch"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -126,6 +130,7 @@ class Importer:
         self._registry = Registry(tracker, clock=lambda: min(max(self._moment, 0), _YEAR_9999) or _now())
         self._runs: dict[str, tuple[str, str | None]] = {}  #: run over there -> (run here, where its files are there)
         self._models: dict[str, str] = {}  #: logged model -> the run that has it here
+        self._versions: dict[tuple[str, int], SourceVersion] = {}  #: the registry over there
         self._gone: list[tuple[str, str]] = []  #: runs that are deleted over there, and their states
         self._ids: set[str] = set()
         self._numbers = count()  #: names of files on their way
@@ -158,7 +163,9 @@ class Importer:
             if experiment.lifecycle_stage == LifecycleStage.DELETED:
                 deleted.append(experiment_id)
         self._tracker.flush()
-        for registered in self._source.registered():
+        every = list(self._source.registered())  # a version may be a copy of one that comes later
+        self._versions = {(model.name, one.number): one for model in every for one in model.versions}
+        for registered in every:
             self._attempt(f"model `{registered.name:.80}`", partial(self._registered, registered))
         if not self._dry:
             self._delete(deleted)
@@ -551,10 +558,32 @@ class Importer:
         return f"{self._source.kind}:{name}/{version.number}/{version.created}"
 
     def _is_chosen(self, version: SourceVersion) -> bool:
+        with suppress(FormatError):  # a circle is told of where the others are taken over
+            _, version = self._first("", version)
         return version.model_id in self._models or version.run_key in self._runs
 
+    def _first(self, name: str, version: SourceVersion) -> tuple[str, SourceVersion]:
+        """The name and the version that a version was copied from, however often: it has the files; or else itself.
+
+        Raises:
+            FormatError: It was copied from itself, or too often.
+        """
+        passed: list[tuple[str, int]] = []
+        while match := _COPIED.fullmatch(version.source):
+            place = match[1], int(match[2])
+            if place in passed:
+                raise FormatError(f"what it was copied from leads back to itself: `{version.source:.200}`")
+            if len(passed) == MAX_COPIES:
+                raise FormatError(f"it is a copy of a copy, more than {MAX_COPIES} times over")
+            if place not in self._versions:  # deleted, perhaps
+                break
+            passed.append(place)
+            name, version = match[1], self._versions[place]
+        return name, version
+
     def _version(self, name: str, version: SourceVersion, origin: str) -> None:
-        run_id, path = self._place(name, version)
+        first = self._first(name, version)
+        run_id, path = self._place(*first, version)
         if self._dry:
             self.report.versions += 1
             return
@@ -562,7 +591,7 @@ class Importer:
         tags = self._kept(what, version.tags, names.check_model_tag) | {FROM_TAG: origin}
         facts: dict[str, Any] = {"description": version.description, "tags": tags, "run_link": version.run_link}
         self._moment = version.created
-        model_id = version.model_id if is_model_id(version.model_id) else None
+        model_id = first[1].model_id if is_model_id(first[1].model_id) else None
         try:
             self._registry.register(name, run_id, path, model_id=model_id, number=version.number, **facts)
         except AlreadyExistsError:
@@ -570,8 +599,12 @@ class Importer:
             self._problem(what, f"the number is used here; it became version {given.version}")
         self.report.versions += 1
 
-    def _place(self, name: str, version: SourceVersion) -> tuple[str, str]:
-        """The run here and the path in it that have the files of a version.  Raises NotFoundError."""
+    def _place(self, name: str, version: SourceVersion, copy: SourceVersion) -> tuple[str, str]:
+        """The run here and the path in it that have the files of a version, of which ``copy`` is one, or itself.
+
+        Raises:
+            NotFoundError: There is none.
+        """
         if version.model_id in self._models:
             run_id = self._models[str(version.model_id)]
             if self._dry:
@@ -587,8 +620,9 @@ class Importer:
             source = version.source.rstrip("/")
             if location is not None and f"{source}/".startswith(f"{location.rstrip('/')}/"):
                 return run_id, source[len(location.rstrip("/")) :].strip("/")
-        if version.files is not None:
-            return self._own_run(name, version, version.files), "model"
+        files = version.files or copy.files
+        if files is not None:
+            return self._own_run(name, version, files), "model"
         raise NotFoundError(f"its files at `{version.source:.200}` are not among what was imported")
 
     def _own_run(self, name: str, version: SourceVersion, files: Callable[[], Iterable[SourceFile]]) -> str:

@@ -185,7 +185,7 @@ def version(
     """
     match = _LOGGED.fullmatch(source)
     prompt = prompt_files(tags)
-    folder = None if match or prompt or roots is None else roots.folder(location or source)
+    folder = None if prompt or roots is None else roots.folder(location or source)
     return SourceVersion(
         source=source,
         run_key=text(run_key) or None,

@@ -19,6 +19,7 @@ from gittrack.convert.importer import FROM_TAG, Importer
 from gittrack.convert.mlflow_export import Exporter
 from gittrack.convert.open import open_hub, open_mlflow
 from gittrack.convert.report import Report
+from gittrack.registry.registry import Registry
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
@@ -373,6 +374,38 @@ def test_what_mlflow_made_comes_and_goes_back_and_mlflow_shows_the_same(
         parent = run.data.tags.get("mlflow.parentRunId")
         assert run.info.run_id not in ids or found[run.info.run_id].data.tags.get("mlflow.parentRunId") == parent
     other.close()
+
+
+def test_what_mlflow_copied_has_the_files_of_what_it_was_copied_from(
+    empty: Path, tracker: Tracker, tmp_path: Path
+) -> None:
+    folder = _plain(tmp_path / "there")
+    (folder / "mlflow.db").write_bytes(empty.read_bytes())
+    address = f"sqlite:///{folder / 'mlflow.db'}"
+    c = client(address)
+    experiment = c.create_experiment("exp", f"{folder / 'mlruns'}")
+    run_id = c.create_run(experiment).info.run_id
+    (_plain(folder / "m") / "MLmodel").write_text("flavors: {}\n")
+    c.log_artifacts(run_id, str(folder / "m"), "model")
+    logged = c.create_logged_model(experiment, "clf", run_id)
+    c.log_model_artifacts(logged.model_id, str(folder / "m"))
+    c.finalize_logged_model(logged.model_id, "READY")
+    c.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(logged.model_id, 0)])
+    c.set_terminated(run_id)
+    c.create_registered_model("dev")
+    for source in (f"runs:/{run_id}/model", f"models:/{logged.model_id}"):
+        made = c.create_model_version("dev", source, run_id, await_creation_for=0)
+        for name in ("staging", "a last one"):
+            made = c.copy_model_version(f"models:/{made.name}/{made.version}", name)
+    report = _import(tracker, address)
+    assert (report.problems, report.models, report.versions) == ([], 3, 6)
+    registry = Registry(tracker)
+    for number in (1, 2):
+        found = [registry.get_version(name, number) for name in ("dev", "staging", "a last one")]
+        assert {(one.run_id, one.path, one.manifest) for one in found} == {
+            (found[0].run_id, found[0].path, found[0].manifest)
+        }
+        assert dict(registry.manifest(found[2]).files).keys() == {"MLmodel"}
 
 
 def _plain(folder: Path) -> Path:

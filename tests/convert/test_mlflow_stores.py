@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gittrack.convert.importer import FROM_TAG, STATE_TAG, Importer
+from gittrack.convert.importer import FROM_TAG, MAX_COPIES, STATE_TAG, Importer
 from gittrack.convert.mlflow_files import FileStore
 from gittrack.convert.mlflow_sqlite import SqliteStore
 from gittrack.convert.open import open_mlflow, sqlite_path
@@ -677,3 +677,57 @@ def test_a_version_whose_files_no_run_has(full: Database, take: Take, tracker: T
     version = Registry(tracker).get_version("iris", 7)
     assert dict(Registry(tracker).manifest(version).files).keys() == {"MLmodel"}
     assert take(SqliteStore(path), problems=True).versions == 0
+
+
+def test_a_version_that_was_copied_has_the_files_of_the_first(full: Database, take: Take, tracker: Tracker) -> None:
+    """Before or behind it, through several models, and from its own folder if the first was deleted."""
+    stored = full.path.parent / "mlruns" / "stored"
+    stored.mkdir(parents=True)
+    (stored / "MLmodel").write_text("flavors: {}\n")
+    copies = {
+        ("a", 1): "models:/b b/1", ("b b", 1): "models:/iris/1", ("b b", 2): "models:/iris/4",
+        ("zoo", 1): "models:/b b/2", ("zoo", 2): "models:/iris/2", ("zoo", 3): "models:/iris/2",
+    }  # fmt: skip
+    for name in ("a", "b b", "zoo"):
+        full.add("registered_models", name=name, creation_time=T0, last_updated_time=T0)
+    for (name, number), source in copies.items():
+        where = str(stored) if (name, number) == ("zoo", 2) else None
+        full.add(
+            "model_versions", name=name, version=number, current_stage="None", source=source, creation_time=T0 + number,
+            storage_location=where, run_id=None if where else RUN_A,
+        )  # fmt: skip
+    path = full.done()
+    report = take(SqliteStore(path), problems=True)
+    assert report.problems == [
+        "version 3 of model `zoo`: its files at `models:/iris/2` are not among what was imported"
+    ]
+    registry = Registry(tracker)
+    first, fourth = (registry.get_version("iris", number) for number in (1, 4))
+    for name, number, of in (("a", 1, first), ("b b", 1, first), ("b b", 2, fourth), ("zoo", 1, fourth)):
+        one = registry.get_version(name, number)
+        assert (one.run_id, one.path, one.manifest, one.model_id) == (of.run_id, of.path, of.manifest, of.model_id)
+    assert dict(registry.manifest(registry.get_version("zoo", 2)).files).keys() == {"MLmodel"}
+    assert take(SqliteStore(path), problems=True).versions == 0
+
+
+def test_versions_that_were_copied_from_each_other_are_refused(full: Database, take: Take, tracker: Tracker) -> None:
+    last = MAX_COPIES + 1
+    chain = {("long", n): f"models:/long/{n + 1}" for n in range(1, last + 1)} | {
+        ("long", last + 1): f"runs:/{RUN_A}/plots"
+    }
+    circle = {("round", 1): "models:/round/2", ("round", 2): "models:/round/1", ("round", 3): "models:/round/3"}
+    for name in ("long", "round"):
+        full.add("registered_models", name=name, creation_time=T0, last_updated_time=T0)
+    for (name, number), source in (chain | circle).items():
+        full.add(
+            "model_versions", name=name, version=number, current_stage="None", source=source, creation_time=T0,
+            run_id=RUN_A,
+        )  # fmt: skip
+    report = take(SqliteStore(full.done()), problems=True)
+    assert report.problems == [
+        f"version 1 of model `long`: it is a copy of a copy, more than {MAX_COPIES} times over",
+        "version 1 of model `round`: what it was copied from leads back to itself: `models:/round/2`",
+        "version 2 of model `round`: what it was copied from leads back to itself: `models:/round/1`",
+        "version 3 of model `round`: what it was copied from leads back to itself: `models:/round/3`",
+    ]
+    assert len(Registry(tracker).versions("long")) == last
