@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: MLflow's greatest pages.
 MAX_MODELS: Final = 1_000
 MAX_VERSIONS: Final = 200_000
+#: Events, and versions, that are kept as they were read, unless a single model has more.
+_KEPT: Final = 4_000
 
 T = TypeVar("T")
 _REMOTE = re.compile(r"refs/gittrack/remotes/.+/tags/(models/[^/]+/.+)")
@@ -58,6 +60,8 @@ class Catalog:
 
     def __init__(self, repo: Repo) -> None:
         self.repo = repo
+        self._events: dict[str, Event | str] = {}  # what tag objects say, as they were read lately
+        self._indexed: dict[str, tuple[str, dict[int, ModelVersion]]] = {}  # of models: which refs gave which versions
 
     # -- index -------------------------------------------------------------------------------------------------------
 
@@ -77,7 +81,7 @@ class Catalog:
             now = {key: about.digest() for key, about in found.items()}
             for key in {*known, *now}:
                 if known.get(key) != now.get(key):
-                    self._index(key, found.get(key, _Refs({}, {}, [])))
+                    self._index(key, found.get(key, _Refs({}, {}, [])), known.get(key))
             index.meta_set("registry.models", now)
             index.meta_set("registry.problems", problems)
             index.meta_set("registry", stamp)
@@ -95,7 +99,7 @@ class Catalog:
         self.refresh()
         wrong = {model.key for model in self.models()}
         for key, about in self._refs()[0].items():
-            state = self._fold(key, about, self._read({*about.own.values(), *about.seen.values()}))
+            state = self._fold(key, about, _events(self._read({*about.own.values(), *about.seen.values()})))
             model, versions = state.records()
             known = sorted(self.versions(key=key), key=lambda version: int(version.version))
             if self.models(key=key) == ([model] if state.exists else []) and known == versions:
@@ -135,16 +139,25 @@ class Catalog:
                 problems.append(f"`{ref}` cannot be read: {error.message}")
         return found, problems
 
-    def _index(self, key: str, about: _Refs) -> None:
-        """Put what is known of a model into the index."""
+    def _index(self, key: str, about: _Refs, before: str | None) -> None:
+        """Put what is known of a model into the index, which has what refs of the digest ``before`` gave."""
         index = self.repo.index
-        wanted = {*about.own.values(), *about.seen.values()}
-        index.parsed_set(self._read(wanted - index.parsed_get(wanted).keys()))
+        lacking = index.parsed_lacks({*about.own.values(), *about.seen.values()})
+        index.parsed_set(self._read(map(ObjectId, lacking)))
         index.meta_set(f"registry:{key}", list(about) if any(about) else None)
         state = self.state(key)
         model, versions = state.records()
+        digest, same = self._indexed.pop(key, ("", {}))
+        if digest != before:
+            same = {}
+        now = {int(version.version): version for version in versions}
+        kept = {number for number, version in now.items() if same.get(number) == version}
         index.put_rows(MODELS, key, [_model_row(model)] if state.exists else [])
-        index.put_rows(MODEL_VERSIONS, key, [_version_row(version) for version in versions])
+        rows = (_version_row(version) for number, version in now.items() if number not in kept)
+        index.put_rows(MODEL_VERSIONS, key, rows, kept)
+        self._indexed[key] = about.digest(), now
+        while len(self._indexed) > 1 and sum(len(known) for _, known in self._indexed.values()) > _KEPT:
+            self._indexed.pop(next(iter(self._indexed)))
 
     def _read(self, oids: Iterable[ObjectId]) -> dict[str, Any]:
         """What tag objects say: an event as ``events.to_list`` gives it, or why it is none."""
@@ -161,18 +174,27 @@ class Catalog:
     def state(self, key: str) -> ModelState:
         """The fold of what the index has of a model."""
         own, seen, blobs = self.repo.index.meta_get(f"registry:{key}") or ({}, {}, [])
-        return self._fold(key, _Refs(own, seen, blobs), self.repo.index.parsed_get({*own.values(), *seen.values()}))
+        return self._fold(key, _Refs(own, seen, blobs), self._said({*own.values(), *seen.values()}))
 
-    def _fold(self, key: str, about: _Refs, said: Mapping[str, Any]) -> ModelState:
+    def _said(self, oids: Collection[str]) -> Mapping[str, Event | str]:
+        """What the index has of these tag objects, at least, which never change: events, or why they are none."""
+        known = self._events
+        missing = [oid for oid in oids if oid not in known]
+        if missing:
+            if len(known) + len(missing) > _KEPT:
+                known, missing = {}, list(oids)
+            known = self._events = {**known, **_events(self.repo.index.parsed_get(missing))}
+        return known
+
+    def _fold(self, key: str, about: _Refs, said: Mapping[str, Event | str]) -> ModelState:
         """The fold of these refs, whose tag objects say what ``said`` has."""
         problems: list[str] = []
 
         def known(tag: str, oid: str) -> Iterable[Event]:
-            values = said.get(oid)
-            if not isinstance(values, list):
-                problems.append(f"`{tag}` does not count: {values or 'its object is missing or no annotated tag'}")
+            event = said.get(oid)
+            if event is None or isinstance(event, str):
+                problems.append(f"`{tag}` does not count: {event or 'its object is missing or no annotated tag'}")
                 return ()
-            event = events.from_list(values)
             if event.tag != tag:
                 problems.append(f"`{tag}` does not count: it was made as `{event.tag}`")
                 return ()
@@ -192,8 +214,8 @@ class Catalog:
     def own_events(self, key: str) -> list[Event]:
         """What this clone's tags say of a model, whether it counts or not."""
         own: dict[str, ObjectId] = (self.repo.index.meta_get(f"registry:{key}") or ({},))[0]
-        said = self.repo.index.parsed_get({*own.values()})
-        found = [events.from_list(said[oid]) for oid in own.values() if isinstance(said.get(oid), list)]
+        said = self._said({*own.values()})
+        found = [event for oid in own.values() if isinstance(event := said.get(oid), Event)]
         return [event for event in found if own.get(event.tag) == event.oid]
 
     def seen(self, key: str, remote: str | None = None) -> set[ObjectId]:
@@ -447,6 +469,11 @@ class Catalog:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def _events(said: Mapping[str, Any]) -> dict[str, Event | str]:
+    """What ``Catalog._read`` gives, as events."""
+    return {oid: events.from_list(values) if isinstance(values, list) else values for oid, values in said.items()}
 
 
 def to_version(values: list[Any]) -> ModelVersion:

@@ -12,6 +12,7 @@ number was given to another model meanwhile, or the tag was forged) does not cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import combinations
 from typing import Final, NamedTuple, Union
 
@@ -141,7 +142,7 @@ class ModelState:
 
     # -- what holds --------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its current name; a document, which comes from anybody, can say no name that could not have been given."""
         said = self.document.value("name")

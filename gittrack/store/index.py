@@ -798,17 +798,18 @@ class Index:
 
     # -- other things ------------------------------------------------------------------------------------------------
 
-    def put_rows(self, table: Table, group: str, rows: Iterable[Row]) -> None:
+    def put_rows(self, table: Table, group: str, rows: Iterable[Row], kept: Collection[Any] = ()) -> None:
         """Make ``rows`` all there is of a group; what is there already is not written again.
 
         Args:
             table: Where.
             group: The value of the table's first column in all of them.
             rows: The group's rows.
+            kept: What tells other rows of the group apart, which stay as they are.
         """
         with self.transaction():
             sql = f"SELECT t.id, t.{table.unique}, t.doc FROM {table.name} AS t WHERE t.{table.columns[0]} = :group"
-            known = {unique: (row_id, doc) for row_id, unique, doc in self._all(sql, {"group": group})}
+            known = {one: (row_id, doc) for row_id, one, doc in self._all(sql, {"group": group}) if one not in kept}
             free = self._next(table.name)
             for row in rows:
                 row_id, old = known.pop(row.values[table.unique], (free, None))
@@ -897,6 +898,16 @@ class Index:
                 rows = self._all(f"SELECT p.oid, p.data FROM parsed AS p WHERE p.oid IN ({marks})", params)
                 found.update((oid, unpack(data)) for oid, data in rows)
         return found
+
+    def parsed_lacks(self, oids: Collection[str]) -> set[str]:
+        """Those of these git objects that ``parsed_get`` would leave out."""
+        lacking = set(oids)
+        with self._reading():
+            for chunk in _chunks(oids):
+                marks, params = _expand("i", chunk)
+                rows = self._all(f"SELECT p.oid FROM parsed AS p WHERE p.oid IN ({marks})", params)
+                lacking.difference_update(row[0] for row in rows)
+        return lacking
 
     def parsed_set(self, values: Mapping[str, Any]) -> None:
         """Store what was read out of git objects, which never change, by their ids."""

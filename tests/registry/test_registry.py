@@ -25,13 +25,15 @@ from gittrack.errors import (
     ReadOnlyError,
     StateError,
 )
+from gittrack.registry import catalog, events
 from gittrack.registry.check import fsck
 from gittrack.registry.registry import Registry
 from gittrack.store import check, rewrite
 from gittrack.store.git import Batch, RefUpdate, TagInfo
+from gittrack.store.index import Row
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
-from gittrack.types import Digest, ObjectId, ViewType
+from gittrack.types import Digest, ModelVersion, ObjectId, ViewType
 from tests.conftest import KINDS, MakeRepo
 from tests.registry.conftest import FILES, Desk
 
@@ -326,6 +328,35 @@ def test_a_version_is_edited_deleted_and_restored(iris: Desk) -> None:
 def test_numbers_are_never_used_twice(iris: Desk) -> None:
     iris.registry.delete_version("iris", 3)
     assert iris.registry.register("iris", iris.run(), "model").version == "4"
+
+
+def test_a_new_version_is_read_and_written_alone(iris: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: what their tags say is known, and their rows in the index are as they were."""
+    run_id = iris.run()
+    read: list[object] = []
+    written: list[str] = []
+    from_list, row = events.from_list, catalog._version_row
+
+    def reading(values: list[object]) -> events.Event:
+        read.append(values)
+        return from_list(values)
+
+    def writing(version: ModelVersion) -> Row:
+        written.append(version.version)
+        return row(version)
+
+    monkeypatch.setattr(events, "from_list", reading)
+    monkeypatch.setattr(catalog, "_version_row", writing)
+    iris.registry.register("iris", run_id, "model")
+    assert (len(read), written) == (1, ["4"])
+    iris.registry.promote("iris", 4, "Production", archive_existing=False)
+    iris.registry.promote("iris", 2, "Production", archive_existing=True)
+    assert (len(read), written) == (3, ["4", "4", "2", "4"])
+    iris.sandbox.git("tag", "--delete", "models/iris/v3")
+    iris.registry.repo.index.clear()
+    assert [version.version for version in iris.registry.versions("iris")] == ["1", "2", "4"]
+    assert written[4:] == ["1", "2", "4"]
+    assert iris.registry.catalog.stale() == []
 
 
 def test_copying_keeps_the_very_files(iris: Desk) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gittrack.server.hub.app import _Client
+from gittrack.server.hub.app import Hub, Options
 from gittrack.store import git, journal, seal
 from gittrack.store.repo import Repo
 from gittrack.track import runs as tracking
@@ -150,7 +150,7 @@ def test_what_a_run_costs_does_not_depend_on_how_many_there_are(
 
 
 def test_a_new_run_is_answered_as_it_is_read(tracker: Tracker) -> None:
-    client = _Client(tracker)
+    client = Hub(tracker, Options()).client
     new = client.create_run("0", 7, {"mlflow.user": "ana", "a": "b", "mlflow.parentRunId": "c" * 32}, "one")
     assert new == client.get_run(new.info.run_id)
     assert client.create_run("0").info.run_name

@@ -87,13 +87,18 @@ class Options:
 class _Client(Client):
     """A client of one tracker."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, registry: Registry) -> None:
         super().__init__()
         self._of = tracker
+        self._models = registry
 
     @property
     def _tracker(self) -> Tracker:
         return self._of
+
+    @property
+    def _registry(self) -> Registry:
+        return self._models  # one for all calls: it knows what it has read of the models
 
 
 class Hub:
@@ -118,8 +123,8 @@ class Hub:
         self.tracker = tracker
         self.options = options
         self.routes: tuple[Route, ...] = ()
-        self.client: Client = _Client(tracker)
         self.registry = Registry(tracker)
+        self.client: Client = _Client(tracker, self.registry)
         self.logged_models = LoggedModels(tracker)
         self.is_ending: Callable[[], bool] = lambda: False
         self.shipped = Shipped(tracker)
