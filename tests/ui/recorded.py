@@ -12,6 +12,7 @@ from gittrack.store.repo import Repo
 from gittrack.track.capture import Capturer
 from gittrack.track.runs import Tracker
 from tests.conftest import run_git
+from tests.ui.parquet import parquet
 
 START = 1_700_000_000_000
 LINES = 5000
@@ -43,11 +44,20 @@ def sound() -> bytes:
     return written.getvalue()
 
 
+ROWS = 1500
+TABLE: dict[str, list[int | float | str | None]] = {
+    "n": [None, 2**60, *range(2, ROWS)],
+    "score": [0.5, float("nan"), *(number / 7 for number in range(2, ROWS))],
+    "name": ["a, b", None, *map(str, range(2, ROWS))],
+}
 FILES: dict[str, bytes] = {
     "stdout.txt": b"".join(b"step %d\n" % step for step in range(LINES)) + b"10%\r50%\r\x1b[32mdone\x1b[0m\n",
     "stderr.txt": b"a warning\n",
     "sound.wav": sound(),
     "scores.csv": b'name,score\r\n"a, b",0.5\r\nc,1\r\n',
+    "scores.parquet": parquet(TABLE, codec="snappy"),
+    "packed.parquet": parquet({"n": [1]}, codec="zstd"),
+    "cut.parquet": parquet({"n": [1]})[:-20],
     "table.json": json.dumps({"columns": ["x", "y"], "data": [[1, "one"], [2, None]]}).encode(),
     "conf/deep/er/config.json": b'{"model": {"layers": [1, 2, 3]}, "name": "net"}',
     "broken.json": b'{"a": ',
@@ -118,6 +128,9 @@ EVIL_FILES: dict[str, bytes] = {
     "a.csv": f"=cmd|' /C calc'!A0,{ATTACK}\n{ATTACK},1\n".encode(),
     "a.json": json.dumps({"__proto__": {"attacked": 1}, ATTACK: [ATTACK]}).encode(),
     "b.json": json.dumps({"columns": [ATTACK], "data": [[ATTACK], [{"x": ATTACK}]]}).encode(),
+    "a.parquet": parquet({ATTACK: [ATTACK, "=1+1"], "__proto__": ["x", None]}),
+    #: Says that it has more than there is room for, and packs it into a few bytes.
+    "b.parquet": parquet({"n": [1]}, claimed=2**31 - 1),
     "c.json": b"[" * 100_000 + b"]" * 100_000,
     "a.svg": b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.attacked=1'><script>top.attacked=1</script></svg>",
     "stdout.txt": f"\x1b]0;{ATTACK}\x07\x1b[31m{ATTACK}\x1b[0m\n".encode(),

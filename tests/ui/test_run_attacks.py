@@ -61,6 +61,17 @@ def test_a_file_is_shown_as_text(watched: Watched, coded: Served) -> None:
         assert page.evaluate("[({}).attacked, window.attacked]") == [None, None], name
 
 
+def test_a_parquet_file_harms_nothing(watched: Watched, coded: Served) -> None:
+    page = visit(watched, f"/runs/{coded.evil}?tab=artifacts&path=a.parquet")
+    shown = page.get_by_label("Preview of a.parquet")
+    expect(shown.get_by_role("columnheader")).to_have_text([f"{ATTACK}string", "__proto__string"])
+    expect(shown.get_by_role("cell")).to_have_text([ATTACK, "x", "=1+1", ""])
+    assert page.evaluate(WRONG) == []
+    visit(watched, f"/runs/{coded.evil}?tab=artifacts&path=b.parquet")
+    expect(page.get_by_label("Preview of b.parquet").locator(".bad")).to_be_visible(timeout=15_000)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(ATTACK)
+
+
 @pytest.mark.parametrize("scripts", [False, True], ids=["as it comes", "with its scripts"])
 def test_a_document_reaches_nothing(watched: Watched, coded: Served, scripts: bool) -> None:
     answered: list[str] = []

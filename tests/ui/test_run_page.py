@@ -9,7 +9,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.ui.conftest import SIZES, START, Served, Watched
-from tests.ui.recorded import LARGE, LINES
+from tests.ui.parquet import parquet
+from tests.ui.recorded import LARGE, LINES, ROWS
 from tests.ui.test_pages import TOO_WIDE
 
 SERVED = "coded"
@@ -161,6 +162,37 @@ def test_a_file_of_many_gigabytes_is_not_fetched(watched: Watched, coded: Served
         expect(shown).to_contain_text("5.00 GiB")
         expect(shown).to_contain_text(f"gittrack artifacts get {coded.runs[1][:8]} {name}")
     assert not [one for one in watched.asked if "/get-artifact" in one]
+
+
+def test_a_parquet_file_is_a_table(watched: Watched, coded: Served) -> None:
+    shown = preview(watched, coded, "scores.parquet")
+    expect(shown.get_by_role("columnheader")).to_have_text(["nint64", "scoredouble", "namestring"])
+    rows = shown.get_by_role("row")
+    expect(rows.nth(1).get_by_role("cell")).to_have_text(["", "0.5", "a, b"])
+    expect(rows.nth(2).get_by_role("cell")).to_have_text([str(2**60), "NaN", ""])
+    expect(shown).to_contain_text(f"The first 1000 of {ROWS} rows.")
+    shown = preview(watched, coded, "packed.parquet")
+    expect(shown).to_contain_text("compressed with ZSTD, which is not read here")
+    expect(shown.get_by_role("link", name="download")).to_be_visible()
+    expect(preview(watched, coded, "cut.parquet")).to_contain_text("This is no Parquet file, or it is damaged.")
+
+
+def test_of_a_large_parquet_file_a_part_is_fetched(watched: Watched, coded: Served) -> None:
+    data = parquet({"text": [f"{number:06}" * 20 for number in range(30_000)], "n": list(range(30_000))})
+    sent = []
+
+    def piece(route: Any) -> None:
+        first, last = map(int, re.findall(r"\d+", route.request.headers["range"]))
+        sent.append(min(last + 1, len(data)) - first)
+        route.fulfill(status=206, body=data[first : last + 1], headers={"content-length": str(sent[-1])})
+
+    watched.page.route("**/get-artifact**", piece)
+    listed = {"files": [{"path": "long.parquet", "is_dir": False, "file_size": len(data)}]}
+    watched.page.route("**/artifacts/list**", lambda route: route.fulfill(json=listed))
+    shown = preview(watched, coded, "long.parquet")
+    expect(shown.get_by_role("row").nth(3)).to_have_text(re.compile(r"(000002){20}\s*2"))
+    expect(shown).to_contain_text("The first 1000 of 30000 rows.")
+    assert sum(sent) < 2_700_000 < len(data)
 
 
 def test_a_document_is_in_a_world_of_its_own(watched: Watched, coded: Served) -> None:

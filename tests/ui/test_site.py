@@ -241,6 +241,7 @@ def test_runs_beside_each_other(visited: Watched, store: Store) -> None:
 def test_files(visited: Watched, store: Store, hosted: Hosted) -> None:
     run = store.changed
     expect(preview(visited, run, "scores.csv").get_by_role("row").nth(1)).to_have_text(re.compile(r"a, b\s*0\.5"))
+    expect(preview(visited, run, "scores.parquet").get_by_role("row").nth(1)).to_have_text(re.compile(r"0\.5\s*a, b"))
     expect(preview(visited, run, "conf/deep/er/config.json")).to_contain_text("layers [3]")
     expect(preview(visited, run, "README.md").get_by_role("heading", name="Title")).to_be_visible()
     for path in ("plots/curve.png", "figure.svg"):

@@ -137,6 +137,11 @@ export async function part(runId: string, path: string, from: number, most: numb
   return { text: answer.status === 416 ? "" : await answer.text(), tag: answer.headers.get("etag") ?? "" };
 }
 
+/** Some bytes of a file, or those of them that it has. */
+export async function bytesOf(runId: string, path: string, from: number, to: number): Promise<ArrayBuffer> {
+  return (await ask(fileUrl(runId, path), { headers: { range: `bytes=${from}-${to - 1}` } })).arrayBuffer();
+}
+
 /** A document in a frame that is a world of its own. */
 export function frameUrl(runId: string, path: string, scripts: boolean): string {
   return `/show-artifact?${query({ run_id: runId, path, scripts: scripts || undefined })}`;

@@ -1,12 +1,13 @@
 // What a file can be shown as, by its name; and the texts of tables and terminals.
 
-export type Kind = "image" | "audio" | "video" | "table" | "json" | "markdown" | "document" | "pdf" | "text" | "other";
+export type Kind = "image" | "audio" | "video" | "table" | "parquet" | "json" | "markdown" | "document" | "pdf" | "text" | "other";
 
 const KINDS: [Kind, RegExp][] = [
   ["image", /\.(png|jpe?g|gif|webp|avif|bmp|svg|ico)$/i],
   ["audio", /\.(wav|mp3|ogg|oga|opus|flac|m4a|aac)$/i],
   ["video", /\.(mp4|webm|ogv|m4v|mov)$/i],
   ["table", /\.(csv|tsv)$/i],
+  ["parquet", /\.parquet$/i],
   ["json", /\.(json|ipynb|geojson)$/i],
   ["markdown", /\.(md|markdown)$/i],
   ["document", /\.html?$/i],
