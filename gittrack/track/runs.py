@@ -370,6 +370,7 @@ class Tracker:
         order_by: Sequence[str] | None = None,
         offset: int = 0,
         wanted: Mapping[str, Collection[str]] | None = None,
+        also: Mapping[str, Collection[str]] | None = None,
     ) -> tuple[RunColumns, int]:
         """As ``search_runs``, but column by column, and how many there are in all.
 
@@ -381,6 +382,7 @@ class Tracker:
             order_by: Likewise.
             offset: Leave out so many at the start.
             wanted: As for ``Index.search_columns``.
+            also: Likewise.
 
         Raises:
             QuerySyntaxError: A filter or an order that cannot be read.
@@ -388,8 +390,15 @@ class Tracker:
         """
         compiled = self._compiled(filter_string, order_by, max_results)
         index = self.repo.index
-        columns = index.search_columns(compiled, experiment_ids, view, max_results, max(offset, 0), wanted)
+        columns = index.search_columns(compiled, experiment_ids, view, max_results, max(offset, 0), wanted, also)
         return columns, index.count_runs(compiled, experiment_ids, view)
+
+    def run_keys(
+        self, experiment_ids: Sequence[str] | None = None, view: int = ViewType.ACTIVE_ONLY
+    ) -> dict[str, list[str]]:
+        """The keys of metrics, params and tags that any run has; as ``Index.run_keys``."""
+        self.repo.refresh()
+        return self.repo.index.run_keys(experiment_ids, view)
 
     def resolve(self, text: str) -> RunId:
         """The run that a person means: an id or a name or its beginning, ``latest``, ``@{-N}`` (the N-th newest).

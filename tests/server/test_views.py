@@ -88,6 +88,26 @@ def test_of_very_many_columns_the_first_that_are_used(server: Running) -> None:
     server.post("runs/log-batch", {"run_id": first, "params": many})
     found = columns(server)["params"]
     assert (len(found), list(found)[-1]) == (100, "p099")
+    found = columns(server, also=["params.q", "params.p001", "params.unknown", "metrics.q", "nonsense"])
+    assert (len(found["params"]), found["params"]["q"], found["metrics"]) == (101, ["1"], {})
+    assert "q" not in columns(server, experiment_ids=[other["experiment_id"]], also=["params.q"])["params"]
+
+
+def test_keys_are_found_by_what_is_in_them(server: Running, runs: list[str]) -> None:
+    many = [{"key": f"Layer{number:03}.size", "value": "1"} for number in range(150)]
+    tags = [{"key": "mlflow.note.content", "value": "kept"}, {"key": "layered", "value": "yes"}]
+    server.post("runs/log-batch", {"run_id": runs[0], "params": many[:100], "tags": tags})
+    server.post("runs/log-batch", {"run_id": runs[1], "params": many[100:]})
+    found = ask(server, "runs/keys", experiment_ids=["0"], contains="lAYER").ok
+    assert (found["params"]["total"], len(found["params"]["keys"])) == (150, 100)
+    assert found["params"]["keys"][-1] == "Layer099.size"
+    assert found["metrics"] == {"keys": [], "total": 0}
+    assert found["tags"] == {"keys": ["layered"], "total": 1}
+    assert ask(server, "runs/keys", experiment_ids=["0"], contains="149").ok["params"]["keys"] == ["Layer149.size"]
+    assert ask(server, "runs/keys", experiment_ids=["0"]).ok["params"]["total"] == 152
+    server.post("runs/delete", {"run_id": runs[1]})
+    assert ask(server, "runs/keys", experiment_ids=["0"]).ok["params"]["total"] == 102
+    assert ask(server, "runs/keys", experiment_ids=["0"], run_view_type="ALL").ok["params"]["total"] == 152
 
 
 def test_what_somebody_may_not_see_is_not_counted_and_not_named(server: Running, runs: list[str]) -> None:
@@ -98,6 +118,9 @@ def test_what_somebody_may_not_see_is_not_counted_and_not_named(server: Running,
     found = columns(server, experiment_ids=["0", other])
     assert found["total"] == 10
     assert "secret" not in json.dumps(found)
+    found = ask(server, "runs/keys", experiment_ids=["0", other]).ok
+    assert found["params"] == {"keys": ["lr", "rare"], "total": 2}
+    assert "secret" not in json.dumps(columns(server, experiment_ids=["0", other], also=["params.secret"]))
     assert ask(server, "metrics/curves", run_ids=[run_id], metric_keys=["m"]).status == 404
 
 

@@ -56,7 +56,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("store")
     committed, changed, third, evil = recorded.seed(folder)
     values = [step / LONG + (50.0 if step in SPIKES else 0.0) for step in range(LONG)]
-    long = recorded.record(folder, "long", number=3, metrics={"loss": values}, tags={PARENT_RUN_TAG: committed})
+    params = {f"w{number:03}": str(number) for number in range(150)}
+    long = recorded.record(
+        folder, "long", number=3, metrics={"loss": values}, params=params, tags={PARENT_RUN_TAG: committed}
+    )
     (folder / f"{OTHER}.py").write_text(f"{OTHER} = 1\n")
     other = recorded.record(
         folder, OTHER, number=4, params={f"a-{OTHER}": OTHER}, metrics={f"a-{OTHER}": [1.0]},
@@ -171,6 +174,17 @@ def test_the_table(visited: Watched, store: Store) -> None:
     assert page.url == f"{visited.url}/#/runs/{store.committed}"
     page.go_back()
     expect(page.get_by_role("grid")).to_be_visible()
+
+
+def test_any_key_is_found_as_a_column(visited: Watched, store: Store) -> None:
+    page = visited.open("/")
+    page.get_by_role("button", name="Columns").click()
+    params = page.get_by_role("group", name="Parameters")
+    expect(params).to_contain_text("more: find them by their names.")
+    page.get_by_role("searchbox", name="Find columns").fill("W14")
+    params.get_by_role("checkbox", name="w149").check()
+    params.get_by_role("button", name="pin w149").click()
+    expect(page.get_by_role("gridcell", name="149")).to_be_visible()
 
 
 def test_a_page_is_at_its_address(visited: Watched, store: Store) -> None:

@@ -144,6 +144,35 @@ def test_columns_are_pinned_moved_and_found_again(watched: Watched, sweep: str) 
     expect(page.get_by_role("columnheader", name="Started")).to_be_visible()
 
 
+def test_of_more_keys_than_are_columns_any_is_found(watched: Watched, served: Served) -> None:
+    wide = str(served.post("experiments/create", name="wide")["experiment_id"])
+    run_id = served.new_run(experiment_id=wide, run_name="broad", start_time=START)
+    for start in range(0, 300, 100):
+        said = [{"key": f"layer.{number:03}", "value": f"v{number}"} for number in range(start, start + 100)]
+        served.log(run_id, params=said)
+    page = table(watched, wide)
+    page.get_by_role("button", name="Columns").click()
+    params = page.get_by_role("group", name="Parameters")
+    expect(params).to_contain_text("200 more: find them by their names.")
+    page.get_by_role("searchbox", name="Find columns").fill("R.29")
+    expect(params.get_by_role("checkbox")).to_have_count(10)
+    params.get_by_role("checkbox", name="layer.297").check()
+    expect(params.get_by_role("button", name="pin layer.297")).to_be_visible()  # it is a column like the others now
+    assert setting(page, "also") == "params.layer.297"
+    params.get_by_role("button", name="pin layer.297").click()
+    expect(page.get_by_role("gridcell", name="v297")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("gridcell", name="v297")).to_be_visible()
+    page.get_by_role("button", name="Columns").click()
+    page.get_by_role("searchbox", name="Find columns").fill("layer.297")
+    params.get_by_role("checkbox", name="layer.297").uncheck()
+    expect(page.get_by_role("gridcell", name="v297")).to_have_count(0)
+    assert (setting(page, "also"), setting(page, "hide")) == ("", "")
+    page.get_by_role("searchbox", name="Find columns").fill("nothing has this")
+    expect(page.get_by_text("No column has that in its name.")).to_be_visible()
+    page.get_by_role("button", name="As they were").click()
+
+
 def test_a_pinned_column_stays(watched: Watched, sweep: str) -> None:
     page = table(watched, sweep, pin="params.optimizer", width="metrics.acc:900,params.lr:900")
     cell = page.get_by_role("gridcell", name="adam").first

@@ -40,10 +40,14 @@ _COMPRESSION: Final = 4  #: of zlib: half the time of its default for a twentiet
 _ROWS: Final = 5000  #: of CSV that are sent at a time
 _ALONG: Final = "metrics."  #: how an axis begins that is a metric
 _KINDS: Final = ("metrics", "params", "tags")
+_KEYS: Final = 100  #: of a kind, that are named at a time
+#: Tags that are no columns: what MLflow and gittrack keep there.
+_KEPT: Final = ("mlflow.", "gittrack.")
 
 
 def _columns(call: Call) -> Response:
     values = call.values
+    also = [one.partition(".") for one in values.get("also", [])]
     found, total = call.hub.tracker.search_columns(
         call.hub.readable(call.caller, values.get("experiment_ids", [])),
         values.get("filter", ""),
@@ -52,6 +56,7 @@ def _columns(call: Call) -> Response:
         order_by=values.get("order_by"),
         offset=values.get("offset", 0),
         wanted={kind: values[kind] for kind in _KINDS if kind in values},
+        also={kind: [key for of, _, key in also if of == kind] for kind in _KINDS},
     )
     metrics = {key: [_shown(value) for value in column] for key, column in found.values["metrics"].items()}
     answer = {
@@ -68,6 +73,17 @@ def _columns(call: Call) -> Response:
 
 def _shown(value: float | None) -> float | str | None:
     return value if value is None else number(value)
+
+
+def _some_keys(call: Call) -> Any:
+    """Of each kind the first keys with a text in them, and how many there are."""
+    values = call.values
+    where = call.hub.readable(call.caller, values.get("experiment_ids", []))
+    wanted, answer = values.get("contains", "").casefold(), {}
+    for kind, keys in call.hub.tracker.run_keys(where, values.get("run_view_type", ViewType.ACTIVE_ONLY)).items():
+        fitting = [key for key in keys if wanted in key.casefold() and not (kind == "tags" and key.startswith(_KEPT))]
+        answer[kind] = {"keys": fitting[:_KEYS], "total": len(fitting)}
+    return answer
 
 
 def _curves(call: Call) -> Response:
@@ -267,7 +283,15 @@ ROUTES: Final = (
             metrics=texts(),
             params=texts(),
             tags=texts(),
+            also=texts(),
         ),
+    ),
+    Route(
+        "GET",
+        "{api}/gittrack/runs/keys",
+        Permission(Role.READER),
+        _some_keys,
+        Message(experiment_ids=texts(), run_view_type=one_of(VIEWS), contains=text()),
     ),
     Route(
         "GET",

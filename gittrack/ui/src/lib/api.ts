@@ -139,6 +139,15 @@ export interface Search {
   metrics?: string[];
   params?: string[];
   tags?: string[];
+  /** Besides those that come unasked, by kind and key: `params.lr`. */
+  also?: string[];
+}
+
+/** Of each kind the first keys that fit, and how many do. */
+export type Keys = Record<"metrics" | "params" | "tags", { keys: string[]; total: number }>;
+
+export function keysWith(contains: string, { experiment_ids, run_view_type }: Search): Promise<Keys> {
+  return get<Keys>("gittrack/runs/keys", { contains, experiment_ids, run_view_type });
 }
 
 export function columns(search: Search, signal?: AbortSignal): Promise<Columns> {

@@ -90,7 +90,7 @@ test("what the server is asked to sort by", () => {
 });
 
 test("columns are laid out as the address says", () => {
-  const settings = { hide: "user_id", pin: "params.lr", order: "params.model,start_time", width: "params.lr:77.4,x%2Cy:5,z:no" };
+  const settings = { hide: "user_id", pin: "params.lr", order: "params.model,start_time", width: "params.lr:77.4,x%2Cy:5,z:no", also: "params.a%2Cb,tags.c" };
   const found = layout(settings);
   expect(arranged(all(columns(2)), found)).toMatchObject({
     pinned: 1,

@@ -136,9 +136,11 @@ export interface Layout {
   /** These first, in this order; the others after them as they come. */
   order: string[];
   width: Map<string, number>;
+  /** Of what has more keys than come unasked. */
+  also: string[];
 }
 
-export const LAYOUT = ["hide", "pin", "order", "width"] as const;
+export const LAYOUT = ["hide", "pin", "order", "width", "also"] as const;
 export const NARROWEST = 60;
 const WIDEST = 1200;
 
@@ -152,11 +154,13 @@ export function layout(settings: Record<string, string>): Layout {
     pin: listed(settings.pin),
     order: listed(settings.order),
     width: new Map(widths.filter(([, size]) => Number.isFinite(size))),
+    also: listed(settings.also),
   };
 }
 
-export function written({ hide, pin, order, width }: Layout): Record<(typeof LAYOUT)[number], string> {
-  return { hide: list(hide), pin: list(pin), order: list(order), width: list([...width].map(([id, size]) => `${id}:${Math.round(size)}`)) };
+export function written({ hide, pin, order, width, also }: Layout): Record<(typeof LAYOUT)[number], string> {
+  const widths = list([...width].map(([id, size]) => `${id}:${Math.round(size)}`));
+  return { hide: list(hide), pin: list(pin), order: list(order), width: widths, also: list(also) };
 }
 
 /** The columns as they are laid out: first those that stay at the left, and how many these are. */

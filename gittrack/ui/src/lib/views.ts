@@ -6,7 +6,7 @@ import { post, type Experiment } from "./api";
 const PREFIX = "gittrack.view.";
 /** The longest name that fits a tag's. */
 export const LONGEST = 250 - PREFIX.length;
-const SETTINGS = ["view", "filter", "sort", "deleted", "diff", "hide", "pin", "order", "width", "group", "aggregate", "tree", "spark", "axis", "smoothing", "log", "metric"];
+const SETTINGS = ["view", "filter", "sort", "deleted", "diff", "hide", "pin", "order", "width", "also", "group", "aggregate", "tree", "spark", "axis", "smoothing", "log", "metric"];
 
 export interface View {
   name: string;

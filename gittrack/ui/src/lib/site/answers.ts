@@ -1,7 +1,7 @@
 // What a server would answer, out of the files of an exported site; see `gittrack/server/hub/site.py`, which writes them.
 // Of each run there is what the server says of it alone: of several it is put together here.
 
-import { API, type Columns, copies, Trouble, type Value } from "../api";
+import { API, type Columns, copies, type Keys, Trouble, type Value } from "../api";
 import type { Change, Kept, Lineage, Surroundings, Values } from "../details";
 import { parse } from "./query";
 import { along, bands, chart, type History, type Started, type Window } from "./series";
@@ -130,19 +130,40 @@ async function kept(said: URLSearchParams): Promise<Kept> {
   return { ...together(all, absent), files, total: Math.max(Object.keys(files).length, ...all.map((run) => run.total)) };
 }
 
+/** The places of the runs of some experiments. */
+function rowsOf(all: Columns, said: URLSearchParams): number[] {
+  const experiments = new Set(said.getAll("experiment_ids"));
+  const every = said.get("run_view_type") === "ALL";
+  return all.runs.run_id.flatMap((_, row) =>
+    experiments.has(all.runs.experiment_id[row] ?? "") && (every || all.runs.lifecycle_stage[row] === "active") ? [row] : [],
+  );
+}
+
+/** Of each kind the first keys with a text in them, and how many there are. */
+async function someKeys(said: URLSearchParams): Promise<Keys> {
+  const { columns: all } = await index();
+  const rows = rowsOf(all, said);
+  const wanted = (said.get("contains") ?? "").toLowerCase();
+  const found = KINDS.map((kind) => {
+    const fitting = Object.keys(all[kind]).filter((key) => key.toLowerCase().includes(wanted) && !(kind === "tags" && /^(mlflow|gittrack)\./.test(key)));
+    const keys = fitting.filter((key) => rows.some((row) => (all[kind][key]?.[row] ?? null) !== null)).sort();
+    return [kind, { keys: keys.slice(0, MOST_COLUMNS), total: keys.length }];
+  });
+  return Object.fromEntries(found) as Keys;
+}
+
 /** Those of some runs that meet a question, as columns: the first of those that any of them has something in. */
 async function columns(said: URLSearchParams): Promise<Columns> {
   const { columns: all } = await index();
-  const experiments = new Set(said.getAll("experiment_ids"));
-  const every = said.get("run_view_type") === "ALL";
-  const those = all.runs.run_id.flatMap((_, row) =>
-    experiments.has(all.runs.experiment_id[row] ?? "") && (every || all.runs.lifecycle_stage[row] === "active") ? [row] : [],
-  );
-  const rows = await filtered(all, those, said.get("filter") ?? "");
+  const rows = await filtered(all, rowsOf(all, said), said.get("filter") ?? "");
   const offset = Number(said.get("offset") ?? 0);
   const page = rows.slice(offset, offset + Number(said.get("max_results") ?? 1000));
   const of = <T>(column: T[]): T[] => page.map((row) => column[row] as T);
-  const tables = KINDS.map((kind) => [kind, Object.fromEntries(Object.entries(all[kind]).map(([key, column]) => [key, of(column)]).filter(([, column]) => (column as Value[]).some((value) => value !== null)).slice(0, MOST_COLUMNS))]);
+  const also = new Set(said.getAll("also"));
+  const tables = KINDS.map((kind) => {
+    const used = Object.entries(all[kind]).map(([key, column]) => [key, of(column)] as const).filter(([, column]) => column.some((value) => value !== null));
+    return [kind, Object.fromEntries(used.filter(([key], at) => at < MOST_COLUMNS || also.has(`${kind}.${key}`)))];
+  });
   return {
     total: rows.length,
     runs: Object.fromEntries(Object.entries(all.runs).map(([name, column]) => [name, of<Value>(column)])) as unknown as Columns["runs"],
@@ -323,6 +344,8 @@ export async function answer(path: string, init: RequestInit): Promise<Response>
       return Response.json({ experiments: (await index()).experiments });
     case "gittrack/runs/columns":
       return Response.json(await columns(said));
+    case "gittrack/runs/keys":
+      return Response.json(await someKeys(said));
     case "gittrack/runs/compare":
       return Response.json(await compare(said));
     case "gittrack/runs/environment":
