@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
 
-import { best } from "./best";
 import { commitUrl } from "./hosts";
 import { changed, parse } from "./patch";
 import { cells, kindOf, printed, splitTable } from "./preview";
@@ -70,12 +69,6 @@ test("what a terminal shows", () => {
 test("files by their names", () => {
   const names = { "a/plot.PNG": "image", "x.svg": "image", "a.mp4": "video", "m/MLmodel": "text", "requirements-dev.txt": "text", "r.html": "document", "x.pkl": "other", "png": "other", "a.csv": "table" };
   for (const [name, kind] of Object.entries(names)) expect(kindOf(name)).toBe(kind);
-});
-
-test("the best value of a metric", () => {
-  expect([...best("val/loss", [2, 1, null, "NaN", 1])]).toEqual([1, 4]);
-  expect([...best("accuracy", [0.2, 0.9, "NaN"])]).toEqual([1]);
-  for (const none of [[], [null, "NaN"], [1], [1, 1]]) expect(best("accuracy", none).size).toBe(0);
 });
 
 test("what of a changed line is another", () => {

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 
 import type { Columns, Value } from "./api";
 import {
-  all, arranged, best, csv, differs, emptied, HIGHEST, joined, layout, list, listed, moved, order, orderBy, resorted, sorts, stretch, usefulFirst, written,
+  all, arranged, csv, differs, emptied, HIGHEST, joined, layout, list, listed, moved, order, orderBy, resorted, sorts, stretch, usefulFirst, written,
   type Column,
 } from "./table";
 
@@ -100,15 +100,6 @@ test("columns are laid out as the address says", () => {
   expect(moved(all(columns(2)).slice(0, 3), "user_id", "start_time")).toEqual(["user_id", "start_time", "duration"]);
   expect(moved(all(columns(2)).slice(0, 3), "start_time", null)).toEqual(["duration", "user_id", "start_time"]);
   expect(listed(list(["a,b", "50%2C", "c"]))).toEqual(["a,b", "50%2C", "c"]);
-});
-
-test("what is best, as far as the name says it", () => {
-  expect(best("val/acc", [0.1, null, 0.9, "NaN"])).toBe(0.9);
-  expect(best("val_loss", [0.1, null, 0.9])).toBe(0.1);
-  expect(best("RMSE", [3, 2])).toBe(2);
-  expect(best("glossary", [1, 2])).toBe(2);
-  expect(["epoch", "system/cpu", "lr"].map((name) => best(name, [1, 2]))).toEqual([null, null, null]);
-  expect(best("acc", [1, 1, null])).toBe(null);
 });
 
 test("ten million rows are as high as a browser takes, and the last one can be reached", () => {

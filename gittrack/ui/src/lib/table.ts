@@ -247,24 +247,6 @@ export function served(id: string): string | null {
   return mark === undefined ? null : `${id.slice(0, dot)}.${mark}${key}${mark}`;
 }
 
-// --- what stands out
-
-const LESS = /(^|[^a-z])(loss|err|error|errors|mae|mse|rmse|mape|rmsle|wer|cer|fid|nll|perplexity|ppl|latency|time|seconds|duration)([^a-z]|$)/i;
-const NEITHER = /^system\/|(^|[^a-z])(step|epoch|lr|learning_rate)s?([^a-z]|$)/i;
-
-/** The best value of a metric, as its name says what is better; null if there is nothing to choose from. */
-export function best(title: string, values: Value[]): number | null {
-  if (NEITHER.test(title)) return null;
-  let least = Infinity;
-  let most = -Infinity;
-  for (const value of values) {
-    if (typeof value !== "number") continue;
-    if (value < least) least = value;
-    if (value > most) most = value;
-  }
-  return least < most ? (LESS.test(title) ? least : most) : null;
-}
-
 // --- height
 
 /** No browser takes an element higher than this: Firefox ends at 17.9 million. */
