@@ -207,6 +207,25 @@ def test_brushes_narrow_the_runs_and_are_in_the_address(watched: Watched, experi
     expect(page.get_by_role("img", name=re.compile(": 9 of 9 runs"))).to_be_visible()
 
 
+@pytest.mark.parametrize("watched", [(SIZES[0], "dark")], indirect=True)
+def test_many_axes_are_scrolled_to_on_a_phone(watched: Watched, experiment: str) -> None:
+    axes = "params.optimizer,params.lr,params.width,metrics.score,start_time,duration"
+    page = plot(watched, experiment, f"&dims={axes}")
+    picture = page.get_by_role("img", name=re.compile("Parallel coordinates of optimizer"))
+    assert picture.evaluate("box => [box.offsetWidth, box.parentElement.clientWidth < 360]") == [2 * 70 + 5 * 72, True]
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    picture.evaluate("box => (box.parentElement.scrollLeft = 1000)")
+    box = picture.bounding_box()
+    assert box is not None
+    x = box["x"] + 70 + 3 * 72  # the axis of the score, wherever it is now
+    page.mouse.move(x, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(x, box["y"] + box["height"] * 0.4, steps=3)
+    page.mouse.up()
+    expect(page.get_by_role("button", name="All runs")).to_be_visible()
+    assert "brush=metrics.score:" in page.url
+
+
 def test_a_run_is_a_dot_with_a_link(watched: Watched, experiment: str) -> None:
     page = plot(watched, experiment, "&plot=scatter&x=params.lr&y=metrics.score&logs=params.lr&colour=params.optimizer")
     picture = page.get_by_role("img", name="Scatter of score over lr: 9 runs")

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import type { Value } from "../api";
 import { svg, type Scene } from "../scene";
 import type { Column } from "../table";
-import { bars, bins, brushed, contour, groupsOf, heat, paintOf, parallel, quantile, ramp, scatter, shares, summary, type Dimension } from "./scenes";
+import { bars, bins, brushed, contour, groupsOf, heat, paintOf, parallel, PARALLEL, parallelWidth, quantile, ramp, scatter, shares, summary, type Dimension } from "./scenes";
 
 const SIZE = { width: 800, height: 400 };
 function column(title: string, values: Value[], numeric = true): Column {
@@ -38,6 +38,24 @@ test("parallel coordinates: a line for each run, broken where it has no value", 
   expect(scene.marks.filter((mark) => mark.colour === "gray").length).toBe(3);
   expect(svg(scene, "white")).not.toContain("NaN");
   expect(parallel([dimension(column("x", [null]))], rows, paint, "black", SIZE).marks.some((mark) => mark.kind === "text" && mark.text === "no values")).toBe(true);
+});
+
+test("axes are apart, and nothing of what is written beside them is cut off, however narrow the screen is", () => {
+  const long = Array.from({ length: 7 }, (_, at) => dimension(column(`a.long.name.of.layer.${at}`, rows.map((row) => `a long value ${row}`), false)));
+  for (const [seen, count] of [[330, 7], [330, 2], [1200, 7]] as const) {
+    const width = parallelWidth(count, seen);
+    const { marks } = parallel(long.slice(0, count), rows, paint, "black", { width, height: 300 });
+    const axes = marks.flatMap((mark) => (mark.kind === "line" && mark.row === undefined && mark.points.length === 4 && mark.points[0] === mark.points[2] ? [mark.points[0] ?? 0] : []));
+    expect(axes.length).toBe(count);
+    axes.slice(1).forEach((x, at) => expect(x - (axes[at] ?? 0)).toBeGreaterThanOrEqual(PARALLEL.apart - 1e-9));
+    for (const mark of marks) {
+      if (mark.kind !== "text") continue;
+      const wide = mark.text.length * (mark.bold ? 7 : 6.2);
+      const left = mark.x - { left: 0, center: wide / 2, right: wide }[mark.align ?? "left"];
+      expect(left).toBeGreaterThanOrEqual(0);
+      expect(left + wide).toBeLessThanOrEqual(width);
+    }
+  }
 });
 
 test("ten thousand runs", () => {

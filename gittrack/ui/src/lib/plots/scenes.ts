@@ -85,7 +85,14 @@ export interface Axis {
   scale: Scale | null;
 }
 
-export const PARALLEL = { top: 44, bottom: 26, side: 70 };
+/** Axes are at least `apart`: of more than fit beside each other the plot is wider than what is seen of it. */
+export const PARALLEL = { top: 44, bottom: 26, side: 70, apart: 72 };
+/** Pixels of a character of a title, and of a tick. */
+const [TITLE, TICK] = [7, 6.2];
+
+export function parallelWidth(axes: number, width: number): number {
+  return Math.max(width, 2 * PARALLEL.side + Math.max(0, axes - 1) * PARALLEL.apart);
+}
 
 export function axesOf(dimensions: Dimension[], { width }: Size): Axis[] {
   const room = width - 2 * PARALLEL.side;
@@ -111,15 +118,20 @@ export function parallel(dimensions: Dimension[], rows: number[], paint: Paint, 
     for (const row of rows) if (!wanted.has(row)) marks.push({ kind: "line", points: line(row), width: 1, colour: "gray", alpha: 0.12 });
   }
   for (const row of wanted) marks.push({ kind: "line", points: line(row), width: 1.5, colour: paint.of(row), alpha, row });
-  const each = Math.floor((size.width - 2 * PARALLEL.side) / Math.max(1, dimensions.length - 1) / 7);
+  const gap = (size.width - 2 * PARALLEL.side) / Math.max(1, dimensions.length - 1);
+  const each = Math.floor(gap / TITLE);
+  const staggered = each < 18;
+  const longest = staggered ? 2 * each - 2 : each;
+  const outer = Math.min(longest, Math.floor((2 * PARALLEL.side) / TITLE)); // there is no more room beside it
   dimensions.forEach(({ column, brush }, at) => {
     const { x, scale } = axes[at] ?? { x: 0, scale: null };
-    marks.push({ kind: "line", points: [x, PARALLEL.top, x, PARALLEL.top + tall], width: 1, colour: ink, alpha: 0.6 });
-    marks.push({ kind: "text", x, y: at % 2 && each < 18 ? 12 : 28, text: short(column.title, Math.max(8, each)), align: "center", bold: true, colour: ink });
-    if (!scale) marks.push({ kind: "text", x, y: PARALLEL.top + tall + 14, text: "no values", align: "center", size: 11, colour: ink });
     const last = at > 0 && at === dimensions.length - 1;
+    marks.push({ kind: "line", points: [x, PARALLEL.top, x, PARALLEL.top + tall], width: 1, colour: ink, alpha: 0.6 });
+    marks.push({ kind: "text", x, y: at % 2 && staggered ? 12 : 28, text: short(column.title, at === 0 || last ? outer : longest), align: "center", bold: true, colour: ink });
+    if (!scale) marks.push({ kind: "text", x, y: PARALLEL.top + tall + 14, text: "no values", align: "center", size: 11, colour: ink });
+    const room = at === 0 || last ? PARALLEL.side : gap;
     for (const tick of scale?.ticks ?? []) {
-      marks.push({ kind: "text", x: last ? x + 7 : x - 7, y: y(tick.at), text: short(tick.label, 14), align: last ? "left" : "right", size: 11, colour: ink });
+      marks.push({ kind: "text", x: last ? x + 7 : x - 7, y: y(tick.at), text: short(tick.label, Math.min(14, Math.floor((room - 14) / TICK))), align: last ? "left" : "right", size: 11, colour: ink });
     }
     if (brush && scale) {
       const place = (value: number): number => (scale.names ? value : (scale.at(value) ?? 0));
