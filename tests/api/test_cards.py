@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 import gittrack
+from gittrack import cards
 from gittrack.types import (
     ModelVersion,
     PagedList,
@@ -20,24 +22,35 @@ from gittrack.types import (
 
 ATTACK = "</td></table><script>attacked()</script><img src=x onerror='attacked()'>\"&"
 TAGS = {"div", "p", "b", "table", "thead", "tbody", "tr", "th", "td"}
+SVG = [("width", "60"), ("height", "14"), ("viewbox", "0 0 60 14"), ("aria-hidden", "true")]
 
 
 class Reader(HTMLParser):
-    """Reads HTML that has no attributes and only these tags, each closed where it was opened."""
+    """Reads HTML that has only these tags, each closed where it was opened, and no attributes but those of lines."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.rows: list[list[str]] = []
         self.texts: list[str] = []
+        self.lines: list[list[list[float]]] = []
         self.feed(html)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in TAGS
-        assert attrs == []
         self.open.append(tag)
+        if tag == "svg":
+            assert attrs == SVG
+        elif tag == "path":
+            (name, line), *rest = attrs
+            assert (name, rest) == ("d", [("fill", "none"), ("stroke", "currentColor")])
+            assert line is not None
+            assert re.fullmatch(r"([ML]\d+\.\d \d+\.\d)+", line)
+            self.lines.append([[float(one) for one in point.split()] for point in re.split("[ML]", line)[1:]])
+        else:
+            assert tag in TAGS
+            assert attrs == []
         if tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
@@ -49,7 +62,7 @@ class Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
         if self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
+            self.rows[-1][-1] += data.strip()
 
 
 def read(shown: Run | PagedList[Run] | ModelVersion | RegisteredModel) -> Reader:
@@ -78,6 +91,33 @@ def test_a_run(found: PagedList[Run]) -> None:
     assert ["Status", "FINISHED"] in shown.rows
     assert "run-0" in shown.texts
     assert repr(found[0]).startswith("Run(")  # as it was
+
+
+def test_a_metric_is_a_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gittrack.set_tracking_uri(tmp_path.as_uri())
+    gaps = [math.nan, 1.0, math.inf, 2.0, 1.7e308, -1.7e308]
+    with gittrack.start_run() as run:
+        for step in range(3000):
+            gittrack.log_metric("loss", 100.0 if step == 1234 else 1 / (step + 1), step=step)
+        for step, value in enumerate(gaps):
+            gittrack.log_metric("odd", value, step=step)
+        gittrack.log_metrics({"once": 1.0, "never": math.nan})
+        for step in range(4):
+            gittrack.log_metric("same", 7.0, step=step)
+    found = gittrack.MlflowClient().get_run(run.info.run_id)
+    loss, odd, same = read(found).lines
+    assert len(loss) <= 48
+    top = min(loss, key=lambda point: point[1])
+    assert (top[1], round(top[0] / 60, 1)) == (1.0, 0.4)  # the peak is there, where it was
+    assert len(odd) == 4
+    assert {y for _, y in same} == {7.0}
+    assert all(0 <= x <= 60 and 0 <= y <= 14 for line in (loss, odd, same) for x, y in line)
+    assert len(read(PagedList([found])).lines) == 3
+    monkeypatch.setattr(cards, "_MOST_POINTS", 100)
+    assert len(read(found).lines) == 2  # there are too many points to read for a picture
+    unknown = Run(RunInfo("f" * 32, "0", "ana", "FINISHED", 0, 1, "active", "", "run"), found.data)
+    assert read(unknown).lines == []
 
 
 def test_runs_beside_each_other(found: PagedList[Run]) -> None:
