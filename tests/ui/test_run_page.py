@@ -172,7 +172,7 @@ def test_a_parquet_file_is_a_table(watched: Watched, coded: Served) -> None:
     expect(rows.nth(2).get_by_role("cell")).to_have_text([str(2**60), "NaN", ""])
     expect(shown).to_contain_text(f"The first 1000 of {ROWS} rows.")
     shown = preview(watched, coded, "packed.parquet")
-    expect(shown).to_contain_text("compressed with ZSTD, which is not read here")
+    expect(shown).to_contain_text("the first is compressed with ZSTD, which this page does not read")
     expect(shown.get_by_role("link", name="download")).to_be_visible()
     expect(preview(watched, coded, "cut.parquet")).to_contain_text("This is no Parquet file, or it is damaged.")
 

@@ -11,7 +11,7 @@ export interface Sheet {
   /** How many rows and columns the file has. */
   total: number;
   wide: number;
-  /** Columns that cannot be read, and why. */
+  /** Columns that cannot be read, and what each is. */
   left: { name: string; why: string }[];
 }
 
@@ -106,7 +106,7 @@ export async function read(source: AsyncBuffer): Promise<Sheet> {
     const its = chunks(metadata, name);
     const unknown = its.find(({ codec }) => codec !== "UNCOMPRESSED" && codec !== "SNAPPY");
     if (unknown) {
-      left.push({ name, why: `it is compressed with ${unknown.codec}, which is not read here` });
+      left.push({ name, why: `compressed with ${unknown.codec}, which this page does not read` });
       continue;
     }
     // Of a column that is longer only the beginning comes: as a rule its first pages have all rows that are wanted.
@@ -136,10 +136,10 @@ export async function read(source: AsyncBuffer): Promise<Sheet> {
       }
       shown.push({ head: name, type: typeOf(column), values: values.map(text) });
     } catch {
-      left.push({ name, why: its.some(({ start, end }) => end - start > COLUMN) ? "it is too large" : "it is damaged, or of a kind that is not read here" });
+      left.push({ name, why: its.some(({ start, end }) => end - start > COLUMN) ? "too large" : "damaged, or of a kind that this page does not read" });
     }
   }
-  if (columns.length && !shown.length) throw new Unreadable(`No column can be shown: of ${left[0]?.name}, ${left[0]?.why}.`);
+  if (columns.length && !shown.length) throw new Unreadable(`None of its columns can be shown: the first is ${left[0]?.why}.`);
   const rows = Array.from({ length: count }, (_, at) => shown.map(({ values }) => values[at] ?? ""));
   return { rows: [shown.map(({ head }) => head), ...rows], types: shown.map(({ type }) => type), total: Number(metadata.num_rows), wide: columns.length, left };
 }
