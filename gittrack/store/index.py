@@ -609,9 +609,14 @@ class Index:
         found: dict[str, list[str]] = {kind: [] for kind in COLUMN_KINDS}
         with self._reading():
             scope = self._scope(experiment_ids)
-            for kind in () if scope is None else COLUMN_KINDS:
-                conditions = (Condition("x.key = n.id", {}), *_stages(view), *(scope or ()))
-                inner = _Statement("", f"{kind} AS x JOIN runs AS r ON r.id = x.owner", conditions)
+            if scope is None:
+                return found
+            runs = (*_stages(view), *scope)
+            # Of a key that no run of a small experiment has, all runs that have it would be looked at, and not its few.
+            few = len(set(experiment_ids or ())) == 1 and self._count(_Statement("", "runs AS r", runs)) <= _FEW
+            for kind in COLUMN_KINDS:
+                from_ = f"runs AS r CROSS JOIN {kind} AS x" if few else f"{kind} AS x CROSS JOIN runs AS r"
+                inner = _Statement("", from_, (Condition("x.key = n.id AND x.owner = r.id", {}), *runs))
                 sql, params = inner.select("1", None, 0)
                 rows = self._all(f"SELECT n.name FROM names AS n WHERE EXISTS ({sql})", params)
                 found[kind] = sorted(row[0] for row in rows)

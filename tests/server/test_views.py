@@ -93,7 +93,11 @@ def test_of_very_many_columns_the_first_that_are_used(server: Running) -> None:
     assert "q" not in columns(server, experiment_ids=[other["experiment_id"]], also=["params.q"])["params"]
 
 
-def test_keys_are_found_by_what_is_in_them(server: Running, runs: list[str]) -> None:
+@pytest.mark.parametrize("few", [2000, 0], ids=["from the runs", "from the keys"])
+def test_keys_are_found_by_what_is_in_them(
+    server: Running, runs: list[str], monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(index, "_FEW", few)
     many = [{"key": f"Layer{number:03}.size", "value": "1"} for number in range(150)]
     tags = [{"key": "mlflow.note.content", "value": "kept"}, {"key": "layered", "value": "yes"}]
     server.post("runs/log-batch", {"run_id": runs[0], "params": many[:100], "tags": tags})
@@ -105,6 +109,11 @@ def test_keys_are_found_by_what_is_in_them(server: Running, runs: list[str]) -> 
     assert found["tags"] == {"keys": ["layered"], "total": 1}
     assert ask(server, "runs/keys", experiment_ids=["0"], contains="149").ok["params"]["keys"] == ["Layer149.size"]
     assert ask(server, "runs/keys", experiment_ids=["0"]).ok["params"]["total"] == 152
+    other = server.post("experiments/create", {"name": "other"}).ok["experiment_id"]
+    server.post("runs/log-parameter", {"run_id": server.new_run(experiment_id=other), "key": "new", "value": "1"})
+    assert ask(server, "runs/keys", experiment_ids=[other]).ok["params"] == {"keys": ["new"], "total": 1}
+    assert ask(server, "runs/keys", experiment_ids=["0", other]).ok["params"]["total"] == 153
+    assert ask(server, "runs/keys").ok["params"] == {"keys": [], "total": 0}
     server.post("runs/delete", {"run_id": runs[1]})
     assert ask(server, "runs/keys", experiment_ids=["0"]).ok["params"]["total"] == 102
     assert ask(server, "runs/keys", experiment_ids=["0"], run_view_type="ALL").ok["params"]["total"] == 152
