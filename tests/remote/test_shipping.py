@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import gittrack
 from gittrack import stores
 from gittrack.errors import NetworkError
+from gittrack.remote import shipping
 from gittrack.remote.outbox import Outbox
 from gittrack.remote.shipping import OutboxTracker
 from gittrack.remote.tracking import RemoteTracker
@@ -193,6 +195,24 @@ def test_what_was_recorded_offline_is_shipped_later(project: Path, served: Proce
     check(served, run_id)
     assert verb(served, "status", "--json")["unshipped"] == []
     nothing_left(project)
+
+
+def test_a_server_that_is_away_takes_no_random_numbers(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between tries differ; a training that seeded `random` gets what it would get without us."""
+    monkeypatch.setattr(shipping, "INTERVAL", 0.01)
+    gittrack.set_tracking_uri("http://127.0.0.1:9")
+    tracker = stores.tracker()
+    assert isinstance(tracker, RemoteTracker)
+    recorder = tracker.recorder()
+    assert isinstance(recorder, OutboxTracker)
+    state = random.getstate()
+    with gittrack.start_run():
+        gittrack.log_metric("loss", 1.0)
+        deadline = time.monotonic() + 30
+        while recorder._background._failures < 2 and time.monotonic() < deadline:  # after the first was a pause
+            time.sleep(0.01)
+    assert recorder._background._failures >= 2
+    assert random.getstate() == state
 
 
 def test_the_server_is_killed_in_the_middle(project: Path, served: Process) -> None:
