@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def _wheel(sources: Path, into: Path, environment: dict[str, str]) -> subprocess
     """What `pip install .` does before it installs: with a build environment of its own, fetched from PyPI."""
     words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(into), str(sources)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=800)
-    if "No matching distribution found" in done.stderr or "Could not find a version" in done.stderr:
+    if re.search("NewConnectionError|NameResolutionError|ConnectTimeoutError", done.stderr):
         pytest.skip(f"PyPI cannot be reached: {done.stderr.strip().splitlines()[-1]}")
     return done
 
@@ -77,7 +78,7 @@ def test_with_npms_registry_away(sources: Path, without_node: dict[str, str], tm
 @pytest.mark.timeout(900)
 def test_without_node(sources: Path, without_node: dict[str, str], tmp_path: Path) -> None:
     done = _wheel(sources, tmp_path / "wheel", without_node)
-    if "npm error code E" in done.stderr:
+    if re.search("npm error code (ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNREFUSED|ECONNRESET)", done.stderr):
         pytest.skip(f"npm's registry cannot be reached: {done.stderr}")
     assert done.returncode == 0, done.stderr
     (wheel,) = (tmp_path / "wheel").glob("*.whl")
