@@ -21,6 +21,7 @@ from gittrack.errors import InvalidValueError
 from gittrack.store.index import is_index
 from tests.conftest import Sandbox
 from tests.databases import Server
+from tests.server.backend import BACKEND
 
 
 class Started:
@@ -28,7 +29,8 @@ class Started:
 
     def __init__(self, folder: Path, *words: str) -> None:
         self.folder = folder
-        command = [sys.executable, "-m", "gittrack", "server", "--port", "0", *words]
+        more = BACKEND.words(folder, before=words)
+        command = [sys.executable, "-m", "gittrack", "server", "--port", "0", *words, *more]
         self.process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
         self.said: list[str] = []
         assert self.process.stderr is not None

@@ -22,10 +22,9 @@ from gittrack.server.hub.lfs import LfsServer
 from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import LOCAL, Caller
 from gittrack.server.run import Address, config, listen
-from gittrack.store.repo import Repo
-from gittrack.sync import bucket_store
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
+from tests.server.backend import BACKEND, open_repo
 from tests.transfer import servers
 
 
@@ -88,11 +87,8 @@ def running(
     bucket: str | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Running]:
-    """A server of the repository in ``folder``, with its index in a database and its files in a bucket if there is."""
-    repo = Repo.find(folder, create=True, database=database)
-    if bucket is not None:
-        repo.objects = bucket_store.at(repo.objects.root, bucket)
-    tracker = Tracker(repo, strict=True, serving=True)
+    """A server of the repository in ``folder``, with its index in this database and its files in this bucket."""
+    tracker = Tracker(open_repo(folder, database, bucket), strict=True, serving=True)
     app = App(Hub(tracker, options or Options()), (*ROUTES, *LfsServer(Projects(tracker.repo, tracker.flush)).routes()))
     found = Running(app.hub, 0, LOCAL)
 
@@ -118,6 +114,25 @@ def running(
         tracker.close()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With an index or artifacts elsewhere, tests that show nothing more there are left out."""
+    if config.getoption("--database") == "sqlite" and config.getoption("--objects") == "folder":
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("any_backend")])
+    items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Servers have their index and their artifacts where the options say."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--database") == "postgres":
+            patch.setattr(BACKEND, "database", request.getfixturevalue("postgres").uri)
+        if request.config.getoption("--objects") == "s3":
+            patch.setattr(BACKEND, "bucket", new_bucket(request.getfixturevalue("s3"), patch))
+        yield
+
+
 @pytest.fixture
 def quick_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords that cost nearly nothing."""
@@ -127,12 +142,8 @@ def quick_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(git_repo: Sandbox, request: pytest.FixtureRequest) -> Iterator[Running]:
-    database = None
-    if request.config.getoption("--database") == "postgres":
-        database = request.getfixturevalue("postgres").url
-    bucket = request.getfixturevalue("bucket") if request.config.getoption("--objects") == "s3" else None
-    with running(git_repo.path, database=database, bucket=bucket) as found:
+def server(git_repo: Sandbox) -> Iterator[Running]:
+    with running(git_repo.path) as found:
         yield found
 
 
@@ -147,12 +158,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a bucket, with the credentials for it in the environment."""
+    return new_bucket(s3, monkeypatch)
+
+
+def new_bucket(s3: str, patch: pytest.MonkeyPatch) -> str:
+    """As ``bucket``."""
     import boto3
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    patch.setenv("AWS_ENDPOINT_URL", s3)
+    patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     name = f"b{secrets.token_hex(8)}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}/artifacts"

@@ -1,4 +1,7 @@
-"""A tracking server in a process of its own, which can be killed: ``python -m tests.server.process FOLDER PORT``."""
+"""A tracking server in a process of its own, which can be killed.
+
+``python -m tests.server.process FOLDER PORT [DATABASE [BUCKET]]``
+"""
 
 import contextlib
 import http.client
@@ -21,12 +24,12 @@ from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import LOCAL
 from gittrack.server.run import Address, config, listen, run
 from gittrack.store import seal
-from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
+from tests.server.backend import BACKEND, open_repo
 
 
-def main(folder: str, port: str) -> None:
-    repo = Repo.find(Path(folder), create=True)
+def main(folder: str, port: str, database: str = "", bucket: str = "") -> None:
+    repo = open_repo(Path(folder), database or None, bucket or None)
     seal.heal(repo)
     app = App(Hub(Tracker(repo, strict=True, serving=True), Options()), (*ROUTES, *LfsServer(Projects(repo)).routes()))
 
@@ -56,9 +59,11 @@ class Process:
     def start(self) -> None:
         """Start it and wait until it answers."""
         top = Path(__file__).parents[2]
-        command = ["tests.server.process", str(self.folder), str(self.port)]
+        at = BACKEND.database or "", BACKEND.place(self.folder) or ""
+        command = ["tests.server.process", str(self.folder), str(self.port), *at]
         if self.options is not None:
-            command = ["gittrack", "-C", str(self.folder), "server", f"--port={self.port}", *self.options]
+            more = BACKEND.words(self.folder, before=self.options)
+            command = ["gittrack", "-C", str(self.folder), "server", f"--port={self.port}", *self.options, *more]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", *command], cwd=top, stderr=log, env=self.environ)
         deadline = time.monotonic() + 60

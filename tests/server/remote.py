@@ -22,8 +22,8 @@ from gittrack.server.hub.all_routes import ROUTES
 from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import LOCAL, Caller
-from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
+from tests.server.backend import open_repo
 from tests.server.conftest import Answer
 
 
@@ -67,7 +67,7 @@ def serving(
     folder: Path, bounds: incoming.Bounds | None = None, lfs_bounds: lfs.Bounds | None = None, public: str | None = None
 ) -> Iterator[Served]:
     """A server of the repository in ``folder``."""
-    tracker = Tracker(Repo.find(folder, create=True), strict=True)
+    tracker = Tracker(open_repo(folder), strict=True)
     hub = Hub(tracker, Options())
     found = Served(hub, Projects(tracker.repo, tracker.flush))
     remote = git.GitRemote(found.projects, bounds)
@@ -99,6 +99,7 @@ def serving(
         server.should_exit = True
         thread.join(20)
         found.projects.close()
+        tracker.close()
         assert not thread.is_alive()
 
 

@@ -20,8 +20,8 @@ from gittrack.server.hub.app import App
 from gittrack.server.hub.roles import Grant, Role
 from gittrack.server.hub.routes import Route
 from gittrack.server.hub.start import Plan, Server
-from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
+from tests.server.backend import open_repo
 from tests.server.conftest import Answer
 from tests.server.guarded import bearer, listening
 
@@ -169,7 +169,7 @@ class Team:
 @contextlib.contextmanager
 def serving(folder: Path, plan: Plan | None = None, failures: int = 10) -> Iterator[Team]:
     """A server for a team, of the repository in ``folder``."""
-    tracker = Tracker(Repo.find(folder, create=True), strict=True)
+    tracker = Tracker(open_repo(folder), strict=True)
     accounts = Accounts.in_store(tracker.repo.root)
     admin = str(accounts.create_token("admin", (Grant(Role.ADMIN, "*", "*"),), by="test")[1])
     server = Server(tracker, plan or Plan())
@@ -184,3 +184,4 @@ def serving(folder: Path, plan: Plan | None = None, failures: int = 10) -> Itera
             yield team
         finally:
             team.close()
+            tracker.close()

@@ -27,6 +27,7 @@ from gittrack.server.hub.roles import LOCAL, Caller, Grant, Role
 from tests.databases import Server
 from tests.server.guarded import EVERYTHING, PASSWORD, basic
 
+pytestmark = pytest.mark.any_backend  # it starts no server
 patterns = st.sampled_from(["*", "a*", "ab", "b?", "[ab]*", "zzz"])
 grant = st.builds(Grant, st.sampled_from([*Role, None]), st.none() | patterns, st.none() | patterns)
 grants = st.lists(grant, max_size=5).map(tuple)

@@ -13,6 +13,8 @@ from gittrack.errors import CorruptError, GittrackError, InvalidValueError
 from gittrack.server.hub import audit as module
 from gittrack.server.hub.audit import ACTIVE, HEAD, Audit, Event, Line
 
+pytestmark = pytest.mark.any_backend  # it starts no server
+
 
 def fill(folder: Path, number: int, full: int = module.FULL) -> Audit:
     log = Audit(folder, full=full)

@@ -15,6 +15,8 @@ from gittrack.types import Digest
 from tests.conftest import Sandbox
 from tests.server.conftest import running
 
+pytestmark = pytest.mark.any_backend  # it has buckets of its own
+
 
 @pytest.fixture
 def store(tmp_path: Path, bucket: str) -> bucket_store.BucketStore:

@@ -19,11 +19,11 @@ from gittrack.server.hub.feed import Feed
 from gittrack.server.hub.roles import Grant, Role
 from gittrack.store import following as store_following
 from gittrack.store.following import Following
-from gittrack.store.repo import Repo
 from gittrack.track import series
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
 from tests.databases import Server as Database
+from tests.server.backend import open_repo
 from tests.server.conftest import Running
 from tests.server.guarded import bearer
 from tests.server.process import Process
@@ -137,7 +137,8 @@ def test_another_process_is_seen_too(team: Team) -> None:
         assert other.stdin is not None
         assert other.stdout is not None
         run_id = other.stdout.readline().strip()
-        Repo.find(where).refresh()  # somebody else brings the index up to date: no reason to say nothing
+        with contextlib.closing(open_repo(where)) as somebody:
+            somebody.refresh()  # the index is up to date: no reason to say nothing
         told = changed(team, mark)
         assert told["run_ids"] == [run_id]
         assert team.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run_id}").ok["run"]["data"]["metrics"]
@@ -264,8 +265,9 @@ def test_streams_end_with_the_server(git_repo: Sandbox) -> None:
     stream.close()
 
 
+@pytest.mark.any_backend  # they have a database of their own
 def test_servers_that_share_a_database_see_what_each_other_does(git_repo: Sandbox, postgres: Database) -> None:
-    here, there = (Repo.find(git_repo.path, create=True, database=postgres.url) for _ in range(2))
+    here, there = (open_repo(git_repo.path, postgres.url) for _ in range(2))
     watching = Feed(here)
     watching.look()
     mark = watching.since(None).mark
@@ -288,7 +290,7 @@ def test_servers_that_share_a_database_see_what_each_other_does(git_repo: Sandbo
 
 
 def test_what_cannot_be_seen_now_is_seen_later(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    tracker = Tracker(open_repo(git_repo.path), strict=True)
     now = [100.0]
     watching = Feed(tracker.repo, clock=lambda: now[0])
     watching.look()
@@ -313,7 +315,7 @@ def test_what_cannot_be_seen_now_is_seen_later(git_repo: Sandbox, monkeypatch: p
 
 
 def test_a_rewritten_ledger_is_more_than_can_be_told(git_repo: Sandbox) -> None:
-    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    tracker = Tracker(open_repo(git_repo.path), strict=True)
     run = tracker.create_run()
     run.end()
     tracker.flush()
@@ -333,8 +335,8 @@ def test_a_rewritten_ledger_is_more_than_can_be_told(git_repo: Sandbox) -> None:
 
 
 def test_a_history_is_read_on_and_is_as_the_whole_one(git_repo: Sandbox) -> None:
-    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
-    following = Following(reader := Repo.find(git_repo.path))
+    tracker = Tracker(open_repo(git_repo.path), strict=True)
+    following = Following(reader := open_repo(git_repo.path))
     run = tracker.create_run()
     assert list(following.history(run.run_id, "loss")) == []
     for step in range(100):
@@ -351,11 +353,12 @@ def test_a_history_is_read_on_and_is_as_the_whole_one(git_repo: Sandbox) -> None
     tracker.flush()
     assert list(following.history(run.run_id, "loss")) == list(reader.history(run.run_id, "loss"))
     assert not following._runs
+    reader.close()
     tracker.close()
 
 
 def test_what_is_followed_has_a_bound(git_repo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    tracker = Tracker(open_repo(git_repo.path), strict=True)
     runs = [tracker.create_run() for _ in range(3)]
     for run in runs:
         for step in range(20):
@@ -371,7 +374,7 @@ def test_what_is_followed_has_a_bound(git_repo: Sandbox, monkeypatch: pytest.Mon
 
 
 def test_what_nobody_asks_for_any_more_is_forgotten(git_repo: Sandbox) -> None:
-    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    tracker = Tracker(open_repo(git_repo.path), strict=True)
     runs = [tracker.create_run() for _ in range(3)]
     for run in runs:
         run.log_metric("loss", 1.0, step=1)

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import Sandbox
 from tests.server.process import Process, process
 
+pytestmark = pytest.mark.any_backend  # `test_two_servers` kills those with a database and a bucket
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
 WRITERS = 16 if FULL else 6
 KILLS = 12 if FULL else 2

@@ -549,6 +549,7 @@ def program(code: str, *args: str, log: Path, folder: Path) -> Iterator[tuple[in
         process.stdout.close()
 
 
+@pytest.mark.any_backend  # what it took is in git
 def test_a_server_that_is_killed_loses_nothing_that_it_took(make_repo: MakeRepo, tmp_path: Path) -> None:
     bare = make_repo("bare")
     took: dict[str, str] = {}

@@ -11,15 +11,15 @@ from gittrack.server.hub import git, lfs
 from gittrack.server.hub.app import App, Hub, Options
 from gittrack.server.hub.projects import Projects
 from gittrack.server.hub.roles import Grant, Role
-from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox, run_git
+from tests.server.backend import open_repo
 from tests.server.guarded import Guarded, listening, options
 from tests.sync.conftest import Desk, closed_desks, hub  # noqa: F401 - fixtures
 
 
 def test_a_token_is_the_password(hub: Sandbox, tmp_path: Path, sealed_environment: Path) -> None:  # noqa: F811
-    tracker = Tracker(Repo.find(hub.path, create=True), strict=True)
+    tracker = Tracker(open_repo(hub.path), strict=True)
     projects = Projects(tracker.repo, tracker.flush)
     routes = (*git.GitRemote(projects).routes(), *lfs.LfsServer(projects).routes())
     guarded = Guarded(tmp_path / "accounts", options(), App(Hub(tracker, Options()), routes))

@@ -21,7 +21,7 @@ from tests.server.guarded import API, EVERYTHING, PASSWORD, Clock, Guarded, basi
 BROWSER = {"user-agent": "Mozilla/5.0 (X11; Linux)", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
 OWN = "http://127.0.0.1:5000"
 
-pytestmark = pytest.mark.usefixtures("quick_argon2")
+pytestmark = [pytest.mark.usefixtures("quick_argon2"), pytest.mark.any_backend]  # no server is behind the guard
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def refused(answer: Answer, team: Team, *statuses: int) -> None:
     assert said["error_code"].isupper()
     assert said["message"]
     assert said["message"].isprintable()
-    for secret in (str(team.tracker.repo.root), "Traceback", "sqlite", "/gittrack/", team.admin):
+    for secret in (str(team.tracker.repo.root), "Traceback", "sqlite", "psycopg", "/gittrack/", team.admin):
         assert secret not in said["message"]
     assert len(answer.body) < 4000
     assert answer.headers["content-type"] == "application/json"

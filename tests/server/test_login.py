@@ -22,12 +22,13 @@ from gittrack.server.hub.guard import Guard
 from gittrack.server.hub.roles import Grant, Role
 from gittrack.server.hub.routes import PUBLIC
 from gittrack.server.run import Address
-from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
+from tests.server.backend import open_repo
 from tests.server.conftest import Answer
 from tests.server.guarded import PASSWORD, Guarded, basic, bearer, echo, listening, options, raw
 
+pytestmark = pytest.mark.any_backend  # who is let in is decided before anything is looked up
 BROWSER = {"user-agent": "Mozilla/5.0", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
 
 
@@ -57,12 +58,13 @@ class Wired(Guarded):
 
 @pytest.fixture
 def wired(git_repo: Sandbox, quick_argon2: None) -> Iterator[Wired]:
-    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    tracker = Tracker(open_repo(git_repo.path), strict=True)
     app = App(Hub(tracker, Options()), ROUTES)
     found = Wired(tracker.repo.root, options(public=PUBLIC), app, start=True)
     with listening(found.guard) as port:
         found.port = port
         yield found
+    tracker.close()
 
 
 def cookie(answer: Answer) -> dict[str, str]:

@@ -16,6 +16,8 @@ from gittrack.track import runs as tracking
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
 
+pytestmark = pytest.mark.any_backend  # of journals in files, which other servers have not
+
 
 @pytest.fixture
 def tracker(git_repo: Sandbox) -> Iterator[Tracker]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_backend  # it starts no server
 TESTS = Path(__file__).parents[1]
 
 #: Row: what is tried, and where.

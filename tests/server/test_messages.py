@@ -22,6 +22,7 @@ from gittrack.server.hub.messages import (
     texts,
 )
 
+pytestmark = pytest.mark.any_backend  # it starts no server
 POINT = Message(key=text(required=True), value=double(required=True), step=integer())
 SCHEMA = Message(
     run_id=text(required=True, alias="run_uuid"),

@@ -175,6 +175,7 @@ class Teller:
                 assert (answer.status, len(answer.read())) == (200, size)
 
 
+@pytest.mark.any_backend  # of files here
 def test_a_full_disk(volume: Disk) -> None:
     folder = volume.mount / "hub"
     folder.mkdir()
@@ -210,6 +211,7 @@ def test_a_full_disk(volume: Disk) -> None:
     assert "error" not in run_git(folder, "fsck", "--strict", "--no-progress")
 
 
+@pytest.mark.any_backend  # of files here
 def test_a_full_disk_and_a_server_that_goes_on(volume: Disk) -> None:
     """Nobody restarts it: as soon as there is room, the next request is answered."""
     folder = volume.mount / "going"
@@ -241,6 +243,7 @@ def database() -> Iterator[Postgres]:
         yield start_server(stack)
 
 
+@pytest.mark.any_backend  # the server has a database of its own
 def test_a_database_that_is_away_and_comes_back(git_repo: Sandbox, database: Postgres) -> None:
     with running(git_repo.path, database=database.url) as server:
         runs = [server.new_run() for _ in range(2)]
@@ -309,6 +312,7 @@ def closed(sock: socket.socket, seconds: float = 20.0) -> bytes:
     return said
 
 
+@pytest.mark.any_backend  # of connections
 def test_slow_heads_and_bodies_do_not_keep_others_out(git_repo: Sandbox) -> None:
     limits = Limits(head_seconds=1.0, idle_seconds=1.0, receive_seconds=600.0)
     with running(git_repo.path, limits=limits) as server, ExitStack() as stack:
@@ -342,6 +346,7 @@ def test_slow_heads_and_bodies_do_not_keep_others_out(git_repo: Sandbox) -> None
         assert not list((git_repo.path / ".gittrack" / "objects" / "tmp").glob("*"))
 
 
+@pytest.mark.any_backend  # of connections
 def test_readers_that_do_not_read_cost_neither_memory_nor_others(git_repo: Sandbox) -> None:
     size = 1 << 30 if FULL else 64 << 20
     with (
@@ -371,6 +376,7 @@ def test_readers_that_do_not_read_cost_neither_memory_nor_others(git_repo: Sandb
         quick(server, run_id)
 
 
+@pytest.mark.any_backend  # of connections
 def test_many_idle_connections(git_repo: Sandbox) -> None:
     with running(git_repo.path) as server, ExitStack() as stack:
         run_id = server.new_run()

@@ -31,6 +31,7 @@ from gittrack.track.runs import Tracker
 from tests.server.guarded import PASSWORD, Guarded, options
 from tests.server.issuer import BROWSER, CLIENT, REDIRECT, SECRET, Browser, Issuer, key
 
+pytestmark = pytest.mark.any_backend  # who is let in is decided before anything is looked up
 ADMISSIONS = (admission("groups=ml-*", "writer"), admission("groups=leads", "maintainer:churn*"))
 SUBJECT = "248289761001"
 

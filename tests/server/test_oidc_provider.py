@@ -15,6 +15,7 @@ from tests.cli.test_server import started
 from tests.conftest import Sandbox
 from tests.server.provider import SECRET, free_port, provider
 
+pytestmark = pytest.mark.any_backend  # who is let in is decided before anything is looked up
 pytest.importorskip("joserfc", reason="joserfc is not installed: pip install 'gittrack[oidc]'")
 
 __all__ = ["cli"]  # a fixture

@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import Sandbox
 from tests.server.team import Team, serving
 
+pytestmark = pytest.mark.any_backend  # takes long, and tries what messages may say
 pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"

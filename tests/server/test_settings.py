@@ -14,9 +14,9 @@ from gittrack.server.hub.credentials import parse_token
 from gittrack.server.hub.roles import Grant, Role
 from gittrack.server.hub.start import Plan, Server
 from gittrack.server.hub.webhooks import WAITING, Delivery, Keys, Webhooks
-from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
+from tests.server.backend import BACKEND, open_repo
 from tests.server.conftest import Answer
 from tests.server.guarded import PASSWORD, basic, listening
 from tests.server.team import Team, serving
@@ -233,13 +233,14 @@ def test_storage_and_what_would_go(team: Team) -> None:
     assert team.tracker.repo.objects.has(lost)
     server = ask(team, "GET", "server").ok
     assert (server["database"], server["objects"], server["tls"], server["projects"]) == (
-        "SQLite", "files", False, ["default"],
+        "SQLite" if BACKEND.database is None else "PostgreSQL", "files" if BACKEND.bucket is None else "a bucket",
+        False, ["default"],
     )  # fmt: skip
 
 
 def test_accounts_are_not_begun_on_a_page(git_repo: Sandbox) -> None:
     """Where there are none everybody on the machine may ask: who begins with them must be able to write its files."""
-    tracker = Tracker(Repo.find(git_repo.path, create=True), strict=True)
+    tracker = Tracker(open_repo(git_repo.path), strict=True)
     server = Server(tracker, Plan())
     accounts = Accounts.in_store(tracker.repo.root)
     with listening(server.watch) as port:

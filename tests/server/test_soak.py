@@ -7,6 +7,7 @@ import pytest
 
 from tests.server import soak
 
+pytestmark = pytest.mark.any_backend  # takes long
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
 
 

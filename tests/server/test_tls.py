@@ -17,6 +17,7 @@ from gittrack.server.tls import Files, Tls
 from tests.conftest import Sandbox
 from tests.server.guarded import Guarded, bearer, options
 
+pytestmark = pytest.mark.any_backend  # of connections
 trustme = pytest.importorskip("trustme", reason="makes certificates")
 
 

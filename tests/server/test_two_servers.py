@@ -27,7 +27,8 @@ WRITERS = 16 if FULL else 4
 PAUSE = 0.0 if FULL else 0.03
 KILLS = 20 if FULL else 1
 
-pytestmark = pytest.mark.timeout(1200 if FULL else 150)
+#: The servers have a database and a bucket of their own.
+pytestmark = [pytest.mark.timeout(1200 if FULL else 150), pytest.mark.any_backend]
 
 
 @dataclass

@@ -22,6 +22,7 @@ from tests.databases import Server
 from tests.server.process import Process
 from tests.server.test_webhooks import Receiver, receiver
 
+pytestmark = pytest.mark.any_backend  # the servers have a database of their own
 __all__ = ["receiver"]  # a fixture
 
 FULL = os.environ.get("GITTRACK_FAULTS") == "full"
