@@ -43,6 +43,16 @@ class Server:
         """Start it and wait until it answers."""
         self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self._data}/log")
 
+    def listen(self, port: int) -> None:
+        """Start it anew, so that it takes connections over TCP, too, with passwords; and has all its ports there."""
+        with (self._data / "postgresql.auto.conf").open("a") as file:
+            file.write(f"listen_addresses = '127.0.0.1'\nport = {port}\n")
+        (self._data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        self.stop()
+        self.url = f"{self.url} port={port}"
+        self.uri = f"{self.uri}&port={port}"
+        self.start()
+
     def stop(self, how: str = "fast") -> None:
         """Stop it; ``immediate`` is as if it had been killed."""
         self._run("pg_ctl", "stop", "--wait", "--silent", f"--mode={how}")
