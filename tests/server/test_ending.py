@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from gittrack.errors import OverloadedError, ReadOnlyError
-from gittrack.store.repo import Repo
 from tests.cli.test_server import started
 from tests.conftest import Sandbox
+from tests.server.backend import open_repo
 from tests.server.conftest import Running
 from tests.server.test_login import Wired, wired
 
@@ -91,7 +91,7 @@ def test_sigterm_under_load(git_repo: Sandbox) -> None:
             thread.join(20)
         kept.close()
 
-    repo = Repo.find(git_repo.path)
+    repo = open_repo(git_repo.path)
     try:
         for run_id, steps in answered.items():
             stored = {int(one.step) for one in repo.history(run_id, "m")}
