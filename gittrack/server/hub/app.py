@@ -292,9 +292,7 @@ class App:
         except ClientDisconnect:
             return
         except GittrackError as error:
-            if isinstance(error, NotFoundError) and not scope["gittrack.caller"].may(Role.READER):
-                error.hint = None  # it may tell what is there instead
-            response = refusal(error)
+            response = refusal(discreet(error, scope["gittrack.caller"]))
         except Exception:  # noqa: BLE001 - a bug of ours: said in the log, and to nobody outside
             _log.exception(
                 "%s %s failed, request %s", scope["method"], scope["path"], scope.get("gittrack.request", "")
@@ -323,12 +321,10 @@ class App:
 
     def _work(self, route: Route, call: Call) -> Any:
         if self._noted is None or route.permission.role is None or route.permission.role < Role.MAINTAINER:
-            route.permission.check(call.caller, self.hub, call.values)
-            answer = route.handler(call)
+            answer = route.answered(call)
         else:
             try:
-                route.permission.check(call.caller, self.hub, call.values)
-                answer = route.handler(call)
+                answer = route.answered(call)
             except GittrackError as error:
                 self._noted(route, call, f"refused: {error.message}")
                 raise
@@ -382,12 +378,21 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def discreet(error: GittrackError, caller: Caller) -> GittrackError:
+    """An error as a caller may see it."""
+    if isinstance(error, NotFoundError) and not caller.may(Role.READER):
+        error.hint = None  # it may tell what is there instead
+    return error
+
+
+def shown(message: str) -> str:
+    """As much of an error's message as is sent: what was sent to us may be in it."""
+    return message if len(message) <= _MOST_SAID else f"{message[:_MOST_SAID]}…"
+
+
 def refusal(error: GittrackError, headers: Mapping[str, str] | None = None) -> Response:
     """An error in MLflow's shape."""
-    message = str(error)
-    if len(message) > _MOST_SAID:  # what was sent is in it
-        message = f"{message[:_MOST_SAID]}…"
-    body: dict[str, str | int] = {"error_code": error.code, "message": message}
+    body: dict[str, str | int] = {"error_code": error.code, "message": shown(str(error))}
     if isinstance(error, QuerySyntaxError):
         body["column"] = error.column  # for whoever shows what was sent beside it
     found = {**later(error), **(headers or {})}

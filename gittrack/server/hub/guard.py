@@ -209,14 +209,20 @@ class Guard:
             receive = self._check_body(scope, head, receive)
             scope["gittrack.address"] = client
             scope["gittrack.guard"] = self
-            scope["gittrack.caller"] = caller = await self._caller(scope, head, client)
-            if self._rates is not None:
-                self._rates.count(client if caller is NOBODY else f"{caller.kind} {caller.name}")
+            scope["gittrack.caller"] = await self._caller(scope, head, client)
+            self.count(scope)
             await self._app(scope, receive, secured)
         except GittrackError as error:
             if started:
                 raise
             await self._refused(scope, head, error)(scope, receive, secured)
+
+    def count(self, scope: Scope, times: int = 1) -> None:
+        """Count a request of a caller's, or what is worth several.  Raises TooManyRequestsError."""
+        if self._rates is not None:
+            caller: Caller = scope["gittrack.caller"]
+            client: str = scope["gittrack.address"]
+            self._rates.count(client if caller is NOBODY else f"{caller.kind} {caller.name}", times)
 
     # --- path, host
 

@@ -133,6 +133,11 @@ class Route:
         else:
             yield self.path
 
+    def answered(self, call: Call) -> Any:
+        """What the handler answers, if the caller may ask.  Raises GittrackError."""
+        self.permission.check(call.caller, call.hub, call.values)
+        return self.handler(call)
+
 
 @dataclass
 class Table:

@@ -10,6 +10,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
 from typing import Final, TypeVar
 
 from gittrack.errors import TooManyRequestsError
@@ -70,6 +71,8 @@ class Failures:
 class Rates:
     """Limits requests: each caller has a bucket of ten seconds' worth of them, which fills up again.
 
+    Threads may count at the same time.
+
     Args:
         rate: Requests in a second.
         clock: Seconds that only grow.
@@ -80,16 +83,27 @@ class Rates:
         self._full = max(1.0, rate * _BURST)
         self._clock = clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  #: requests left, when that was
+        self._lock = Lock()
 
-    def count(self, caller: str) -> None:
-        """Count a request.  Raises TooManyRequestsError."""
-        now = self._clock()
-        left, then = self._left.pop(caller, (self._full, now))
-        left = min(self._full, left + (now - then) * self._rate)
-        _put(self._left, caller, (max(0.0, left - 1), now))
-        if left < 1:
+    def count(self, caller: str, times: int = 1) -> None:
+        """Count a request.
+
+        Args:
+            caller: Who asks.
+            times: So many requests, or as many as there ever are at once.
+
+        Raises:
+            TooManyRequestsError: There are not so many left.
+        """
+        wanted = min(float(times), self._full)
+        with self._lock:
+            now = self._clock()
+            left, then = self._left.pop(caller, (self._full, now))
+            left = min(self._full, left + (now - then) * self._rate)
+            _put(self._left, caller, (max(0.0, left - wanted), now))
+        if left < wanted:
             raise TooManyRequestsError(
-                "too many requests", again=math.ceil((1 - left) / self._rate), hint="ask again later"
+                "too many requests", again=math.ceil((wanted - left) / self._rate), hint="ask again later"
             )
 
 
