@@ -53,6 +53,11 @@ def told(route: Route, things: Things) -> Things:
         more.update(run_uuid=things["run_id"], path="m/page.txt")
     elif path.endswith("mlflow-artifacts/artifacts"):
         more["path"] = things["path"].rpartition("/")[0]
+    if path == "/graphql":
+        more["query"] = (
+            f'{{mlflowGetExperiment(input: {{experimentId: "{things["experiment_id"]}"}}) {{experiment {{name}}}}'
+            f' mlflowGetRun(input: {{runId: "{things["run_id"]}"}}) {{run {{experiment {{name}}}}}}}}'
+        )
     if "logged-models/{model_id}" in path:
         more.update(status="LOGGED_MODEL_READY", artifact_file_path="MLmodel")
     return {**things, **more}

@@ -82,6 +82,7 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
             "server/test_roles::test_a_version_of_a_hidden_model_cannot_be_copied",
             "server/test_roles::test_finding_out_takes_as_long_as_if_nothing_were_there",
             "server/test_roles::test_an_experiment_is_not_renamed_into_what_is_of_others",
+            "server/test_graphql::test_what_one_may_not_see_is_as_if_it_were_not_there",
             "server/test_views::test_what_somebody_may_not_see_is_not_counted_and_not_named",
         ),
     ),
@@ -185,8 +186,11 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "K2": (
-        "very many ranges, idle connections, web sockets, sizes of pages, long histories",
+        "very many ranges, idle connections, web sockets, sizes of pages, long histories, documents of GraphQL",
         (
+            "server/test_graphql::test_documents_that_cost_too_much",
+            "server/test_graphql::test_answers_that_cost_too_much",
+            "server/test_graphql::test_every_root_field_is_a_request",
             "server/test_limits::test_very_many_ranges_are_one_file",
             "server/test_limits::test_idle_connections_keep_nobody_out",
             "server/test_limits::test_there_are_no_web_sockets",

@@ -80,6 +80,12 @@ def _boolean(value: Any) -> bool:
     raise TypeError
 
 
+def _object(value: Any) -> Values:
+    if type(value) is not dict:
+        raise TypeError
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field of a message.
@@ -94,6 +100,7 @@ class Field:
         type: What JSON calls it.
         longest: The most characters of a text: said in the description; who stores it refuses more.
         names: The names of an enum's values.
+        nullable: An answer has it as null where there is none, and does not leave it out.
     """
 
     read: Callable[[Any], Any]
@@ -105,6 +112,7 @@ class Field:
     type: str = "string"
     longest: int | None = None
     names: tuple[str, ...] = ()
+    nullable: bool = False
 
 
 def text(*, required: bool = False, alias: str | None = None, longest: int | None = None) -> Field:
@@ -112,9 +120,9 @@ def text(*, required: bool = False, alias: str | None = None, longest: int | Non
     return Field(_text, required, alias=alias, longest=longest)
 
 
-def texts(*, required: bool = False) -> Field:
+def texts(*, required: bool = False, nullable: bool = False) -> Field:
     """A list of texts."""
-    return Field(_text, required, many=True)
+    return Field(_text, required, many=True, nullable=nullable)
 
 
 def integer(*, required: bool = False, most: int | None = None) -> Field:
@@ -145,6 +153,11 @@ def one_of(numbers: Mapping[str, int]) -> Field:
     return Field(read, names=tuple(numbers))
 
 
+def anything(*, nullable: bool = False) -> Field:
+    """A JSON object, whatever is in it."""
+    return Field(_object, type="object", nullable=nullable)
+
+
 def message(of: Message, *, required: bool = False) -> Field:
     """A message in the message."""
     return Field(of.read, required, of=of, type="object")
@@ -167,9 +180,7 @@ class Message:
 
     def read(self, found: Any) -> Values:
         """A message inside of another.  Raises InvalidValueError."""
-        if type(found) is not dict:
-            raise TypeError
-        return self.values(found)
+        return self.values(_object(found))
 
     def values(self, found: Mapping[str, Any], path: str = "") -> Values:
         """The values of the fields that are there, in a dict.

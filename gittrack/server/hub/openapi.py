@@ -170,7 +170,7 @@ def _value(field: Field) -> Json:
         return {"anyOf": [{"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}, names, _DECIMAL]}
     if field.type == "boolean":
         return {"enum": [True, False, "true", "false"]}
-    return _text(field)
+    return {"type": "object"} if field.type == "object" else _text(field)
 
 
 _DECIMAL: Final = {"type": "string", "maxLength": 400, "pattern": r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"}
@@ -219,4 +219,6 @@ def _answered(field: Field) -> Json:
         schema = {"enum": list(field.names)}
     else:
         schema = kinds.get(field.type, {"type": field.type})
-    return {"type": "array", "items": schema} if field.many else schema
+    if field.many:
+        schema = {"type": "array", "items": schema}
+    return {"anyOf": [schema, {"type": "null"}]} if field.nullable else schema
