@@ -622,6 +622,40 @@ class Index:
                 found[kind] = sorted(row[0] for row in rows)
         return found
 
+    def metric_ranges(
+        self,
+        keys: Iterable[str],
+        query: CompiledQuery,
+        experiment_ids: Sequence[str] | None,
+        view: int = ViewType.ACTIVE_ONLY,
+    ) -> dict[str, tuple[float, float]]:
+        """The least and the greatest finite value of metrics among the runs that meet ``query``.
+
+        Args:
+            keys: Which metrics; one of which no run has a finite value is left out.
+            query: As for ``search_runs``, like the next two; its order does not matter.
+            experiment_ids: Likewise.
+            view: Likewise.
+        """
+        found: dict[str, tuple[float, float]] = {}
+        with self._reading():
+            scope = self._scope(experiment_ids)
+            if scope is None:
+                return found
+            for chunk in _chunks(filter(_is_text, keys)):
+                marks, params = _expand("k", chunk)
+                own = Condition(
+                    f"n.name IN ({marks}) AND x.key = n.id AND x.owner = r.id"
+                    " AND x.value > :below AND x.value < :above",
+                    {**params, "below": -math.inf, "above": math.inf},
+                )
+                source = "names AS n CROSS JOIN metrics AS x CROSS JOIN runs AS r"
+                statement = _Statement("", source, (own, *_stages(view), *scope, *query.conditions))
+                sql, params = statement.select("n.name, MIN(x.value), MAX(x.value)", None, 0)
+                for name, least, greatest in self._all(f"{sql} GROUP BY n.name", params):
+                    found[name] = (least, greatest)
+        return found
+
     def _column(self, table: str, key: int, places: Mapping[int, int]) -> list[Any]:
         """The values that the rows in ``places`` have under one key, in their places; None: none; NaN is NaN."""
         column: list[Any] = [None] * len(places)

@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -392,6 +392,28 @@ class Tracker:
         index = self.repo.index
         columns = index.search_columns(compiled, experiment_ids, view, max_results, max(offset, 0), wanted, also)
         return columns, index.count_runs(compiled, experiment_ids, view)
+
+    def metric_ranges(
+        self,
+        keys: Iterable[str],
+        experiment_ids: Sequence[str] | None = None,
+        filter_string: str = "",
+        *,
+        view: int = ViewType.ACTIVE_ONLY,
+    ) -> dict[str, tuple[float, float]]:
+        """The least and the greatest finite value of metrics among the runs that a search finds.
+
+        Args:
+            keys: As for ``Index.metric_ranges``.
+            experiment_ids: As for ``search_runs``, like the next two.
+            filter_string: Likewise.
+            view: Likewise.
+
+        Raises:
+            QuerySyntaxError: A filter that cannot be read.
+        """
+        compiled = self._compiled(filter_string, None, 1)
+        return self.repo.index.metric_ranges(keys, compiled, experiment_ids, view)
 
     def run_keys(
         self, experiment_ids: Sequence[str] | None = None, view: int = ViewType.ACTIVE_ONLY

@@ -93,6 +93,28 @@ def test_of_very_many_columns_the_first_that_are_used(server: Running) -> None:
     assert "q" not in columns(server, experiment_ids=[other["experiment_id"]], also=["params.q"])["params"]
 
 
+def test_ranges_of_metrics_among_what_a_search_finds(server: Running, runs: list[str]) -> None:
+    infinite = [{"key": "wild", "value": value, "timestamp": 1, "step": 0} for value in ("Infinity", -2.5)]
+    for run_id, one in zip(runs, infinite, strict=False):
+        server.post("runs/log-batch", {"run_id": run_id, "metrics": [one]})
+    other = server.post("experiments/create", {"name": "other"}).ok["experiment_id"]
+    elsewhere = {"run_id": server.new_run(experiment_id=other), "key": "acc", "value": 7.0, "timestamp": 1}
+    server.post("runs/log-metric", elsewhere)
+
+    def ranges(keys: list[str], **said: Any) -> Any:
+        return ask(server, "runs/ranges", **{"experiment_ids": ["0"], "metric_keys": keys, **said}).ok["ranges"]
+
+    assert ranges(["acc", "odd", "wild", "unknown"]) == {"acc": [0.0, 0.8], "wild": [-2.5, -2.5]}  # odd is NaN
+    assert ranges(["acc"], filter="metrics.acc < 0.75 and params.lr > 1") == {"acc": [0.2, 0.7]}
+    assert ranges(["acc"], experiment_ids=["0", other]) == {"acc": [0.0, 7.0]}
+    assert ranges(["acc"], experiment_ids=[]) == {}
+    server.post("runs/delete", {"run_id": runs[8]})
+    assert ranges(["acc"]) == {"acc": [0.0, 0.7]}
+    assert ranges(["acc"], run_view_type="ALL") == {"acc": [0.0, 0.8]}
+    assert "column" in ask(server, "runs/ranges", experiment_ids=["0"], metric_keys=["acc"], filter="acc >").json
+    assert ask(server, "runs/ranges", experiment_ids=["0"]).status == 400
+
+
 @pytest.mark.parametrize("few", [2000, 0], ids=["from the runs", "from the keys"])
 def test_keys_are_found_by_what_is_in_them(
     server: Running, runs: list[str], monkeypatch: pytest.MonkeyPatch, few: int

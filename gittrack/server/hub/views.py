@@ -86,6 +86,18 @@ def _some_keys(call: Call) -> Any:
     return answer
 
 
+def _ranges(call: Call) -> Any:
+    """Of metrics the least and the greatest finite value: for the table, where not all runs are in the browser."""
+    values = call.values
+    found = call.hub.tracker.metric_ranges(
+        values["metric_keys"],
+        call.hub.readable(call.caller, values.get("experiment_ids", [])),
+        values.get("filter", ""),
+        view=values.get("run_view_type", ViewType.ACTIVE_ONLY),
+    )
+    return {"ranges": found}
+
+
 def _curves(call: Call) -> Response:
     """Charts as bytes, little-endian, as every browser is: one, or where they are `apart` one for each key.
 
@@ -292,6 +304,13 @@ ROUTES: Final = (
         Permission(Role.READER),
         _some_keys,
         Message(experiment_ids=texts(), run_view_type=one_of(VIEWS), contains=text()),
+    ),
+    Route(
+        "GET",
+        "{api}/gittrack/runs/ranges",
+        Permission(Role.READER),
+        _ranges,
+        Message(experiment_ids=texts(), filter=text(), run_view_type=one_of(VIEWS), metric_keys=texts(required=True)),
     ),
     Route(
         "GET",
