@@ -2,6 +2,7 @@
 
 import type { Columns, Value } from "./api";
 import type { News } from "./live.svelte";
+import { cell, type Sort } from "./table";
 
 /** The runs of the table that may be different now, and those that may have come. */
 export function changed(found: Columns, news: News): string[] {
@@ -9,8 +10,30 @@ export function changed(found: Columns, news: News): string[] {
   return [...new Set([...news.runs, ...going])];
 }
 
-/** The table with what is now known of the runs `ids`: those that are not in `news` do not belong into it any more. */
-export function renewed(found: Columns, news: Columns, ids: string[]): Columns {
+/**
+ * Whether the runs `ids`, of which `news` say what is now known, stand in an order where they stood; where those do that
+ * are not among the ones that were found is kept in `elsewhere`.
+ */
+export function stay(found: Columns, news: Columns, ids: string[], sort: Sort[], elsewhere: Map<string, string>): boolean {
+  const standing = (of: Columns, row: number): string => JSON.stringify(sort.map(({ id }) => cell(of, id, row)));
+  const [rows, now] = [found, news].map((of) => new Map(of.runs.run_id.map((id, row) => [id, row]))) as [Map<string, number>, Map<string, number>];
+  let same = true;
+  for (const id of ids) {
+    const [row, newer] = [rows.get(id), now.get(id)];
+    const stood = row === undefined ? elsewhere.get(id) : standing(found, row);
+    const stands = newer === undefined ? undefined : standing(news, newer);
+    if (stood !== stands) same = false;
+    if (stands === undefined) elsewhere.delete(id);
+    else elsewhere.set(id, stands);
+  }
+  return same;
+}
+
+/**
+ * The table with what is now known of the runs `ids`: those that are not in `news` do not belong into it any more.
+ * Those that it did not have come first, if there is a place for them.
+ */
+export function renewed(found: Columns, news: Columns, ids: string[], place = true): Columns {
   const now = new Map(news.runs.run_id.map((id, row) => [id, row]));
   const asked = new Set(ids);
   /** For each row of the new table, the row of one of the others. */
@@ -21,7 +44,7 @@ export function renewed(found: Columns, news: Columns, ids: string[]): Columns {
     if (newer !== undefined) rows.push({ of: news, row: newer });
     else if (!asked.has(id)) rows.push({ of: found, row });
   }
-  rows.unshift(...[...now.values()].map((row) => ({ of: news, row })));
+  if (place) rows.unshift(...[...now.values()].map((row) => ({ of: news, row })));
   const names = Object.keys(found.runs) as (keyof Columns["runs"])[];
   const runs = Object.fromEntries(names.map((name) => [name, rows.map(({ of, row }) => of.runs[name][row])]));
   const table = (kind: "metrics" | "params" | "tags"): Record<string, Value[]> =>

@@ -1,18 +1,23 @@
-// The runs that a question finds: all of them as long as they are not too many, else those near what is looked at.
+// The runs that a question finds: all of them as long as they are not too much, else those near what is looked at, until
+// something takes all of them.
 
-import { columns, type Columns, type Search } from "./api";
+import { columns, SITE, type Columns, type Search } from "./api";
 import type { News } from "./live.svelte";
-import { changed, renewed } from "./renew";
-import { emptied, joined } from "./table";
+import { changed, renewed, stay } from "./renew";
+import { emptied, joined, orderBy, type Sort } from "./table";
 
 /** So many come at first, and at a time of those that are looked at. */
-export const WINDOW = 1000;
+export const WINDOW = 300;
 /** So many come at a time if all come. */
 const PIECE = 10_000;
-/** So many are held, and sorted, here; of more the server sorts and sends what is looked at. */
-export const MOST = 20_000;
+/** Of so many runs all can be here, and sorted, for what takes all of them; of more there is only what is looked at. */
+const MOST = 20_000;
+/** All are here from the start if they have no more values than these, which are a megabyte at most. */
+const VALUES = 100_000;
 /** So many windows are kept: whoever goes back a little finds them here. */
-const KEPT = 8;
+const KEPT = 16;
+/** So many rows above and below are here before they are in view: nobody who scrolls along sees them come. */
+const NEAR = 100;
 /** Milliseconds that a view rests before it is asked for: nobody reads what flies by. */
 const REST = 60;
 
@@ -21,16 +26,28 @@ export class Runs {
   columns = $state.raw<Columns | null>(null);
   trouble = $state.raw<Error | null>(null);
   loading = $state(true);
-  /** Changes with every answer. */
+  /** Changes when what is known of a run may have. */
   version = $state(0);
+  /** Only what is looked at is held, or asked for: the server sorts. */
+  apart = $state(false);
+  /** What `columns` answer, whatever their order. */
+  subject = $state("");
 
-  #asked = "";
   question: Search = { experiment_ids: [] };
+  #sort: Sort[] = [];
+  #asked = "";
+  #about = "";
+  /** All are wanted, as far as they are not too many. */
+  #all = false;
   #windows = new Map<number, Columns>();
-  /** Where in `columns` each window begins. */
-  #starts = $state.raw(new Map<number, number>([[0, 0]]));
+  /** What was read of them before is not to be shown beside what is read now. */
+  #stale = false;
+  /** Where in `columns` each window begins; null if they are all of them, or the first. */
+  #starts = $state.raw<ReadonlyMap<number, number> | null>(null);
   /** Every column that there ever was: none comes and goes as one scrolls. */
   #blank: Columns | null = null;
+  /** Where changed runs stand in the order that are not held. */
+  #elsewhere = new Map<string, string>();
   #view = { first: 0, last: 0 };
   #stop = new AbortController();
   #timer = 0;
@@ -42,7 +59,7 @@ export class Runs {
     return this.columns?.total ?? 0;
   }
 
-  /** More than are held here. */
+  /** There are too many for what takes all of them. */
   get many(): boolean {
     return this.total > MOST;
   }
@@ -54,19 +71,20 @@ export class Runs {
 
   /** Where in `columns` the run at a place of the server's order is; undefined if it is not held. */
   at(place: number): number | undefined {
-    const start = this.#starts.get(this.many ? Math.floor(place / WINDOW) : 0);
-    const row = start === undefined ? -1 : start + (this.many ? place % WINDOW : place);
+    const row = this.#starts ? (this.#starts.get(Math.floor(place / WINDOW)) ?? NaN) + (place % WINDOW) : place;
     return row >= 0 && row < (this.columns?.runs.run_id.length ?? 0) ? row : undefined;
   }
 
-  /** Ask something else; the same again is not asked. */
-  ask(question: Search): void {
+  /** Ask something else, and whether for `all` at once; the same again is not asked. */
+  ask(subject: Search, sort: Sort[], all: boolean): void {
+    const question = { ...subject, order_by: orderBy(sort) };
     const asked = JSON.stringify(question);
     if (asked === this.#asked || question.experiment_ids.length === 0) return;
-    this.#asked = asked;
+    const about = JSON.stringify(subject);
+    if (about !== this.#about) this.#blank = null;
+    [this.#asked, this.#about, this.#sort, this.#all] = [asked, about, sort, all];
     this.question = question;
-    this.#windows.clear();
-    this.#blank = null;
+    this.#elsewhere.clear();
     this.#view = { first: 0, last: 0 };
     clearTimeout(this.#timer);
     this.#filling = "";
@@ -74,28 +92,43 @@ export class Runs {
     this.#loaded = this.#load(true);
   }
 
+  /** Have all of them here if they are not too many; whether they are. */
+  async all(): Promise<boolean> {
+    this.#all = true;
+    if (this.apart && !this.many && !this.loading) this.#loaded = this.#load(false);
+    await this.#loaded;
+    return this.whole;
+  }
+
   /** Look again: what is shown stays until the answer is here. */
   refresh(): Promise<void> {
-    this.#loaded = this.#load(false);
+    this.#stale = this.apart;
+    this.#loaded = this.apart ? this.#come() : this.#load(false);
     return this.#loaded;
   }
 
   /** Look again at what changed, and at no more if that will do; the runs that were looked at alone. */
   async renew(news: News): Promise<string[]> {
     await this.#loaded;
-    const found = this.columns;
-    if (!found || !news.complete || !this.whole) {
+    const { columns: found, question } = this;
+    if (!found || !news.complete || !(this.whole || this.apart)) {
       await this.refresh();
       return [];
     }
     const ids = changed(found, news);
     if (ids.length === 0) return [];
     const these = `attributes.run_id IN (${ids.map((id) => `'${id}'`).join(", ")})`;
-    const { filter } = this.question;
-    const search = { ...this.question, filter: filter ? `(${filter}) AND ${these}` : these, max_results: ids.length };
+    const { filter } = question;
+    const search = { ...question, filter: filter ? `(${filter}) AND ${these}` : these, max_results: ids.length };
     try {
       const now = await columns(search);
-      if (this.columns === found) this.columns = renewed(found, now, ids); // else it is newer already
+      if (this.question !== question) return []; // it is newer already
+      if (!this.apart) {
+        if (this.columns === found) this.columns = renewed(found, now, ids); // else likewise
+      } else if (this.columns && stay(this.columns, now, ids, this.#sort, this.#elsewhere)) {
+        for (const [window, piece] of this.#windows) this.#windows.set(window, renewed(piece, now, ids, false));
+        this.#show();
+      } else await this.refresh();
       return ids;
     } catch (error) {
       this.trouble = error as Error;
@@ -107,26 +140,29 @@ export class Runs {
   look(first: number, last: number): void {
     this.#view = { first, last };
     if (this.loading) return; // something else is asked: it comes with what is looked at then
-    const missing = this.many ? this.#missing().join() : "";
+    const missing = this.apart ? this.#missing().join() : "";
     if (missing === this.#filling) return; // nothing, or it is on its way
     clearTimeout(this.#timer);
     this.#filling = missing;
     if (!missing) return;
-    this.#timer = setTimeout(() => {
-      void this.#during((signal) => this.#fill(signal)).then(() => {
-        if (this.#filling === missing) this.#filling = "";
-      });
-    }, REST);
+    this.#timer = setTimeout(() => void this.#come(), REST);
   }
 
-  #inView(): number[] {
-    const first = Math.floor(this.#view.first / WINDOW);
-    const last = Math.floor(Math.max(this.#view.first, Math.min(this.#view.last, this.total - 1)) / WINDOW);
-    return Array.from({ length: last - first + 1 }, (_, at) => first + at);
+  /** What is near and not here comes. */
+  async #come(): Promise<void> {
+    const missing = (this.#filling = this.#missing().join());
+    await this.#during((signal) => this.#fill(signal));
+    if (this.#filling === missing) this.#filling = "";
+  }
+
+  #near(): number[] {
+    const first = Math.floor(Math.max(0, this.#view.first - NEAR) / WINDOW);
+    const last = Math.floor(Math.max(0, Math.min(this.#view.last + NEAR, this.total) - 1) / WINDOW);
+    return Array.from({ length: Math.max(1, last - first + 1) }, (_, at) => first + at);
   }
 
   #missing(): number[] {
-    return this.#inView().filter((window) => !this.#windows.has(window));
+    return this.#near().filter((window) => this.#stale || !this.#windows.has(window));
   }
 
   /** One thing at a time is asked for: what was being asked is not wanted any more. */
@@ -145,28 +181,42 @@ export class Runs {
     this.loading = false;
   }
 
+  /** Whether all of them are to be here, as far as the first tell. */
+  #fits({ total, metrics, params, tags }: Columns): boolean {
+    const across = [metrics, params, tags].reduce((sum, table) => sum + Object.keys(table).length, 0);
+    return SITE || (total <= MOST && (this.#all || total * across <= VALUES));
+  }
+
   #load(fresh: boolean): Promise<void> {
     return this.#during(async (signal) => {
       const first = await this.#piece(0, WINDOW, signal);
-      if (first.total > MOST) {
-        this.#windows = new Map([[0, first]]);
-        if (fresh || this.#missing().length === 0) this.#show();
-        return this.#fill(signal);
-      }
+      this.apart = !this.#fits(first);
+      if (this.apart) {
+        [this.#windows, this.#stale] = [new Map([[0, first]]), false];
+        this.#show();
+        await this.#fill(signal);
+        this.version += 1;
+        this.apart = !this.#fits(first);
+        if (this.apart) return;
+      } else if (fresh && !this.#all) this.#hold(first);
       const pieces = [first];
-      if (fresh) this.#hold(first);
       for (let at = WINDOW; at < first.total; at += PIECE) {
         pieces.push(await this.#piece(at, Math.min(PIECE, first.total - at), signal));
       }
-      if (!fresh || pieces.length > 1) this.#hold(joined(pieces));
+      this.#hold(joined(pieces));
     });
   }
 
   async #fill(signal: AbortSignal): Promise<void> {
-    for (let [window] = this.#missing(); window !== undefined; [window] = this.#missing()) {
-      this.#windows.set(window, await this.#piece(window * WINDOW, WINDOW, signal));
-      this.#show();
+    const missing = this.#missing();
+    const pieces = await Promise.all(missing.map(async (window) => [window, await this.#piece(window * WINDOW, WINDOW, signal)] as const));
+    if (this.#stale) {
+      this.#windows.clear();
+      this.version += 1;
     }
+    this.#stale = false;
+    for (const [window, piece] of pieces) this.#windows.set(window, piece);
+    this.#show();
   }
 
   #piece(offset: number, count: number, signal: AbortSignal): Promise<Columns> {
@@ -174,14 +224,16 @@ export class Runs {
   }
 
   #hold(all: Columns): void {
-    this.#starts = new Map([[0, 0]]);
+    this.#windows.clear();
+    this.#starts = null;
     this.columns = all;
+    this.subject = this.#about;
     this.version += 1;
   }
 
   /** Put the windows together; those that were looked at longest ago go. */
   #show(): void {
-    for (const window of this.#inView()) {
+    for (const window of this.#near()) {
       const kept = this.#windows.get(window);
       if (!kept) continue;
       this.#windows.delete(window);
@@ -200,6 +252,6 @@ export class Runs {
     }
     this.#starts = starts;
     this.columns = { ...joined([...pieces, this.#blank]), total: latest.total, keys: latest.keys };
-    this.version += 1;
+    this.subject = this.#about;
   }
 }

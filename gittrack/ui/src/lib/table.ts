@@ -50,6 +50,13 @@ export function emptied(found: Columns): Columns {
   };
 }
 
+/** What a run has in a column that the server knows. */
+export function cell(found: Columns, id: string, row: number): Value {
+  const dot = id.indexOf(".");
+  const table = (dot < 0 ? found.runs : found[id.slice(0, dot) as "metrics" | "params" | "tags"]) as Record<string, Value[]> | undefined;
+  return table?.[id.slice(dot + 1)]?.[row] ?? null;
+}
+
 function isNumber(value: Value): boolean {
   return typeof value === "number" || (typeof value === "string" && value !== "" && Number.isFinite(Number(value)));
 }
@@ -164,7 +171,7 @@ export function written({ hide, pin, order, width, also }: Layout): Record<(type
 }
 
 /** The columns as they are laid out: first those that stay at the left, and how many these are. */
-export function arranged(columns: Column[], { hide, pin, order }: Layout): { columns: Column[]; pinned: number } {
+export function arranged(columns: Column[], { hide, pin, order }: Pick<Layout, "hide" | "pin" | "order">): { columns: Column[]; pinned: number } {
   const place = new Map(order.map((id, at) => [id, at]));
   const pins = new Set(pin);
   const hidden = new Set(hide);
@@ -236,6 +243,11 @@ export function orderBy(by: Sort[]): string[] {
     const key = served(id);
     return key === null ? [] : [`${key} ${descending ? "DESC" : "ASC"}`];
   });
+}
+
+/** Whether the server's order by a column is the one here: what is no metric is text to it. */
+export function servedAlike(id: string, column: Column | undefined): boolean {
+  return served(id) !== null && !(column?.numeric && column.kind !== "metrics");
 }
 
 /** A column as the query language has it; null if it has no name for it. */
