@@ -170,5 +170,6 @@ def new_bucket(s3: str, patch: pytest.MonkeyPatch) -> str:
     patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     name = f"b{secrets.token_hex(8)}"
-    boto3.client("s3").create_bucket(Bucket=name)
+    with contextlib.closing(boto3.client("s3")) as client:
+        client.create_bucket(Bucket=name)
     return f"s3://{name}/artifacts"

@@ -195,6 +195,7 @@ def composition(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         login = {"aws_access_key_id": facts["MINIO_ROOT_USER"], "aws_secret_access_key": facts["MINIO_ROOT_PASSWORD"]}
         assert {environ[name.upper()] for name in login} == set(login.values())
         store = boto3.client("s3", endpoint_url=s3, region_name="us-east-1", **login)
+        stack.callback(store.close)
         store.create_bucket(Bucket=bucket)
 
         hub = folder / "hub"

@@ -211,7 +211,8 @@ def test_one_sees_only_what_one_may(server: Running) -> None:
 
 
 def test_every_route_says_who_may_ask_it() -> None:
-    reading = ("search", "search-datasets", "get-latest-versions", "logout")
+    # What a document of GraphQL asks for are routes, each with a permission of its own.
+    reading = ("search", "search-datasets", "get-latest-versions", "logout", "/graphql")
     for route in ROUTES:
         role = route.permission.role
         assert (role is None) == (set(route.paths()) <= PUBLIC), route.path

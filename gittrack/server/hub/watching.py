@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,7 @@ from gittrack.store import journal
 if TYPE_CHECKING:
     from gittrack.server.hub.accounts import Accounts
     from gittrack.server.hub.webhooks import Webhooks
+    from gittrack.store.repo import Repo
     from gittrack.track.runs import Tracker
     from gittrack.track.shipped import Shipped
 
@@ -176,9 +178,10 @@ class Watch(Counters):
         yield "gittrack_info", labels, "This server's version, and the ledger that it writes.", 1
         yield "gittrack_http_requests_running", "", "Requests that are being answered.", self._running
         yield "gittrack_open_runs", "", "Runs with a journal that is open in this process.", self._tracker.open_runs
-        journals = [path for paths in journal.list_journals(repo.live).values() for path in paths]
-        yield "gittrack_journals", "", "Journals that are not committed yet.", len(journals)
-        yield "gittrack_journal_bytes", "", "Bytes of journals that are not committed yet.", sum(map(_size, journals))
+        with suppress(GittrackError):  # that the database is away is said below
+            sizes = list(_waiting(repo))
+            yield "gittrack_journals", "", "Journals that are not committed yet.", len(sizes)
+            yield "gittrack_journal_bytes", "", "Bytes of journals that are not committed yet.", sum(sizes)
         yield "gittrack_shipped_frames_total", "", "Frames of journals that clients have sent.", self._shipped.frames
         yield "gittrack_shipped_bytes_total", "", "Bytes of these frames.", self._shipped.bytes
         yield ("gittrack_seal_lag_seconds", "", "How long the run that waits longest waits to be committed.",
@@ -212,11 +215,15 @@ def _process() -> Iterator[Gauge]:
         yield "process_threads", "", "Threads.", process.num_threads()
 
 
-def _size(path: Any) -> int:
-    try:
-        return int(path.stat().st_size)
-    except OSError:  # committed meanwhile
-        return 0
+def _waiting(repo: Repo) -> Iterator[int]:
+    """The bytes of each journal that is not committed yet, of files and in the database.  Raises NetworkError."""
+    for paths in journal.list_journals(repo.live).values():
+        for path in paths:
+            with suppress(FileNotFoundError):  # committed meanwhile
+                yield path.stat().st_size
+    if repo.frames is not None:
+        for shared in repo.frames.runs().values():
+            yield shared.size
 
 
 def _tries(work: Callable[[], Any]) -> bool:
