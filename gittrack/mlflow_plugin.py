@@ -152,8 +152,7 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
     from mlflow.entities import FileInfo
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-    from gittrack.server.hub.artifacts import Place, listed, place_of
-    from gittrack.sync import artifacts
+    from gittrack.server.hub.artifacts import Place, files_below, find_file, listed, place_of, settle, writer_of
 
     folder, tree, inside = unquote(urlsplit(artifact_uri).path).partition(_TREE)
     if not tree:
@@ -170,13 +169,17 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
 
         @_mlflow_errors()
         def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-            run_id, folder = place(artifact_path)
-            hub.writer(run_id).log_artifact(local_file, folder or None)
+            at = place(artifact_path)
+            writer = writer_of(hub, at)
+            writer.log_artifact(local_file, at.path or None)
+            settle(hub, writer)
 
         @_mlflow_errors()
         def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-            run_id, folder = place(artifact_path)
-            hub.writer(run_id).log_artifacts(local_dir, folder or None)
+            at = place(artifact_path)
+            writer = writer_of(hub, at)
+            writer.log_artifacts(local_dir, at.path or None)
+            settle(hub, writer)
 
         @_mlflow_errors()
         def list_artifacts(self, path: str | None = None) -> list[Any]:
@@ -186,13 +189,14 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
 
         @_mlflow_errors()
         def _download_file(self, remote_file_path: str, local_path: str) -> None:
-            found = tracker.artifact(*place(remote_file_path))
-            artifacts.bring(tracker, [found])
+            found = find_file(hub, place(remote_file_path))
             tracker.repo.objects.copy_out(found.digest, Path(local_path))
 
         @_mlflow_errors()
         def delete_artifacts(self, artifact_path: str | None = None) -> None:
-            run_id, folder = place(artifact_path)
-            hub.writer(run_id).remove_artifacts([one.path for one in tracker.artifacts(run_id, folder)])
+            at = place(artifact_path)
+            writer = writer_of(hub, at)
+            writer.remove_artifacts([one.path for one in files_below(hub, at)])
+            settle(hub, writer)
 
     return GittrackArtifacts(artifact_uri, tracking_uri, registry_uri)

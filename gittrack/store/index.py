@@ -246,7 +246,7 @@ LOGGED_MODELS: Final = Table(
     params="logged_model_params",
     named="model_id",
 )  # fmt: skip
-_KEEPER: Final = "keeper"  #: in the place of a lifecycle stage: the run only keeps a logged model
+_KEEPER: Final = "keeper"  #: in the place of a lifecycle stage: the run only keeps what no run made
 
 
 class Row(NamedTuple):

@@ -37,6 +37,9 @@ NOTES_REF: Final = "refs/notes/gittrack"
 
 DEFAULT_EXPERIMENT_ID: Final = "0"
 DEFAULT_EXPERIMENT_NAME: Final = "Default"
+#: The run that keeps the files that are of no run, and where it is: no name of an experiment leads to this id.
+TREE_EXPERIMENT_ID: Final = "1"
+TREE_RUN_ID: Final = "artifacts"
 
 _WRITER = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -44,6 +47,7 @@ _LEDGER = re.compile(r"refs/runs/([0-9]{1,19})/([a-z0-9][a-z0-9-]{0,62})")
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n"
 )
+_DERIVED = re.compile(r"[1-9][0-9]{17}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: A pointer is three short lines; anything longer is no pointer and is not read.
 MAX_POINTER: Final = 200
@@ -102,6 +106,11 @@ def experiment_id_of(name: str, attempt: int = 0) -> str:
     text = name if attempt == 0 else f"{name}\0{attempt}"
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return str(10**17 + number % (9 * 10**17))
+
+
+def is_derived_id(text: str) -> bool:
+    """True for what ``experiment_id_of`` makes of some name."""
+    return text == DEFAULT_EXPERIMENT_ID or _DERIVED.fullmatch(text) is not None
 
 
 def pointer(digest: Digest, size: int) -> bytes:

@@ -281,7 +281,7 @@ class RunState:
         self.outputs: list[dict[str, Any]] = []
         self.links: list[list[Any]] = []
         self.models: dict[str, dict[str, Any]] = {}  #: what never changes of the logged models that the run keeps
-        self.keeper = False  #: the run is there only to keep a logged model that no run made
+        self.keeper = False  #: the run is there only to keep what no run made: a logged model, or files
         self.code: dict[str, Any] = {}
         self.environment: dict[str, Any] = {}
         self.segments: list[str] = []  #: metric segments of the base revision, oldest first

@@ -391,6 +391,12 @@ class ActiveRun:
                 self._files -= gone
                 self._folders = _folders_of(self._files)
 
+    def know_files(self, paths: Iterable[str]) -> None:
+        """Learn which files the run has, besides those that are recorded since its last commit."""
+        with self._lock:
+            self._files.update(paths)
+            self._folders = _folders_of(self._files)
+
     def move_artifacts(self, folder: str, target: str) -> None:
         """Give every artifact below ``folder`` a path below ``target`` instead; their bytes stay where they are.
 

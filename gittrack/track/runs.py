@@ -156,7 +156,7 @@ class Tracker:
             capture: Record code and environment, in the background.
             environment: What differs from this process's environment, if another program makes the run.
             run_id: The id that it has elsewhere already; made up if not given.
-            keeper: The run is there only to keep a logged model; no search finds it.
+            keeper: The run is there only to keep what no run made; no search finds it.
 
         Raises:
             NotFoundError: No such experiment.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gittrack.errors import ConflictError, FormatError, InvalidValueError, LockedError, NotFoundError, StateError
-from gittrack.store import codec, files, journal
+from gittrack.store import codec, files, journal, layout
 from gittrack.store.journal import Received
 from gittrack.store.record import CLOSE, CODE, CREATE, OPEN, STATUS, RunState
 from gittrack.store.repo import JournalFile
@@ -144,6 +144,8 @@ class Shipped:
             ReadOnlyError, StorageError: It cannot be kept.
         """
         run_id = check_run_id(run_id)
+        if run_id == layout.TREE_RUN_ID:
+            raise InvalidValueError(f"no run can be called `{run_id}`")
         if not _NAME.fullmatch(name):
             raise InvalidValueError("a journal's name has letters, digits, `-`, `_` and `.`")
         kept = f"{_prefix(source)}{name}{journal.SUFFIX}"

@@ -86,9 +86,9 @@ def test_no_path_leads_out(server: Running, method: str) -> None:
     assert server.get(f"{FILES}?path=0/{run_id}/artifacts").ok == {}
 
 
-def test_there_is_nothing_but_runs(server: Running) -> None:
+def test_there_is_nothing_but_runs_below_an_experiment(server: Running) -> None:
     run, other = server.new_run(), server.new_run()
-    for where in ("0", f"0/{other}", f"1/{run}/artifacts/x", f"0/{run}/other/x", "0/nobody/artifacts/x"):
+    for where in ("0", f"0/{other}", f"{'1' * 18}/{run}/artifacts/x", f"0/{run}/other/x", "0/nobody/artifacts/x"):
         for method in ("GET", "PUT", "DELETE"):
             assert server.ask(method, f"{FILES}/{where}", b"x" if method == "PUT" else None).status in (400, 404)
 

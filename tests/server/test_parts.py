@@ -142,7 +142,7 @@ def test_numbers_sizes_and_paths(server: Running) -> None:
     for into in (
         f"0/{run_id}/artifacts/../x",
         f"0/{run_id}",
-        f"1/{run_id}/artifacts",
+        f"{'1' * 18}/{run_id}/artifacts",
         f"0/{'0' * 32}/artifacts",
         "../x",
     ):

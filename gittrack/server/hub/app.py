@@ -45,6 +45,7 @@ from gittrack.track.active import ActiveRun
 from gittrack.track.logged_models import LoggedModels
 from gittrack.track.runs import Tracker
 from gittrack.track.shipped import Shipped
+from gittrack.track.tree import RUN_ID, Tree
 from gittrack.types import Experiment, LifecycleStage, LoggedModel, PagedList, Run
 
 AsgiScope = MutableMapping[str, Any]
@@ -112,6 +113,7 @@ class Hub:
         client: Every operation, under MLflow's names.
         registry: Its registered models.
         logged_models: Its logged models.
+        tree: Its files that are of no run.
         routes: What is answered, once there is an application.
         is_ending: Whether the server was told to end.
         shipped: Takes journals that gittrack's own clients send.
@@ -126,6 +128,7 @@ class Hub:
         self.registry = Registry(tracker)
         self.client: Client = _Client(tracker, self.registry)
         self.logged_models = LoggedModels(tracker)
+        self.tree = Tree(tracker)
         self.is_ending: Callable[[], bool] = lambda: False
         self.shipped = Shipped(tracker)
         self.feed = Feed(tracker.repo)
@@ -199,7 +202,7 @@ class Hub:
 
     def run_experiment(self, run_id: str) -> str:
         """The id of a run's experiment.  Raises NotFoundError in MLflow's words."""
-        found = self.tracker.open_run(run_id)
+        found = None if run_id == RUN_ID else self.tracker.open_run(run_id)
         return self.run(run_id).info.experiment_id if found is None else found.experiment_id
 
     def runs_of(self, experiment_id: str) -> list[Run]:
@@ -209,7 +212,9 @@ class Hub:
         )
 
     def run(self, run_id: str) -> Run:
-        """A run as it is now.  Raises NotFoundError in MLflow's words."""
+        """A run as it is now; what keeps the free tree is none.  Raises NotFoundError in MLflow's words."""
+        if run_id == RUN_ID:
+            raise no_run(run_id)
         repo = self.tracker.repo
         repo.refresh()
         found = repo.index.get_run(run_id)
@@ -225,12 +230,20 @@ class Hub:
         """A registered model, there or not, as something to ask permission for."""
         return Scope("model", name, NotFoundError(f"Registered Model with name={name} not found"))
 
+    def place_scope(self, run_id: str) -> Scope:
+        """Where files are, as something to ask permission for: a run, or the free tree.  Raises NotFoundError."""
+        if run_id == RUN_ID:
+            return Scope("everything", "", no_file())
+        return self.run_scope(run_id)._replace(absent=no_file())
+
     def writer(self, run_id: str) -> ActiveRun:
         """The handle to write to a run.
 
         Raises:
             NotFoundError, StateError: No such run, or it is deleted; in MLflow's words.
         """
+        if run_id == RUN_ID:
+            raise no_run(run_id)
         try:
             run = self.tracker.writer(run_id)
         except NotFoundError:
@@ -247,6 +260,11 @@ class Hub:
 def no_run(run_id: str) -> NotFoundError:
     """There is no such run, in MLflow's words."""
     return NotFoundError(f"Run with id={run_id} not found")
+
+
+def no_file() -> NotFoundError:
+    """There are no files at some path of the tree."""
+    return NotFoundError("there are no artifacts at this path")
 
 
 def no_experiment(experiment_id: str) -> NotFoundError:

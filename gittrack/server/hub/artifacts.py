@@ -1,7 +1,8 @@
 """The files of runs and of logged models: listed, sent and received in pieces, never held in memory as a whole.
 
 MLflow's clients see one tree: ``<experiment>/<run>/artifacts/<path>`` and, for logged models,
-``<experiment>/models/<model>/artifacts/<path>``.  Nothing else is in it.
+``<experiment>/models/<model>/artifacts/<path>``.  What is elsewhere in it is of no run: the free tree, for whoever may
+read, or write, everything.  The folders of experiments have nothing but their runs in them.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from starlette.responses import Response, StreamingResponse
 
 from gittrack.errors import InvalidValueError, NotFoundError, TooLargeError
 from gittrack.server.hub import logged_models, records
-from gittrack.server.hub.app import Hub
+from gittrack.server.hub.app import Hub, no_file
 from gittrack.server.hub.messages import Message, Values, boolean, messages, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.server.hub.runs import run_scope
 from gittrack.server.hub.streams import asked_range, is_known
+from gittrack.store import layout
 from gittrack.sync import artifacts
 from gittrack.track import limits
+from gittrack.track.active import ActiveRun
 from gittrack.track.logged_models import FOLDER as MODELS
+from gittrack.track.tree import RUN_ID
 from gittrack.types import Artifact, FileInfo
 
 _PIECE: Final = 1 << 20
@@ -37,7 +41,7 @@ _QUOTABLE: Final = re.compile(r"[ !#$&-\[\]-~]+")  #: no `"`, no `\` and no `%`,
 #: What files are whose name alone tells it.
 _KINDS: Final = {"mlmodel": "text/plain", "mlproject": "text/plain"}
 #: What a browser may know for what it is; all else is bytes to it.
-_SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain"))
+_SHOWN: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "application/pdf"))
 #: What a page may take for a picture, or a sound, wherever it comes from.
 _PICTURES: Final = ("image/", "audio/", "video/")
 #: What the page shows in a frame that is a world of its own, and what such a document may: be seen, all by itself.
@@ -50,10 +54,19 @@ _SCRIPTS: Final = "; script-src 'unsafe-inline' 'unsafe-eval'"
 
 
 class Place(NamedTuple):
-    """A file or folder of a run."""
+    """A file or folder of a run, or of the free tree, which a run keeps, too."""
 
     run_id: str
     path: str
+
+    @property
+    def free(self) -> bool:
+        """Whether it is of no run."""
+        return self.run_id == RUN_ID
+
+
+#: The top of the free tree.
+TOP: Final = Place(RUN_ID, "")
 
 
 def place_of(hub: Hub, path: str) -> Place:
@@ -61,26 +74,48 @@ def place_of(hub: Hub, path: str) -> Place:
 
     Raises:
         InvalidValueError: It is no plain path.
-        NotFoundError: There is no such run.
+        NotFoundError: It is below an experiment, and there is no such run.
     """
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         raise InvalidValueError("Invalid path")
+    if not layout.is_derived_id(parts[0]):
+        return Place(RUN_ID, checked(path))
     if parts[1:2] == ["models"] and parts[3:4] == ["artifacts"]:
         model = hub.logged_model(parts[2])
         if model.experiment_id != parts[0]:
-            raise NotFoundError("there are no artifacts at this path")
+            raise no_file()
         return Place(model.run_id, "/".join((model.path, *parts[4:])))
     if len(parts) < 3 or parts[2] != "artifacts":
         raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts/<path>")
     experiment_id, run_id, rest = parts[0], parts[1], "/".join(parts[3:])
     if hub.run_experiment(run_id) != experiment_id:
-        raise NotFoundError("there are no artifacts at this path")
+        raise no_file()
     return Place(run_id, rest)
 
 
+def writer_of(hub: Hub, place: Place) -> ActiveRun:
+    """The handle to write to a place; ``settle`` is to follow.
+
+    Raises:
+        NotFoundError, StateError: No such run, or it is deleted; the free tree was purged.
+    """
+    return hub.tree.writer() if place.free else hub.writer(place.run_id)
+
+
+def settle(hub: Hub, writer: ActiveRun) -> None:
+    """Put on disk what was written to a place, if nobody else does: nothing ends the free tree's run."""
+    if writer.run_id == RUN_ID:
+        hub.tracker.settle(writer)
+
+
+def files_below(hub: Hub, place: Place) -> list[Artifact]:
+    """The file at a place, or those in the folder.  Raises NotFoundError."""
+    return hub.tree.below(place.path) if place.free else hub.tracker.artifacts(place.run_id, place.path)
+
+
 def _scope(hub: Hub, values: Values) -> list[Scope]:
-    return [hub.run_scope(place_of(hub, values["path"]).run_id)]
+    return [hub.place_scope(place_of(hub, values["path"]).run_id)]
 
 
 def checked(path: str) -> str:
@@ -96,6 +131,8 @@ def checked(path: str) -> str:
 
 def listed(hub: Hub, run_id: str, path: str) -> list[FileInfo]:
     """The files and folders of a run's folder, without those of its logged models, which have a tree of their own."""
+    if run_id == RUN_ID:
+        return hub.tree.entries(path)
     found: list[FileInfo] = hub.client.list_artifacts(run_id, path)
     if path == "":
         return [one for one in found if one.path != MODELS or listed(hub, run_id, MODELS)]
@@ -121,12 +158,16 @@ def _list(call: Call) -> Any:
 
 def _list_tree(call: Call) -> Any:
     """Names, not paths: that is what clients of the tree expect."""
-    if not call.values.get("path"):
-        raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts")
-    place = place_of(call.hub, call.values["path"])
+    place = _listed_place(call.hub, call.values)
     found = listed(call.hub, place.run_id, place.path)
     files = [records.file_info(one, one.path.rpartition("/")[2]) for one in found]
     return {"files": files} if files else {}
+
+
+def _listed_place(hub: Hub, values: Values) -> Place:
+    """The folder that a list is asked of; without a path it is the top of the free tree."""
+    path = values.get("path", "").rstrip("/")
+    return place_of(hub, path) if path else TOP
 
 
 # --- downloads
@@ -181,6 +222,7 @@ async def _send(
         # no page takes it for a script, a style or a document
         kind = "application/octet-stream"
     headers = {
+        "content-type": kind,  # of text nobody said how it is encoded
         "content-disposition": f"attachment; {_named(name)}",
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox; default-src 'none'",
@@ -197,12 +239,12 @@ async def _send(
             return Response(status_code=416, headers=headers | {"content-range": f"bytes */{found.size}"})
         headers["content-range"] = f"bytes {start}-{stop - 1}/{found.size}"
         headers["content-length"] = str(stop - start)
-        return StreamingResponse(_range(hub, found, start, stop), 206, media_type=kind, headers=headers)
+        return StreamingResponse(_range(hub, found, start, stop), 206, headers=headers)
     if found.size <= _SMALL:
         data = await _threaded(hub.tracker.repo.objects.read, found.digest)
-        return Response(data, media_type=kind, headers=headers)
+        return Response(data, headers=headers)
     headers["content-length"] = str(found.size)
-    return StreamingResponse(_pieces(hub, found), media_type=kind, headers=headers)
+    return StreamingResponse(_pieces(hub, found), headers=headers)
 
 
 def _named(name: str) -> str:
@@ -216,7 +258,7 @@ def find_file(hub: Hub, place: Place) -> Artifact:
     """A file, with its bytes here.  Raises NotFoundError."""
     if not place.path:
         raise NotFoundError("this is a folder")
-    found = hub.tracker.artifact(place.run_id, place.path)
+    found = hub.tree.file(place.path) if place.free else hub.tracker.artifact(place.run_id, place.path)
     artifacts.bring(hub.tracker, [found])
     return found
 
@@ -266,13 +308,14 @@ async def _upload_of_page(call: Call) -> Any:
 async def _receive(call: Call, place: Place) -> Any:
     hub = call.hub
     path = checked(place.path)
-    writer = await _threaded(hub.writer, place.run_id)
+    writer = await _threaded(writer_of, hub, place)
     most = hub.options.max_artifact
     announced = int(call.request.headers.get("content-length", "0"))
     if most is not None and announced > most:
         raise TooLargeError(f"the file has more than {most} bytes")
     if announced and announced <= _SMALL:
         await _threaded(writer.log_bytes, await call.request.body(), path)
+        await _threaded(settle, hub, writer)
         return {}
     stack = contextlib.ExitStack()
     incoming = await _threaded(stack.enter_context, hub.tracker.repo.objects.incoming())
@@ -288,13 +331,16 @@ async def _receive(call: Call, place: Place) -> Any:
         raise
     await _threaded(stack.close)
     await _threaded(writer.log_stored, path, *stored)
+    await _threaded(settle, hub, writer)
     return {}
 
 
 def _delete(call: Call) -> Any:
     place = place_of(call.hub, call.values["path"])
-    found = call.hub.tracker.artifacts(place.run_id, place.path)
-    call.hub.writer(place.run_id).remove_artifacts([one.path for one in found])
+    found = files_below(call.hub, place)
+    writer = writer_of(call.hub, place)
+    writer.remove_artifacts([one.path for one in found])
+    settle(call.hub, writer)
     return {}
 
 
@@ -312,7 +358,7 @@ def _page_scope(hub: Hub, values: Values) -> list[Scope]:
 
 
 def _tree_scope(hub: Hub, values: Values) -> list[Scope]:
-    return _scope(hub, values) if values.get("path") else []
+    return [hub.place_scope(_listed_place(hub, values).run_id)]
 
 
 ROUTES: Final = (

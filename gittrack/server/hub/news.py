@@ -103,7 +103,7 @@ def _runs(repo: Repo, ref: str, before: ObjectId | None, now: ObjectId) -> Itera
         if new is None:
             continue
         state = repo.stored_state(run_id, [new])
-        if state is None or not state.terminated:
+        if state is None or state.keeper or not state.terminated:
             continue
         if old is not None:
             earlier = repo.stored_state(run_id, [old])

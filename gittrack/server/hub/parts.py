@@ -36,7 +36,7 @@ from gittrack.errors import (
     TooManyRequestsError,
 )
 from gittrack.server.hub.app import Hub
-from gittrack.server.hub.artifacts import Place, checked, find_file, place_of
+from gittrack.server.hub.artifacts import Place, checked, find_file, place_of, settle, writer_of
 from gittrack.server.hub.messages import Message, Values, integer, messages, text
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
@@ -155,11 +155,11 @@ def _place(hub: Hub, values: Values) -> Place:
 
 
 def _scope(hub: Hub, values: Values) -> list[Scope]:
-    return [hub.run_scope(place_of(hub, values["into"]).run_id)]
+    return [hub.place_scope(place_of(hub, values["into"]).run_id)]
 
 
 def _part_scope(hub: Hub, values: Values) -> list[Scope]:
-    return [hub.run_scope(_open(hub, values["upload"]).run_id)._replace(absent=_no_upload())]
+    return [hub.place_scope(_open(hub, values["upload"]).run_id)._replace(absent=_no_upload())]
 
 
 def _shown(call: Call) -> dict[str, str]:
@@ -177,7 +177,7 @@ def _create(call: Call) -> Response:
     place = _place(hub, call.values)
     if not 1 <= parts <= _MOST_PARTS:
         raise InvalidValueError(f"a file has 1 to {_MOST_PARTS:,} parts", hint="make them larger")
-    hub.writer(place.run_id)
+    writer_of(hub, place)
     root = _root(hub)
     files.make_dirs(root)
     root.chmod(0o700)
@@ -235,13 +235,14 @@ def _complete(call: Call) -> Any:
     found = _of_file(hub, values)
     if [one["part_number"] for one in values["parts"]] != list(range(1, found.parts + 1)):
         raise InvalidValueError(f"`parts` names the parts 1 to {found.parts}, in this order")
-    writer = hub.writer(found.run_id)
+    writer = writer_of(hub, Place(found.run_id, found.path))
     with _alone(found):
         with hub.tracker.repo.objects.incoming() as incoming:
             for piece in found.pieces(one["etag"] for one in values["parts"]):
                 incoming.write(piece)
             stored: tuple[Digest, int] = incoming.finish()
         writer.log_stored(found.path, *stored)
+        settle(hub, writer)
         found.remove()
     return {}
 
@@ -293,7 +294,7 @@ _WRITER: Final = Permission(Role.WRITER, _scope)
 
 
 def _path_scope(hub: Hub, values: Values) -> list[Scope]:
-    return [hub.run_scope(place_of(hub, values["path"]).run_id)]
+    return [hub.place_scope(place_of(hub, values["path"]).run_id)]
 
 
 ROUTES: Final = (

@@ -31,7 +31,7 @@ class Scope(NamedTuple):
     """What a call is about, by name.
 
     Attributes:
-        kind: ``experiment`` or ``model``.
+        kind: ``experiment`` or ``model``; or ``everything``, for what is no part of any of them.
         name: Its name.
         absent: What is said to somebody who may not know that it is there: the same as if it were not.
     """
@@ -39,6 +39,10 @@ class Scope(NamedTuple):
     kind: str
     name: str
     absent: NotFoundError
+
+    def open_to(self, caller: Caller, role: Role) -> bool:
+        """Whether a caller may do with it what takes ``role``."""
+        return caller.may(role) if self.kind == "everything" else caller.may(role, **{self.kind: self.name})
 
 
 Scoping = Callable[["Hub", Values], Iterable[Scope]]
@@ -67,9 +71,9 @@ class Permission:
             return
         scopes = () if self.about is None else tuple(self.about(hub, values))
         for scope in scopes:
-            if caller.may(self.role, **{scope.kind: scope.name}):
+            if scope.open_to(caller, self.role):
                 continue
-            if caller.may(Role.READER, **{scope.kind: scope.name}):
+            if scope.open_to(caller, Role.READER):
                 raise _denied(self.role)
             raise scope.absent
         if not scopes and self.role > Role.READER:

@@ -126,6 +126,8 @@ class Sight:
             return True
         caller, parsed = self.caller, layout.parse_ledger_ref(ref)
         if parsed is not None:
+            if parsed[0] == layout.TREE_EXPERIMENT_ID:  # it is of no experiment
+                return False
             return caller.may(Role.READER, experiment=self.experiment(parsed[0]) or parsed[0])
         if ref.startswith(layout.TAG_PREFIX):
             return caller.may(Role.READER, model=self.model(ref.split("/")[3]))
@@ -342,6 +344,9 @@ class Rules:
                 self.require(Role.WRITER, model=name)
 
     def _ledger(self, experiment_id: str, old: ObjectId | None, new: ObjectId) -> None:
+        ours = experiment_id == layout.TREE_EXPERIMENT_ID
+        if not ours and self.view.git.ledger_lookup(new, layout.TREE_RUN_ID) is not None:
+            raise PushRefusedError(f"no run of an experiment can be called `{layout.TREE_RUN_ID}`")
         known = self.sight.experiment(experiment_id)
         data = self.view.git.ledger_blob(new, layout.EXPERIMENT_FILE)
         said = None if data is None else ExperimentState.decode(experiment_id, data).value("name")
