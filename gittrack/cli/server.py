@@ -41,6 +41,13 @@ def command() -> None:
     help="Keep artifacts in a bucket (`s3://BUCKET/PREFIX`) or in this folder instead of the repository's.",
 )
 @click.option(
+    "--default-artifact-root",
+    "artifact_root",
+    metavar="URL",
+    help="Send clients there with the files of new experiments that do not say where (`s3://BUCKET`, a folder): they"
+    " write and read them by themselves.",
+)
+@click.option(
     "--shared-remote",
     metavar="REMOTE",
     help="Share runs and models through this git remote with servers that have clones of their own.",
@@ -80,6 +87,7 @@ def start(
     port: int,
     database: str | None,
     destination: str | None,
+    artifact_root: str | None,
     shared_remote: str | None,
     public_url: str | None,
     max_artifact: int | None,
@@ -105,6 +113,7 @@ def start(
         from gittrack import session
         from gittrack.server.hub.app import Options
         from gittrack.server.hub.entrance import Asked
+        from gittrack.server.hub.locations import taken_root
         from gittrack.server.hub.start import Plan, serve
         from gittrack.server.hub.watching import show_requests
         from gittrack.server.run import Address, show_log
@@ -121,6 +130,7 @@ def start(
         who = Asked(accounts=asked.pop("url"), secure=secure, oidc=oidc, **asked)
         if shared_remote is not None and (database is None or database.startswith("sqlite:")):
             raise UsageError("servers that share a remote share a database, too", hint="--backend-store-uri URL")
+        root = None if artifact_root is None else taken_root(artifact_root)
         tracker = session.open_server(
             database=database,
             objects=None if destination is None else lambda root: bucket_store.at(root, destination),
@@ -135,7 +145,7 @@ def start(
 
         show_log()
         show_requests(log_format)
-        options = Options(max_artifact=max_artifact)
+        options = Options(max_artifact=max_artifact, artifact_root=root)
         plan = Plan(Address(host, port), who, options, public_url, webhook_key, tls, public_metrics)
         return serve(tracker, plan, said, end)
 

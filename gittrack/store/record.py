@@ -500,7 +500,7 @@ class RunState:
             start_time=self.start_time,
             end_time=self.end_time,
             lifecycle_stage=self.field("lifecycle", LifecycleStage.ACTIVE),
-            artifact_uri=artifact_uri,
+            artifact_uri=self.field("artifact_uri", artifact_uri),
             run_name=self.field("name"),
         )
         inputs = RunInputs(
@@ -552,7 +552,7 @@ class RunState:
                 experiment_id=facts.get("experiment_id") or self.experiment_id,
                 model_id=model_id,
                 name=facts.get("name") or path.rpartition("/")[2] or model_id,
-                artifact_location=f"{artifact_uri}/{path}" if path else artifact_uri,
+                artifact_location=edits.get("artifact_uri") or (f"{artifact_uri}/{path}" if path else artifact_uri),
                 creation_timestamp=created,
                 last_updated_timestamp=int(updated) if updated.isdecimal() else created,
                 model_type=facts.get("model_type"),

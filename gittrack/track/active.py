@@ -448,6 +448,10 @@ class ActiveRun:
         """The logged models that the run made at a step, as this process knows it.  Raises InvalidValueError."""
         return self.models.get(0 if step is None else limits.check_step(step), [])
 
+    def set_artifact_uri(self, address: str) -> None:
+        """Say that clients find the run's files at this address, and not at the usual one."""
+        self._edit({"artifact_uri": address})
+
     # -- logged models -----------------------------------------------------------------------------------------------
 
     def keep_model(self, facts: Mapping[str, Any], edits: Mapping[str, str | None]) -> None:
@@ -469,7 +473,8 @@ class ActiveRun:
 
         Args:
             model_id: The model.
-            changes: ``status``, ``status_message``, ``lifecycle``, ``updated``, ``tags.<key>``; None removes.
+            changes: ``status``, ``status_message``, ``lifecycle``, ``updated``, ``artifact_uri``, ``tags.<key>``; None
+                removes.
         """
         self._edit({f"{record.MODEL_FIELDS}{model_id}.{name}": value for name, value in changes.items()})
 

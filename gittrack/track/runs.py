@@ -591,6 +591,7 @@ class Tracker:
         *,
         tags: Mapping[str, Any] | None = None,
         artifact_location: str | None = None,
+        artifact_root: str | None = None,
         creation_time: int | None = None,
     ) -> str:
         """Make an experiment; its id.  The id follows from the name, so two clones that make it have one experiment.
@@ -598,7 +599,8 @@ class Tracker:
         Args:
             name: 1 to 500 characters.
             tags: First tags; the values become text.
-            artifact_location: Kept as a note.
+            artifact_location: Kept as a note; a server hands it out to its clients.
+            artifact_root: Without a location, it is the folder below this one that has the experiment's id.
             creation_time: Milliseconds since the epoch, if it was made elsewhere before; now if not given.
 
         Raises:
@@ -618,6 +620,8 @@ class Tracker:
         attempt = 0
         while (experiment_id := layout.experiment_id_of(name, attempt)) in states:
             attempt += 1
+        if artifact_location is None and artifact_root is not None:
+            artifact_location = f"{artifact_root.rstrip('/')}/{experiment_id}"
         location = limits.check_artifact_location(artifact_location)
         changes: dict[str, str | None] = {"name": name, "artifact_location": location}
         changes |= {f"tags.{key}": value for key, value in checked.items()}

@@ -77,12 +77,14 @@ class Options:
         max_artifact: Bytes of an artifact; None for any.
         threads: Requests that are worked on at a time.
         public: How clients reach this server, as ``https://host``; None: as they say themselves.
+        artifact_root: Where the files of new experiments are, if these do not say it; None: here.
     """
 
     max_body: int = 8 << 20
     max_artifact: int | None = None
     threads: int = 16
     public: str | None = None
+    artifact_root: str | None = None
 
 
 class _Client(Client):

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import anyio.to_thread
 from starlette.responses import Response, StreamingResponse
@@ -80,7 +80,7 @@ def place_of(hub: Hub, path: str) -> Place:
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         raise InvalidValueError("Invalid path")
     if not layout.is_derived_id(parts[0]):
-        return Place(RUN_ID, checked(path))
+        return _of_location(hub, parts) or Place(RUN_ID, checked(path))
     if parts[1:2] == ["models"] and parts[3:4] == ["artifacts"]:
         model = hub.logged_model(parts[2])
         if model.experiment_id != parts[0]:
@@ -92,6 +92,19 @@ def place_of(hub: Hub, path: str) -> Place:
     if hub.run_experiment(run_id) != experiment_id:
         raise no_file()
     return Place(run_id, rest)
+
+
+def _of_location(hub: Hub, parts: list[str]) -> Place | None:
+    """The place of a run, or of a logged model, whose experiment has a location of its own; None if it is none."""
+    for at in (at for at, part in enumerate(parts) if part == "artifacts" and at > 0):
+        root, name, rest = f"{records.ARTIFACTS}{'/'.join(parts[: at + 1])}", parts[at - 1], parts[at + 1 :]
+        with contextlib.suppress(NotFoundError, InvalidValueError):
+            if parts[at - 2 : at - 1] == ["models"] and (model := hub.logged_model(name)).artifact_location == root:
+                return Place(model.run_id, "/".join((model.path, *rest)))
+        with contextlib.suppress(NotFoundError, InvalidValueError):
+            if hub.run(name).info.artifact_uri == root:
+                return Place(name, "/".join(rest))
+    return None
 
 
 def writer_of(hub: Hub, place: Place) -> ActiveRun:
@@ -150,8 +163,7 @@ def _list(call: Call) -> Any:
     values = call.values
     path = checked(values["path"]) if values.get("path") else ""
     found = listed(call.hub, values["run_id"], path)
-    info = call.hub.run(values["run_id"]).info
-    root = records.artifact_root(info.experiment_id, info.run_id)
+    root = records.artifact_root(call.hub.run(values["run_id"]).info)
     files = [records.file_info(one) for one in found]
     return {"root_uri": root} | ({"files": files} if files else {})
 
@@ -201,7 +213,15 @@ async def _show_of_run(call: Call) -> Response:
 async def _download_of_version(call: Call) -> Response:
     path = checked(call.values["path"])
     version = await _threaded(call.hub.client.get_model_version, call.values["name"], call.values["version"])
-    return await _send(call, Place(version.run_id, f"{version.path}/{path}" if version.path else path))
+    if not version.elsewhere:
+        return await _send(call, Place(version.run_id, f"{version.path}/{path}" if version.path else path))
+    top = urlsplit(version.source).path.strip("/")
+    if not records.is_here(version.source):
+        raise NotFoundError(f"the files of this version are at {version.source}, which this server does not open")
+    place = await _threaded(place_of, call.hub, f"{top}/{path}" if top else path)
+    if not (await _threaded(call.hub.place_scope, place.run_id)).open_to(call.caller, Role.READER):
+        raise no_file()
+    return await _send(call, place)
 
 
 async def _download_of_model(call: Call) -> Response:
@@ -258,7 +278,16 @@ def find_file(hub: Hub, place: Place) -> Artifact:
     """A file, with its bytes here.  Raises NotFoundError."""
     if not place.path:
         raise NotFoundError("this is a folder")
-    found = hub.tree.file(place.path) if place.free else hub.tracker.artifact(place.run_id, place.path)
+    if place.free:
+        found = hub.tree.file(place.path)
+    else:
+        try:
+            found = hub.tracker.artifact(place.run_id, place.path)
+        except NotFoundError:
+            root = records.artifact_root(hub.run(place.run_id).info)
+            if not records.is_elsewhere(root):
+                raise
+            raise NotFoundError(f"the files of this run are at {root}, which this server does not open") from None
     artifacts.bring(hub.tracker, [found])
     return found
 

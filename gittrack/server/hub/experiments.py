@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gittrack.errors import AlreadyExistsError, NotFoundError, StateError
-from gittrack.server.hub import records
+from gittrack.server.hub import locations, records
 from gittrack.server.hub.app import Hub, deleted, no_experiment
 from gittrack.server.hub.messages import Message, Values, integer, message, messages, one_of, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.server.hub.streams import address
 from gittrack.track import limits
 from gittrack.types import LifecycleStage, ViewType
 
@@ -49,8 +50,18 @@ def _taken(name: str) -> AlreadyExistsError:
 
 def _create(call: Call) -> Any:
     values = call.values
+    location = locations.taken(
+        values.get("artifact_location", ""),
+        lambda: address(call.request, call.hub.options.public),
+        local=call.caller.kind == "local",
+    )
     try:
-        made = call.hub.client.create_experiment(values["name"], values.get("artifact_location"), tags_of(values))
+        made = call.hub.tracker.create_experiment(
+            values["name"],
+            tags=tags_of(values),
+            artifact_location=location,
+            artifact_root=call.hub.options.artifact_root,
+        )
     except AlreadyExistsError as error:
         raise _taken(values["name"]) from error
     return {"experiment_id": made}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gittrack.errors import InvalidValueError, NotFoundError
-from gittrack.server.hub import records
+from gittrack.server.hub import locations, records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.experiments import TAG, tags_of
 from gittrack.server.hub.messages import Message, Values, boolean, integer, message, messages, one_of, text, texts
@@ -57,6 +57,11 @@ def _create(call: Call) -> Any:
         _params_of(values),
         values.get("model_type") or None,
     )
+    location = locations.of_experiment(call.hub.experiment(made.experiment_id))
+    if location is not None:
+        address = locations.of_model(location, made.model_id)
+        call.hub.writer(made.run_id).edit_model(made.model_id, {"artifact_uri": address})
+        made = call.hub.logged_model(made.model_id)
     return {"model": records.logged_model(made, STATUSES[made.status])}
 
 
@@ -122,7 +127,7 @@ def _list(call: Call) -> Any:
         raise InvalidValueError("Invalid path") from error
     found = call.hub.logged_model(call.values["model_id"])
     files = [records.file_info(one) for one in call.hub.client.list_logged_model_artifacts(found.model_id, path)]
-    root = records.model_root(found.experiment_id, found.model_id)
+    root = records.model_root(found)
     return {"root_uri": root} | ({"files": files} if files else {})
 
 

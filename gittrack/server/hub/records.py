@@ -1,13 +1,17 @@
 """The server's answers: records as MLflow's JSON.
 
 A field that has no value is left out, as protocol buffers do.  Where the files of a run are is said by an address that
-MLflow's client asks this server for: ``mlflow-artifacts:/<experiment>/<run>/artifacts``.
+MLflow's client asks this server for, ``mlflow-artifacts:/<experiment>/<run>/artifacts``, unless its experiment wants
+them elsewhere (``locations``).  Records come from anywhere, so that is looked at again before it is said: clients send
+files, and credentials, to where they are told.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 from gittrack.server.hub.messages import (
     Message,
@@ -35,6 +39,11 @@ from gittrack.types import (
 
 #: Begins the address of what this server keeps.
 ARTIFACTS: Final = "mlflow-artifacts:/"
+
+#: What MLflow's clients write to by themselves: buckets, file servers, folders.
+_ELSEWHERE: Final = re.compile(
+    r"(?:(?:s3|gs|r2|b2|abfss?|wasbs?|hdfs|viewfs|dbfs|s?ftp|file):/|/)[^\x00-\x1f\x7f?#;\\]*", re.IGNORECASE
+)
 
 Json = dict[str, Any]
 
@@ -141,14 +150,36 @@ FILES: Final = Message(root_uri=_ALWAYS, files=messages(FILE))
 DONE: Final = Message()
 
 
-def artifact_root(experiment_id: str, run_id: str) -> str:
+def is_elsewhere(address: str) -> bool:
+    """Whether an address is one that clients reach without this server, and may be sent to."""
+    plain = address
+    while (unquoted := unquote(plain)) != plain:
+        plain = unquoted
+    return _ELSEWHERE.fullmatch(plain) is not None and ".." not in re.split(r"[/\\]", plain)
+
+
+def is_here(address: str) -> bool:
+    """Whether an address is a place in this server's tree: one that names a host is that of any server."""
+    return address in (ARTIFACTS, ARTIFACTS[:-1]) or (address.startswith(ARTIFACTS) and address[len(ARTIFACTS)] != "/")
+
+
+def is_place(address: str) -> bool:
+    """Whether an address is one that clients may be sent to, here or elsewhere."""
+    return is_here(address) or is_elsewhere(address)
+
+
+def artifact_root(found: RunInfo) -> str:
     """Where a run's files are, as its client sees it."""
-    return f"{ARTIFACTS}{experiment_id}/{run_id}/artifacts"
+    if is_place(found.artifact_uri):
+        return found.artifact_uri
+    return f"{ARTIFACTS}{found.experiment_id}/{found.run_id}/artifacts"
 
 
-def model_root(experiment_id: str, model_id: str) -> str:
+def model_root(found: LoggedModel) -> str:
     """Where a logged model's files are, as its client sees it."""
-    return f"{ARTIFACTS}{experiment_id}/models/{model_id}/artifacts"
+    if is_place(found.artifact_location):
+        return found.artifact_location
+    return f"{ARTIFACTS}{found.experiment_id}/models/{found.model_id}/artifacts"
 
 
 def _pairs(values: Mapping[str, str]) -> list[Json]:
@@ -164,7 +195,9 @@ def experiment(found: Experiment) -> Json:
     return _present(
         experiment_id=found.experiment_id,
         name=found.name,
-        artifact_location=f"{ARTIFACTS}{found.experiment_id}",
+        artifact_location=found.artifact_location
+        if is_place(found.artifact_location)
+        else f"{ARTIFACTS}{found.experiment_id}",
         lifecycle_stage=found.lifecycle_stage,
         last_update_time=found.last_update_time,
         creation_time=found.creation_time,
@@ -182,7 +215,7 @@ def run_info(found: RunInfo) -> Json:
         status=found.status,
         start_time=found.start_time,
         end_time=found.end_time,
-        artifact_uri=artifact_root(found.experiment_id, found.run_id),
+        artifact_uri=artifact_root(found),
         lifecycle_stage=found.lifecycle_stage,
         run_id=found.run_id,
     )
@@ -244,7 +277,7 @@ def logged_model(found: LoggedModel, status: str) -> Json:
         experiment_id=found.experiment_id,
         model_id=found.model_id,
         name=found.name,
-        artifact_uri=model_root(found.experiment_id, found.model_id),
+        artifact_uri=model_root(found),
         creation_timestamp_ms=found.creation_timestamp,
         last_updated_timestamp_ms=found.last_updated_timestamp,
         model_type=found.model_type,

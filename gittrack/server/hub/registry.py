@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import posixpath
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,12 +14,13 @@ from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gittrack.models import addresses, requirements
 from gittrack.registry import events, names
 from gittrack.registry.publisher import acting_for
-from gittrack.server.hub import logged_models, records
-from gittrack.server.hub.app import Hub, no_run
+from gittrack.server.hub import artifacts, logged_models, records
+from gittrack.server.hub.app import Hub, no_file, no_run
 from gittrack.server.hub.experiments import TAG, tags_of
 from gittrack.server.hub.messages import Field, Message, Values, boolean, integer, message, messages, text, texts
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
+from gittrack.store import layout
 from gittrack.types import ModelVersion, RegisteredModel
 
 _SEPARATORS: Final = re.compile(r"/+")
@@ -186,7 +188,7 @@ def _register(call: Call) -> Any:
         "run_link": values.get("run_link") or None,
         "description": values.get("description") or None,
     }
-    source = _local_source(hub, call, values["source"], run_id)
+    source = _local_source(hub, call, values["source"], run_id, values.get("model_id") or None)
     if source is None:
         hub.registry.get_model(values["name"])
         made = hub.registry.register_elsewhere(values["name"], values["source"], run_id, **about)
@@ -196,7 +198,7 @@ def _register(call: Call) -> Any:
     return {"model_version": version_json(made)}
 
 
-def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str | None:
+def _local_source(hub: Hub, call: Call, source: str, run_id: str | None, model_id: str | None) -> str | None:
     """The files that a version is to have, as ``runs:/<run>/<path>`` or ``models:/…``, which this server keeps.
 
     Returns:
@@ -207,6 +209,15 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str 
         InvalidValueError: They are nowhere that clients could fetch them from, or not of the run that is named.
         NotFoundError: No such run, or the caller may not read it.
     """
+    folder = _folder(source)
+    if folder is not None:
+        if _is_of_clients(hub, call, folder, run_id, model_id):
+            return None
+        raise InvalidValueError(
+            f"Invalid model version source: '{source}'. To use a local path as a model version source, the run_id "
+            "request parameter has to be specified and the local path has to be contained within the artifact "
+            "directory of the run specified by the run_id."
+        )
     plain = source
     while (unquoted := unquote(plain)) != plain:
         plain = unquoted
@@ -218,6 +229,8 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str 
         )
     parts = [one for one in _SEPARATORS.split(urlsplit(source).path) if one]
     in_tree = urlsplit(source).scheme == "mlflow-artifacts"
+    if in_tree and records.is_here(source) and not layout.is_derived_id("".join(parts[:1])):
+        return _of_tree(hub, call, "/".join(parts))
     of_model = in_tree and parts[1:2] == ["models"] and parts[3:] == ["artifacts"]
     model_id = parts[2] if of_model else addresses.model_id_of(source)
     if model_id is not None:
@@ -242,7 +255,50 @@ def _local_source(hub: Hub, call: Call, source: str, run_id: str | None) -> str 
         )
     if not _may_read(call, found[0]):
         raise no_run(found[0])
+    if records.is_elsewhere(records.artifact_root(hub.run(found[0]).info)):
+        return None
     return f"runs:/{found[0]}/{found[1]}"
+
+
+def _folder(source: str) -> str | None:
+    """The folder of clients that a source names, in its plain form; None if it names none."""
+    parts = urlsplit(source)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return posixpath.normpath(unquote(parts.path))
+    return posixpath.normpath(source) if source.startswith("/") else None
+
+
+def _is_of_clients(hub: Hub, call: Call, folder: str, run_id: str | None, model_id: str | None) -> bool:
+    """Whether clients keep the files of that run, or of that logged model, in a folder, or above it.
+
+    Raises:
+        NotFoundError: No such run or model, or the caller may not read it.
+    """
+    if model_id is not None:
+        Permission(Role.READER, logged_models.scope).check(call.caller, hub, {"model_id": model_id})
+        root = _folder(records.model_root(hub.logged_model(model_id)))
+    elif run_id is not None:
+        if not _may_read(call, run_id):
+            raise no_run(run_id)
+        root = _folder(records.artifact_root(hub.run(run_id).info))
+    else:
+        return False
+    return root is not None and f"{folder}/".startswith(f"{root}/")
+
+
+def _of_tree(hub: Hub, call: Call, path: str) -> str | None:
+    """The files at a place in the tree that is not below the folder of an experiment.
+
+    Returns:
+        As ``runs:/…`` if they are of a run; None if they are of none.
+
+    Raises:
+        NotFoundError: The caller may not read them.
+    """
+    place = artifacts.place_of(hub, path) if path else artifacts.TOP
+    if not hub.place_scope(place.run_id).open_to(call.caller, Role.READER):
+        raise no_file()
+    return None if place.free else f"runs:/{place.run_id}/{place.path}"
 
 
 def _may_read(call: Call, *run_ids: str) -> bool:
@@ -303,7 +359,7 @@ def _download_uri(call: Call) -> Any:
     found = None if version.elsewhere else _run_path(version.source)
     if found is None:
         return {"artifact_uri": version.source}
-    root = records.artifact_root(call.hub.run(found[0]).info.experiment_id, found[0])
+    root = f"{records.ARTIFACTS}{call.hub.run(found[0]).info.experiment_id}/{found[0]}/artifacts"
     return {"artifact_uri": f"{root}/{found[1]}".rstrip("/")}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from gittrack.errors import InvalidValueError, NotFoundError
-from gittrack.server.hub import logged_models, records
+from gittrack.server.hub import locations, logged_models, records
 from gittrack.server.hub.app import Hub, deleted
 from gittrack.server.hub.experiments import TAG, VIEWS, tags_of
 from gittrack.server.hub.messages import Message, Values, double, integer, message, messages, one_of, text, texts
@@ -46,12 +46,18 @@ def _experiment_scope(hub: Hub, values: Values) -> list[Scope]:
 def _create(call: Call) -> Any:
     values = call.values
     experiment_id = values.get("experiment_id") or "0"
-    if call.hub.experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
+    experiment = call.hub.experiment(experiment_id)
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
         raise deleted("experiment", experiment_id)
     tags = tags_of(values)
     if values.get("user_id"):
         tags.setdefault("mlflow.user", values["user_id"])
     made = call.hub.client.create_run(experiment_id, values.get("start_time"), tags, values.get("run_name") or None)
+    location = locations.of_experiment(experiment)
+    if location is not None:
+        run_id = made.info.run_id
+        call.hub.writer(run_id).set_artifact_uri(locations.of_run(location, run_id))
+        made = call.hub.run(run_id)
     return {"run": records.run(made)}
 
 
