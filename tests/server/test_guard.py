@@ -494,12 +494,28 @@ def test_an_answer_may_be_stricter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["//api/2.0/mlflow/runs/create", "/api//2.0", "/api/./2.0", "/api/../health", "/..", "/.", "/api/2.0/..", "x",
-     "/a\0b", "//", "/health//", "/x/./"],
+    ["/api/./2.0", "/api/../health", "/..", "/.", "/api/2.0/..", "x", "/a\0b", "/x/./", "//..", "//api/./2.0",
+     "//a\0b"],
 )  # fmt: skip
 def test_paths_are_written_in_one_way(guarded: Guarded, path: str) -> None:
     assert guarded.ask(path=path).status == 400
     assert guarded.ask("GET", path).status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "plain"),
+    [
+        ("//api/2.0/x", "/api/2.0/x"), ("/api//2.0", "/api/2.0"), ("//", "/"), ("/health//", "/health/"),
+        ("//evil.example/x", "/evil.example/x"), ("///%C3%A9", "/%C3%A9"), ("//\\evil.example", "/%5Cevil.example"),
+    ],
+)  # fmt: skip
+def test_two_slashes_are_put_right_by_who_asks(guarded: Guarded, path: str, plain: str) -> None:
+    """And lead to no other server; nothing behind the guard is asked."""
+    for method in ("GET", "POST"):
+        answer = guarded.ask(method, path)
+        assert (answer.status, answer.headers["location"], answer.body) == (308, plain, b"")
+        assert guarded.ask(method, path, query="a=1&b=//").headers["location"] == f"{plain}?a=1&b=//"
+    assert guarded.ask("GET", path, host="evil.example").status == 421
 
 
 def test_paths_that_look_like_it(guarded: Guarded) -> None:
@@ -690,7 +706,7 @@ def test_other_protocols_are_closed(guarded: Guarded) -> None:
 
 def test_errors_have_mlflows_shape(guarded: Guarded, team: Guarded) -> None:
     answers = [
-        guarded.ask(host="evil.example"), guarded.ask(path="//"), guarded.ask("TRACE"), team.ask(host="hub.example"),
+        guarded.ask(host="evil.example"), guarded.ask(path="/./"), guarded.ask("TRACE"), team.ask(host="hub.example"),
         guarded.ask(headers={"origin": "null"}), guarded.ask(headers={"content-encoding": "gzip"}),
         guarded.ask(headers={"content-length": "999999999999"}),
     ]  # fmt: skip

@@ -3,7 +3,8 @@
 One ASGI middleware, so that no route can be forgotten.  What it lets through carries ``scope["gittrack.caller"]``, and
 ``scope["gittrack.guard"]`` for the login page.  In this order it looks at
 
-1. the path: written one way only, no ``//``, ``/./`` or encoded slash, which others read differently
+1. the path: written one way only, no ``/./`` or encoded slash, which others read differently; whoever writes ``//`` is
+   sent to the plain form, and asks again
 2. the header Host, against a page that had its own name point here (DNS rebinding), on every path
 3. Origin and Sec-Fetch-Site: what a page of another site makes a browser send is refused
 4. the body: compressed ones, those that are too large, those that a form can send
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -131,6 +133,13 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     return found
 
 
+def _plain(scope: Scope) -> Response:
+    """Where a path with ``//`` is found: never at another server, which two slashes of any kind could name."""
+    path = re.sub(rb"/{2,}", b"/", scope.get("raw_path") or quote(scope["path"]).encode()).replace(b"\\", b"%5C")
+    query = scope["query_string"]
+    return Response(status_code=308, headers={"location": (path + (b"?" + query if query else b"")).decode("latin-1")})
+
+
 def _of_browser(head: Head) -> bool:
     """Whether a browser sends this, as far as can be told: all name themselves so."""
     return (
@@ -201,6 +210,9 @@ class Guard:
             head = read_head(scope["headers"])
             self._check_path(scope)
             self._check_host(head)
+            if "//" in scope["path"]:
+                await _plain(scope)(scope, receive, secured)
+                return
             client = self._client(scope, head)
             extra = self._check_origin(scope, head)
             if scope["method"] == "OPTIONS" and extra is not None:
@@ -231,8 +243,8 @@ class Guard:
         raw = scope.get("raw_path") or b""
         if "//" in path or "/." in path or "\0" in path or not path.startswith("/"):
             parts = path.split("/")
-            if not path.startswith("/") or "\0" in path or "" in parts[1:-1] or "." in parts or ".." in parts:
-                raise UsageError("the path is not written in its plain form", hint="no `//`, no `.` and no `..` in it")
+            if not path.startswith("/") or "\0" in path or "." in parts or ".." in parts:
+                raise UsageError("the path is not written in its plain form", hint="no `.` and no `..` in it")
         if b"%" in raw and b"%2f" in raw.lower():
             raise UsageError("the path has an encoded slash", hint="write `/` where a slash is meant")
         if scope["method"] not in _METHODS:
