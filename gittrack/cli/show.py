@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from gittrack.types import Artifact, DatasetInput, Run
+
+#: The files are in a store, whichever: this one has them, or can have them.
+_HERE: Final = ("runs:/", "mlflow-artifacts:")
 
 
 @common.verb()
@@ -52,6 +55,8 @@ def everything(
     yield from render.heading(run, names)
     if run.commit:
         yield f"Commit:     {run.commit}"
+    if not run.info.artifact_uri.startswith(_HERE):
+        yield f"Files:      {run.info.artifact_uri}"
     note = run.data.tags.get(render.NOTE_TAG)
     if note:
         yield ""

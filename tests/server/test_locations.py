@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gittrack.cli.show import everything
 from gittrack.errors import InvalidValueError
 from gittrack.server.hub import locations, records
 from gittrack.server.hub.app import Options
@@ -81,7 +82,9 @@ def test_what_only_clients_reach_is_remembered_and_never_opened(server: Running,
     assert (answer.status, info["artifact_uri"] in answer.json["message"]) == (404, True)
     found = server.post("runs/search", {"experiment_ids": [of["experiment_id"]]}).ok["runs"]
     assert found[0]["info"]["artifact_uri"] == info["artifact_uri"]
-    assert server.hub.tracker.get_run(info["run_id"]).info.artifact_uri == info["artifact_uri"]
+    run = server.hub.tracker.get_run(info["run_id"])
+    assert run.info.artifact_uri == info["artifact_uri"]
+    assert f"Files:      {location}/{info['run_id']}/artifacts" in everything(run, {}, {})
     assert server.post("registered-models/create", {"name": "m"}).ok
     for source in (f"{info['artifact_uri']}/model", f"runs:/{info['run_id']}/model"):
         said = {"name": "m", "source": source, "run_id": info["run_id"]}

@@ -158,8 +158,13 @@ export async function run(runId: string): Promise<Run> {
   return (await get<{ run: Run }>("mlflow/runs/get", { run_id: runId })).run;
 }
 
+/** A folder of a run's files; `root_uri` says where all of them are. */
+export function listing(runId: string, path: string): Promise<{ root_uri?: string; files?: File[] }> {
+  return get("mlflow/artifacts/list", { run_id: runId, path: path || undefined });
+}
+
 export async function files(runId: string, path: string): Promise<File[]> {
-  return (await get<{ files?: File[] }>("mlflow/artifacts/list", { run_id: runId, path: path || undefined })).files ?? [];
+  return (await listing(runId, path)).files ?? [];
 }
 
 /** Where a file is; empty if it is not in a copy of the runs. */

@@ -147,4 +147,9 @@ export function frameUrl(runId: string, path: string, scripts: boolean): string 
   return `/show-artifact?${query({ run_id: runId, path, scripts: scripts || undefined })}`;
 }
 
+/** Whether the files of a run are where clients put them without the server: what it says of the place is no place of its own. */
+export function isElsewhere(root: string): boolean {
+  return root !== "" && !root.startsWith("mlflow-artifacts:");
+}
+
 export const nameOf = (file: File): string => file.path.slice(file.path.lastIndexOf("/") + 1);

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 
+import { isElsewhere } from "./details";
 import { commitUrl } from "./hosts";
 import { changed, parse } from "./patch";
 import { cells, kindOf, printed, splitTable } from "./preview";
@@ -87,4 +88,9 @@ test("lines are compared where as many came as are gone", () => {
   const marked = (diff: string): number => parse(diff).lines.filter((line) => line.pieces).length;
   expect(marked("@@ -1,2 +1,2 @@\n-lr = 1\n-seed = 1\n+lr = 2\n+seed = 2\n")).toBe(4);
   expect(marked("@@ -1,1 +1,2 @@\n-lr = 1\n+lr = 2\n+seed = 2\n")).toBe(0);
+});
+
+test("files that the server does not have", () => {
+  expect(["s3://bucket/1/artifacts", "file:///data/1/artifacts", "/data/1/artifacts"].every(isElsewhere)).toBe(true);
+  expect(["", "mlflow-artifacts:/0/1/artifacts", "mlflow-artifacts:/team/1/artifacts"].some(isElsewhere)).toBe(false);
 });
