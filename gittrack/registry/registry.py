@@ -222,6 +222,7 @@ class Registry:
         *,
         description: str | None = None,
         tags: Mapping[str, Any] | None = None,
+        model_id: str | None = None,
         run_link: str | None = None,
     ) -> ModelVersion:
         """Register the address of files that are not here as the next version of a model, made if there is none.
@@ -234,6 +235,7 @@ class Registry:
             run_id: The run that made the files there, if it has an id.
             description: Of the version.
             tags: Of the version; the values become text.
+            model_id: MLflow's id of the logged model, if it has one.
             run_link: Where the run is shown.
 
         Raises:
@@ -250,7 +252,9 @@ class Registry:
         keeper = self.tracker.create_run(name=name, capture=False, keeper=True)
         keeper.end()
         run, commit = self.tracker.get_run(keeper.run_id), self._commit_of(RunId(keeper.run_id))
-        return self._register(name, run, commit, "", None, said, source=source, source_run=source_run, sign=False)
+        if model_id is not None:
+            events.check_model_id(model_id)
+        return self._register(name, run, commit, "", model_id, said, source=source, source_run=source_run, sign=False)
 
     def _check_registering(self, name: str, *, sign: bool) -> None:
         """Refuse what will be refused before a run is committed for it; others may be quicker all the same.

@@ -1,5 +1,6 @@
 """An experiment's own `artifact_location`: a place in the server's tree, or an address that clients are sent to."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,26 @@ def test_a_folder_that_a_version_names_is_one_of_its_run(server: Running) -> Non
                         (f"{top}/%2e%2e", info), ("file://127.0.0.1/x", info)):  # fmt: skip
         said = {"name": "m", "source": source, **({} if run is None else {"run_id": run["run_id"]})}
         assert server.post("model-versions/create", said).status == 400, source
+
+
+def test_a_logged_model_says_which_versions_it_became(server: Running) -> None:
+    for name, location in (("here", ""), ("there", "file:///data/a")):
+        of = experiment(server, location, name)
+        made = server.post("logged-models", {"experiment_id": of["experiment_id"], "name": "m"}).ok["model"]["info"]
+        model_id, source = made["model_id"], made["artifact_uri"]
+        if not location:
+            where = source.removeprefix("mlflow-artifacts:")
+            assert server.ask("PUT", f"{FILES}{where}/MLmodel", b"flavors: {}").ok == {}
+        assert server.post("registered-models/create", {"name": name}).ok
+        for number in (1, 2):
+            said = {"name": name, "source": source, "model_id": model_id}
+            version = server.post("model-versions/create", said).ok["model_version"]
+            assert version["model_id"] == model_id
+            found = server.hub.logged_model(model_id).tags["mlflow.modelVersions"]
+            assert json.loads(found) == [{"name": name, "version": one} for one in range(1, number + 1)]
+        server.hub.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": "mine"})
+        assert server.post("model-versions/create", said).status == 200
+        assert server.hub.logged_model(model_id).tags["mlflow.modelVersions"] == "mine"
 
 
 @pytest.mark.parametrize(

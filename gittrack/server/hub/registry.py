@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError
+from gittrack.errors import AlreadyExistsError, InvalidValueError, NotFoundError, PermissionDeniedError
 from gittrack.models import addresses, requirements
 from gittrack.registry import events, names
 from gittrack.registry.publisher import acting_for
@@ -24,6 +25,7 @@ from gittrack.store import layout
 from gittrack.types import ModelVersion, RegisteredModel
 
 _SEPARATORS: Final = re.compile(r"/+")
+_VERSIONS_TAG: Final = "mlflow.modelVersions"
 _WHOLE: Final = re.compile(r"[0-9]{1,10}")
 #: Addresses that clients fetch files from without this server: not those of MLflow's own schemes, nor of folders.
 _ELSEWHERE: Final = re.compile(
@@ -188,14 +190,27 @@ def _register(call: Call) -> Any:
         "run_link": values.get("run_link") or None,
         "description": values.get("description") or None,
     }
-    source = _local_source(hub, call, values["source"], run_id, values.get("model_id") or None)
+    model_id = values.get("model_id") or None
+    source = _local_source(hub, call, values["source"], run_id, model_id)
     if source is None:
         hub.registry.get_model(values["name"])
-        made = hub.registry.register_elsewhere(values["name"], values["source"], run_id, **about)
+        made = hub.registry.register_elsewhere(values["name"], values["source"], run_id, model_id=model_id, **about)
     else:
-        model_id = values.get("model_id") or None
         made = hub.client.create_model_version(values["name"], source, model_id=model_id, **about)
+    if model_id is not None:
+        _tell_model(call, model_id, made)
     return {"model_version": version_json(made)}
+
+
+def _tell_model(call: Call, model_id: str, version: ModelVersion) -> None:
+    """Have a logged model say which versions it became, in the tag that MLflow has for it, if the caller may write."""
+    hub = call.hub
+    # Somebody may have written something else there, or there may be too many to say.
+    with contextlib.suppress(NotFoundError, PermissionDeniedError, ValueError, TypeError):
+        Permission(Role.WRITER, logged_models.scope).check(call.caller, hub, {"model_id": model_id})
+        said = hub.logged_model(model_id).tags.get(_VERSIONS_TAG, "[]")
+        known = [*json.loads(said), {"name": version.name, "version": int(version.version)}]
+        hub.client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps(known)})
 
 
 def _local_source(hub: Hub, call: Call, source: str, run_id: str | None, model_id: str | None) -> str | None:
