@@ -112,6 +112,38 @@ def test_artifacts_of_every_kind(client: Any, tmp_path: Path) -> None:
     assert list(mlflow.load_table("table.json", run_ids=[run.info.run_id])["q"]) == [1, 3]
 
 
+@pytest.mark.parametrize("kind", ["place", "folder"])
+def test_files_where_the_experiment_wants_them(client: Any, tmp_path: Path, kind: str) -> None:
+    """In the tree, or in a folder of the client's, which the server never opens."""
+    location = "mlflow-artifacts:/team/churn" if kind == "place" else (tmp_path / "mine").as_uri()
+    experiment_id = client.create_experiment(f"own {kind}", location)
+    with mlflow.start_run(experiment_id=experiment_id) as run:
+        mlflow.log_text("text", "deep/t.txt")
+    info = client.get_run(run.info.run_id).info
+    assert info.artifact_uri == f"{client.get_experiment(experiment_id).artifact_location}/{info.run_id}/artifacts"
+    assert [one.path for one in client.list_artifacts(info.run_id, "deep")] == ["deep/t.txt"]
+    assert mlflow.artifacts.load_text(f"runs:/{info.run_id}/deep/t.txt") == "text"
+    assert (tmp_path / f"mine/{info.run_id}/artifacts/deep/t.txt").exists() == (kind == "folder")
+    client.create_registered_model(f"own {kind}")
+    source = f"runs:/{info.run_id}/deep"
+    client.create_model_version(f"own {kind}", source, info.run_id)
+    where = client.get_model_version_download_uri(f"own {kind}", "1")
+    assert mlflow.artifacts.load_text(f"{where}/t.txt") == "text"
+
+
+def test_files_of_no_run(client: Any, where: str, tmp_path: Path) -> None:
+    top = "mlflow-artifacts:/free" if where.startswith("http") else f"{where}/.gittrack/artifacts/free"
+    (tmp_path / "free").mkdir()
+    (tmp_path / "free/a.txt").write_text("a")
+    repository = mlflow.store.artifact.artifact_repository_registry.get_artifact_repository(top)
+    repository.log_artifact(str(tmp_path / "free/a.txt"), "deep")
+    repository.log_artifacts(str(tmp_path / "free"), "all")
+    assert [(one.path, one.is_dir) for one in repository.list_artifacts()] == [("all", True), ("deep", True)]
+    assert mlflow.artifacts.load_text(f"{top}/deep/a.txt") == "a"
+    repository.delete_artifacts("all")
+    assert [one.path for one in repository.list_artifacts()] == ["deep"]
+
+
 def test_models_are_logged_registered_and_loaded(client: Any) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model", reason="logs a model of scikit-learn")
     model = linear_model.LinearRegression().fit([[1.0], [2.0]], [2.0, 4.0])
