@@ -79,6 +79,10 @@ class Tracker:
         strict: Raise trouble with the disk instead of warning once.
         truncate: Cut over-long param and tag values with a warning (MLflow's way) instead of refusing them.
         serving: Runs belong to clients elsewhere: that this process ends, or dies, ends none of them.
+
+    Attributes:
+        artifact_root: Where new experiments that do not say it have their files: below it, in a folder each, named as
+            their id is; None: here.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Tracker:
         self.repo = repo
         self.truncate = truncate
         self.serving = serving
+        self.artifact_root: str | None = None
         self._history = repo.history
         if serving:  # pages of runs that go on ask again and again
             repo.look_out()
@@ -591,7 +596,6 @@ class Tracker:
         *,
         tags: Mapping[str, Any] | None = None,
         artifact_location: str | None = None,
-        artifact_root: str | None = None,
         creation_time: int | None = None,
     ) -> str:
         """Make an experiment; its id.  The id follows from the name, so two clones that make it have one experiment.
@@ -600,7 +604,6 @@ class Tracker:
             name: 1 to 500 characters.
             tags: First tags; the values become text.
             artifact_location: Kept as a note; a server hands it out to its clients.
-            artifact_root: Without a location, it is the folder below this one that has the experiment's id.
             creation_time: Milliseconds since the epoch, if it was made elsewhere before; now if not given.
 
         Raises:
@@ -620,8 +623,8 @@ class Tracker:
         attempt = 0
         while (experiment_id := layout.experiment_id_of(name, attempt)) in states:
             attempt += 1
-        if artifact_location is None and artifact_root is not None:
-            artifact_location = f"{artifact_root.rstrip('/')}/{experiment_id}"
+        if artifact_location is None and self.artifact_root is not None:
+            artifact_location = f"{self.artifact_root.rstrip('/')}/{experiment_id}"
         location = limits.check_artifact_location(artifact_location)
         changes: dict[str, str | None] = {"name": name, "artifact_location": location}
         changes |= {f"tags.{key}": value for key, value in checked.items()}

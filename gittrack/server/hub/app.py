@@ -126,6 +126,7 @@ class Hub:
     def __init__(self, tracker: Tracker, options: Options) -> None:
         self.tracker = tracker
         self.options = options
+        tracker.artifact_root = options.artifact_root
         self.routes: tuple[Route, ...] = ()
         self.registry = Registry(tracker)
         self.client: Client = _Client(tracker, self.registry)

@@ -60,7 +60,6 @@ def _create(call: Call) -> Any:
             values["name"],
             tags=tags_of(values),
             artifact_location=location,
-            artifact_root=call.hub.options.artifact_root,
         )
     except AlreadyExistsError as error:
         raise _taken(values["name"]) from error
