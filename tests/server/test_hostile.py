@@ -209,7 +209,6 @@ def test_queries_and_paths_that_nobody_writes(team: Team) -> None:
                 "x" * 3000,
                 "..%2f..%2fetc",
                 "%5c..%5c",
-                "a//b",
                 "%0d%0aSet-Cookie:x",
             ):
                 answer = right._replace(path=f"{start}{odd}").of(team)

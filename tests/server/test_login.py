@@ -318,14 +318,19 @@ def test_mlflow_itself_logs_in(wired: Wired) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["GET //version HTTP/1.1", "GET /./version HTTP/1.1", "GET /x/../version HTTP/1.1", "GET /%2e%2e/version HTTP/1.1",
+    ["GET /./version HTTP/1.1", "GET /x/../version HTTP/1.1", "GET /%2e%2e/version HTTP/1.1",
      "GET /%2e/version HTTP/1.1", "GET /api%2fversion HTTP/1.1", "GET /api%2Fversion HTTP/1.1",
-     "GET /%2fversion HTTP/1.1", "GET /x%00 HTTP/1.1"],
+     "GET /%2fversion HTTP/1.1", "GET /x%00 HTTP/1.1", "GET /%ff HTTP/1.1"],
 )  # fmt: skip
 def test_other_spellings_of_a_path(wired: Wired, line: str) -> None:
     status, _, body = wired.raw(f"{line}\nHost: 127.0.0.1\n\n")
     assert status == 400
     assert json.loads(body)["error_code"] == "BAD_REQUEST"
+
+
+def test_two_slashes_are_answered_with_where_the_plain_path_is(wired: Wired) -> None:
+    status, headers, _ = wired.raw("GET //version//x?a=//b HTTP/1.1\nHost: 127.0.0.1\n\n")
+    assert (status, headers["location"]) == (308, "/version/x?a=//b")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_files_run_in_no_frame(watched: Watched, served: Served, files: tuple[st
         page.wait_for_timeout(60)
         assert not attacked(page), name
         assert page.evaluate("() => getComputedStyle(document.body).display") != "none", name
+    page.goto("about:blank")  # what is still being loaded ends
     watched.wrong.clear()  # what was not loaded is said
 
 

@@ -82,14 +82,21 @@ def place_of(hub: Hub, path: str) -> Place:
     if not layout.is_derived_id(parts[0]):
         return _of_location(hub, parts) or Place(RUN_ID, checked(path))
     if parts[1:2] == ["models"] and parts[3:4] == ["artifacts"]:
-        model = hub.logged_model(parts[2])
+        try:
+            model = hub.logged_model(parts[2])
+        except NotFoundError:
+            raise no_file() from None  # as of one that the caller may not see
         if model.experiment_id != parts[0]:
             raise no_file()
         return Place(model.run_id, "/".join((model.path, *parts[4:])))
     if len(parts) < 3 or parts[2] != "artifacts":
         raise NotFoundError("there are no artifacts at this path", hint="<experiment>/<run>/artifacts/<path>")
     experiment_id, run_id, rest = parts[0], parts[1], "/".join(parts[3:])
-    if hub.run_experiment(run_id) != experiment_id:
+    try:
+        found = hub.run_experiment(run_id)
+    except NotFoundError:
+        raise no_file() from None  # likewise
+    if found != experiment_id:
         raise no_file()
     return Place(run_id, rest)
 

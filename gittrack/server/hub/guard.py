@@ -23,7 +23,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import anyio.to_thread
 from starlette.responses import RedirectResponse, Response
@@ -245,8 +245,13 @@ class Guard:
             parts = path.split("/")
             if not path.startswith("/") or "\0" in path or "." in parts or ".." in parts:
                 raise UsageError("the path is not written in its plain form", hint="no `.` and no `..` in it")
-        if b"%" in raw and b"%2f" in raw.lower():
-            raise UsageError("the path has an encoded slash", hint="write `/` where a slash is meant")
+        if b"%" in raw:
+            if b"%2f" in raw.lower():
+                raise UsageError("the path has an encoded slash", hint="write `/` where a slash is meant")
+            try:
+                unquote_to_bytes(raw).decode()
+            except UnicodeDecodeError:  # several such paths would be one file
+                raise UsageError("the path is not in UTF-8") from None
         if scope["method"] not in _METHODS:
             raise NoMethodError(f"the method `{scope['method']}` is not answered here")
         if b"gtk_" in scope["query_string"] and credentials.LIKE_TOKEN.search(scope["query_string"]):
