@@ -9,11 +9,11 @@ import pytest
 from gittrack.server.hub.app import Options
 from gittrack.server.hub.roles import Grant, Role
 from gittrack.store import check, layout
-from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from gittrack.track.tree import RUN_ID, Tree
 from tests.conftest import Sandbox
 from tests.databases import Server
+from tests.server.backend import open_repo
 from tests.server.conftest import Running, running
 from tests.server.process import Process
 from tests.server.team import Team, serving
@@ -76,7 +76,7 @@ def test_what_was_answered_survives_gc_fsck_and_the_end_of_the_server(git_repo: 
             assert connection.getresponse().read() == b"{}"
     finally:
         process.kill()
-    repo = Repo.find(git_repo.path)
+    repo = open_repo(git_repo.path)
     assert check.fsck(repo, full=True) == []
     check.gc(repo, grace_s=0)
     check.gc(repo, grace_s=0)
