@@ -327,6 +327,7 @@ def _tables(settings: Settings, browser: Browser, runs: int) -> list[Row]:
                         if site.name == "ours":
                             raise
                         settings.say(f"{site.name} failed at {what!r}: {str(error).splitlines()[0]}")
+                        break  # each step goes on from the one before
                 looker.context.close()
         if aim is not None:
             settings.say("Aim sorts in its metrics explorer alone: of the runs that it has indexed by then")
@@ -473,6 +474,7 @@ def _long(settings: Settings, browser: Browser) -> list[Row]:
                         site.note(what, looker.visit(lambda page, at=site.link, act=act: act(page, at)))  # type: ignore[misc]
                     except Exception as error:  # noqa: BLE001 - as above
                         settings.say(f"{site.name} failed at {what!r} of long runs: {str(error).splitlines()[0]}")
+                        break
                     if what == "long" and site.name == "Aim":
                         settings.say(f"Aim draws {_aim_drawn(looker.page)}")
                 looker.context.close()
