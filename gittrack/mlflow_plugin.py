@@ -183,7 +183,7 @@ def artifact_repository(artifact_uri: str, tracking_uri: str | None = None, regi
 
         @_mlflow_errors()
         def list_artifacts(self, path: str | None = None) -> list[Any]:
-            found = listed(hub, *place(path))
+            found = listed(hub, place(path))
             names = (posixpath.join(path or "", one.path.rpartition("/")[2]) for one in found)
             return [FileInfo(name, one.is_dir, one.file_size) for name, one in zip(names, found, strict=True)]
 

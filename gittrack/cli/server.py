@@ -130,7 +130,7 @@ def start(
         who = Asked(accounts=asked.pop("url"), secure=secure, oidc=oidc, **asked)
         if shared_remote is not None and (database is None or database.startswith("sqlite:")):
             raise UsageError("servers that share a remote share a database, too", hint="--backend-store-uri URL")
-        root = None if artifact_root is None else taken_root(artifact_root)
+        elsewhere = None if artifact_root is None else taken_root(artifact_root)
         tracker = session.open_server(
             database=database,
             objects=None if destination is None else lambda root: bucket_store.at(root, destination),
@@ -145,7 +145,7 @@ def start(
 
         show_log()
         show_requests(log_format)
-        options = Options(max_artifact=max_artifact, artifact_root=root)
+        options = Options(max_artifact=max_artifact, artifact_root=elsewhere)
         plan = Plan(Address(host, port), who, options, public_url, webhook_key, tls, public_metrics)
         return serve(tracker, plan, said, end)
 

@@ -215,6 +215,8 @@ def test_queries_and_paths_that_nobody_writes(team: Team) -> None:
                 assert "set-cookie" not in answer.headers
                 if answer.status != 200 or route.answer != "text/html":  # the page itself says that it is not there
                     refused(answer, team, 400, 404, 405)
+            plain = right._replace(path=f"{start}a//b").of(team)
+            assert (plain.status, plain.headers["location"], plain.body) == (308, f"{start}a/b", b"")
     for query in ("?run_id=%ff%fe", "?run_id=%00", "?run_id=a&run_id=b", "?run_id", "?=&&&=", "?" + "a=1&" * 3000):
         refused(team.ask("GET", f"/api/2.0/mlflow/runs/get{query}"), team, 400, 404)
     assert stored(team) == before

@@ -149,13 +149,14 @@ def checked(path: str) -> str:
 # --- lists
 
 
-def listed(hub: Hub, run_id: str, path: str) -> list[FileInfo]:
-    """The files and folders of a run's folder, without those of its logged models, which have a tree of their own."""
-    if run_id == RUN_ID:
+def listed(hub: Hub, place: Place) -> list[FileInfo]:
+    """What is in a folder, of a run without its logged models, which have a tree of their own."""
+    run_id, path = place
+    if place.free:
         return hub.tree.entries(path)
     found: list[FileInfo] = hub.client.list_artifacts(run_id, path)
     if path == "":
-        return [one for one in found if one.path != MODELS or listed(hub, run_id, MODELS)]
+        return [one for one in found if one.path != MODELS or listed(hub, Place(run_id, MODELS))]
     return [one for one in found if not _of_model(hub, one.path)] if path == MODELS else found
 
 
@@ -169,7 +170,7 @@ def _of_model(hub: Hub, path: str) -> bool:
 def _list(call: Call) -> Any:
     values = call.values
     path = checked(values["path"]) if values.get("path") else ""
-    found = listed(call.hub, values["run_id"], path)
+    found = listed(call.hub, Place(values["run_id"], path))
     root = records.artifact_root(call.hub.run(values["run_id"]).info)
     files = [records.file_info(one) for one in found]
     return {"root_uri": root} | ({"files": files} if files else {})
@@ -178,7 +179,7 @@ def _list(call: Call) -> Any:
 def _list_tree(call: Call) -> Any:
     """Names, not paths: that is what clients of the tree expect."""
     place = _listed_place(call.hub, call.values)
-    found = listed(call.hub, place.run_id, place.path)
+    found = listed(call.hub, place)
     files = [records.file_info(one, one.path.rpartition("/")[2]) for one in found]
     return {"files": files} if files else {}
 

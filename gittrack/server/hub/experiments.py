@@ -56,11 +56,7 @@ def _create(call: Call) -> Any:
         local=call.caller.kind == "local",
     )
     try:
-        made = call.hub.tracker.create_experiment(
-            values["name"],
-            tags=tags_of(values),
-            artifact_location=location,
-        )
+        made = call.hub.tracker.create_experiment(values["name"], tags=tags_of(values), artifact_location=location)
     except AlreadyExistsError as error:
         raise _taken(values["name"]) from error
     return {"experiment_id": made}

@@ -49,13 +49,18 @@ def taken(location: str, address: Callable[[], str], *, local: bool) -> str | No
         return _checked(posixpath.normpath(Path.cwd() / location))  # nothing is looked for there
     parts = urlsplit(location)
     if parts.scheme in ("http", "https", "mlflow-artifacts"):
-        return f"{records.ARTIFACTS}{_in_tree(location, address if parts.netloc else str)}"
+        return f"{records.ARTIFACTS}{_in_tree(location, address if parts.netloc else _unnamed)}"
     return _checked(location.rstrip("/"))
 
 
 def taken_root(location: str) -> str | None:
     """``taken`` for whoever starts the server, and need not name it."""
-    return taken(location, str, local=True)
+    return taken(location, _unnamed, local=True)
+
+
+def _unnamed() -> str:
+    """The address of a server that was not named: no other has this one."""
+    return ""
 
 
 def _in_tree(location: str, address: Callable[[], str]) -> str:

@@ -170,8 +170,11 @@ def is_place(address: str) -> bool:
 
 def artifact_root(found: RunInfo) -> str:
     """Where a run's files are, as its client sees it."""
-    if is_place(found.artifact_uri):
-        return found.artifact_uri
+    return found.artifact_uri if is_place(found.artifact_uri) else usual_root(found)
+
+
+def usual_root(found: RunInfo) -> str:
+    """Where this server has a run's files, wherever else its client may see them, too."""
     return f"{ARTIFACTS}{found.experiment_id}/{found.run_id}/artifacts"
 
 

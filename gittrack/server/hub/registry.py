@@ -374,7 +374,7 @@ def _download_uri(call: Call) -> Any:
     found = None if version.elsewhere else _run_path(version.source)
     if found is None:
         return {"artifact_uri": version.source}
-    root = f"{records.ARTIFACTS}{call.hub.run(found[0]).info.experiment_id}/{found[0]}/artifacts"
+    root = records.usual_root(call.hub.run(found[0]).info)
     return {"artifact_uri": f"{root}/{found[1]}".rstrip("/")}
 
 
