@@ -139,7 +139,7 @@ def start(
         where = tracker.repo.paths.main_root
 
         def said(url: str, page: str) -> None:
-            output.message(f"serving the runs and models of {where} at {url}; ^C ends it")
+            output.message(f"serving the runs and models of {where} at {url} (^C ends it)")
             if page != url:
                 output.message(f"in a browser: {page}")
 

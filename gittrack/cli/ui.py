@@ -27,7 +27,7 @@ def command(port: int, no_browser: bool) -> int:
         tracker = session.open_server()
 
         def said(url: str, page: str) -> None:
-            output.message(f"the runs and models of {tracker.repo.paths.main_root} are at {page}; ^C ends it")
+            output.message(f"the runs and models of {tracker.repo.paths.main_root} are at {page} (^C ends it)")
             if not no_browser and not webbrowser.open(page):
                 output.message("no browser could be opened: open the link yourself")
 

@@ -143,7 +143,7 @@ def _link(process: "subprocess.Popen[bytes]", log: Path) -> str:
     """Where the page is, as soon as the server says so."""
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
-        found = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+);", log.read_text())
+        found = re.search(r"are at (http://127\.0\.0\.1:\d+/login#token=\S+) ", log.read_text())
         if found is not None:
             return found[1]
         time.sleep(0.02)

@@ -102,7 +102,7 @@ def verb(
         def said(url: str, model: ServedModel | None) -> None:
             what = uri if model is None or model.version is None else f"{model.name} version {model.version}"
             following = f", following {uri}" if options.follow is not None else ""
-            output.message(f"serving {what} at {url}{following}; ^C ends it")
+            output.message(f"serving {what} at {url}{following} (^C ends it)")
             if not address.is_loopback and not hosts:
                 output.warning("whoever can reach this address can ask the model: there is no password")
 
