@@ -43,7 +43,7 @@ def test_a_server_with_tls_and_a_renewed_certificate(authority: Any, git_repo: S
         assert server.stderr is not None
         said = server.stderr.readline()
         assert "at https://127.0.0.1:" in said, said
-        port = int(said.partition("https://127.0.0.1:")[2].partition(";")[0])
+        port = int(said.partition("https://127.0.0.1:")[2].partition(" ")[0])
         context = ssl.create_default_context()
         authority.configure_trust(context)
 
