@@ -550,13 +550,6 @@ def _mlflow_long(page: Page, base: str) -> None:
     _quiet(page, "get-history")
 
 
-def _mlflow_zoom(page: Page, base: str) -> None:
-    tick = page.locator(".xtick text").first
-    before = tick.text_content() or ""
-    _drag(page, page.locator(".nsewdrag").first)
-    expect(tick).not_to_have_text(before)
-
-
 def _aim_long(page: Page, base: str) -> None:
     _aim_explorer(page, base, "loss")
     expect(page.locator("svg path.Line").first).to_be_visible()
@@ -583,9 +576,10 @@ def _mlflow_view(page: Page, base: str) -> None:
     expect(page.locator(".main-svg").first).to_be_visible()
 
 
-#: By peer, what is done one after the other in a tab.
+#: By peer, what is done one after the other in a tab.  MLflow's page (3.17) is not zoomed: it did not take the mouse's
+#: going up in a quarter of an hour, at 100 % of a core, and there is no way to stop waiting for that.
 _LONG_STEPS: Final[dict[str, list[dict[str, Callable[[Page, str], None]]]]] = {
-    "MLflow": [{"long": _mlflow_long, "zoom": _mlflow_zoom}, {"view": _mlflow_view}],
+    "MLflow": [{"long": _mlflow_long}, {"view": _mlflow_view}],
     "Aim": [{"long": _aim_long, "zoom": _aim_zoom}],
 }
 
