@@ -36,6 +36,7 @@ from gittrack.remote.outbox import IDS, Outbox
 from gittrack.store import codec, files, journal, seal
 from gittrack.store.record import ARTIFACTS, CREATE, RunState
 from gittrack.store.repo import JournalEvents, JournalFile
+from gittrack.track import lifecycle
 from gittrack.track.active import ActiveRun
 from gittrack.track.runs import Tracker
 from gittrack.types import Digest, Run, RunId, check_run_id
@@ -298,7 +299,7 @@ class Background:
 
     def after_fork_in_child(self) -> None:
         """In a forked child the thread does not exist."""
-        self._wake = threading.Condition(threading.Lock())
+        self._wake = threading.Condition()  # re-entrant: a signal handler may end the program while `start` holds it
         self._thread: threading.Thread | None = None
         self._away: GittrackError | None = None
         self._failures = 0
@@ -311,7 +312,7 @@ class Background:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._loop, name="gittrack-ship", daemon=True)
                 try:
-                    self._thread.start()
+                    lifecycle.start(self._thread)
                 except RuntimeError:  # the interpreter is shutting down: what is left, `gittrack sync` ships
                     self._thread = None
             self._wake.notify_all()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gittrack.errors import GittrackError
+from gittrack.track import lifecycle
 
 if TYPE_CHECKING:
     from gittrack.track.active import ActiveRun
@@ -74,7 +75,7 @@ class Keeper:
             return
         thread = threading.Thread(target=target, name=f"gittrack-{name}", daemon=True)
         try:
-            thread.start()
+            lifecycle.start(thread)
         except RuntimeError:  # the interpreter is shutting down: `drain` does the work in the main thread
             return
         self._threads[name] = thread

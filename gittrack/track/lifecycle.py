@@ -72,3 +72,24 @@ class Lifecycle:
         if self._pid == os.getpid() and not self._ended:
             self._ended = True
             self._on_end(status, hurry)
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread of ours so that it, and what it starts, leaves SIGTERM to the others.
+
+    Python runs handlers in the main thread only, and a signal that came to another thread does not wake the main one: a
+    program that sleeps, and that would have ended at once but for our handler, would sleep on.  What comes in the
+    moment before it falls asleep waits all the same, as with any handler of Python's.
+
+    Raises:
+        RuntimeError: The system's limit of threads, or the interpreter is shutting down.
+    """
+    ours = isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), Lifecycle)
+    if sys.platform == "win32" or not ours:
+        thread.start()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

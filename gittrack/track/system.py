@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gittrack.errors import InvalidValueError
+from gittrack.track import lifecycle
 from gittrack.types import Metric
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class SystemSampler:
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="gittrack-system-metrics", daemon=True)
         try:
-            self._thread.start()
+            lifecycle.start(self._thread)
         except RuntimeError as error:  # the system's limit of threads
             self._thread = None
             _logger.warning("system metrics are not recorded: %s", error)

@@ -131,6 +131,31 @@ def test_status_after_every_ending(project: Project) -> None:
     project.verify("processes that ended in every way")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not say what threads block")
+def test_our_threads_leave_sigterm_to_the_program(project: Project) -> None:
+    """One that took it would not wake the main thread, which sleeps on."""
+    source = """
+    gittrack.enable_system_metrics_logging()
+    with gittrack.start_run(nested=True):
+        gittrack.log_metric("loss", 0.25)
+        threading.Thread(target=time.sleep, args=(30,), daemon=True, name="theirs").start()
+        print(*(f"{one.name} {one.native_id}" for one in threading.enumerate()), sep=", ", flush=True)
+        while True: time.sleep(0.01)
+    """
+    with _start(project, _START + textwrap.dedent(source), "threads") as process:
+        assert process.stdout is not None
+        listed = dict(one.rsplit(" ", 1) for one in process.stdout.readline().strip().split(", "))
+        blocking = {}
+        for name, number in listed.items():
+            status = Path(f"/proc/{process.pid}/task/{number}/status").read_text()
+            blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
+            blocking[name] = bool(int(blocked, 16) >> (signal.SIGTERM - 1) & 1)
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+    assert {"MainThread", "theirs", "gittrack-sync", "gittrack-system-metrics"} <= blocking.keys()
+    assert blocking == {name: name.startswith("gittrack-") for name in blocking}
+
+
 def test_sigterm_sent_twice(project: Project) -> None:
     """An impatient supervisor: the second signal arrives while the first one is dealt with."""
     with _start(project, _START + "print('ready', flush=True)\ntime.sleep(30)\n", "twice") as process:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from gittrack.remote.outbox import Outbox
 from gittrack.remote.shipping import OutboxTracker
 from gittrack.remote.tracking import RemoteTracker
 from gittrack.store.repo import Repo
+from gittrack.track import lifecycle
 from tests.api.conftest import make_project, project
 from tests.remote.conftest import mlflow_server
 from tests.server.process import Process
@@ -289,18 +291,50 @@ if not pid:
 os.waitpid(pid, 0)
 gittrack.log_metric("loss", 0.25, step=2)
 print(run.info.run_id, flush=True)
-time.sleep(60)
+while True: time.sleep(0.01)  # Python sees no signal that comes in the moment before a long one
 """
     process = program(served, text)
     assert process.stdout is not None
-    run_id = process.stdout.readline().strip()
-    process.terminate()
-    process.communicate(timeout=60)
+    with process:
+        run_id = process.stdout.readline().strip()
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGTERM
     verb(served, "sync")
     assert there(served, run_id)["info"]["status"] == "KILLED"
     points = ask(served, f"metrics/get-history?run_id={run_id}&metric_key=loss")["metrics"]
     assert [one["value"] for one in points] == [1.0, 0.5, 0.25]
     nothing_left(project)
+
+
+def test_a_signal_comes_while_the_thread_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler ends the program, which tells the thread, too."""
+    gittrack.set_tracking_uri("http://127.0.0.1:9")
+    tracker = stores.tracker()
+    assert isinstance(tracker, RemoteTracker)
+    recorder = tracker.recorder()
+    assert isinstance(recorder, OutboxTracker)
+    run = recorder.create_run("0")
+    recorder.end_at_exit(run)
+    start = lifecycle.start
+    ends: list[float] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        if not ends:
+            ends.append(time.monotonic())
+            recorder.shutdown("KILLED", hurry=True)
+            ends.append(time.monotonic())
+        start(thread)
+
+    monkeypatch.setattr(lifecycle, "start", interrupted)
+    background = recorder._background
+    background.after_fork_in_child()  # the thread is to be started anew
+    background.start()
+    assert ends[1] - ends[0] < 10
+    assert recorder.repo.state(run.run_id).status == "KILLED"
 
 
 def test_the_loop_costs_what_it_costs_locally(project: Path) -> None:
