@@ -141,7 +141,10 @@ class Outbox:
         for run_id, paths in self.journals():
             rest = 0
             for path in paths:
-                left = max(0, path.stat().st_size - self.sent(path))
+                try:
+                    left = max(0, path.stat().st_size - self.sent(path))
+                except FileNotFoundError:  # it has been shipped since it was listed
+                    continue
                 opening = journal_opening(path) if left else None
                 if opening is not None:
                     since.append(opening["opened"] // 1_000_000)

@@ -24,6 +24,7 @@ from gittrack.remote.shipping import OutboxTracker
 from gittrack.remote.tracking import RemoteTracker
 from gittrack.store.repo import Repo
 from gittrack.track import lifecycle
+from gittrack.types import check_run_id
 from tests.api.conftest import make_project, project
 from tests.remote.conftest import mlflow_server
 from tests.server.process import Process
@@ -335,6 +336,19 @@ def test_a_signal_comes_while_the_thread_is_told(project: Path, monkeypatch: pyt
     background.start()
     assert ends[1] - ends[0] < 10
     assert recorder.repo.state(run.run_id).status == "KILLED"
+
+
+def test_a_journal_is_shipped_while_somebody_asks_what_waits(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gittrack.set_tracking_uri("http://127.0.0.1:9")
+    tracker = stores.tracker()
+    assert isinstance(tracker, RemoteTracker)
+    recorder = tracker.recorder()
+    assert isinstance(recorder, OutboxTracker)
+    first, second = recorder.create_run("0"), recorder.create_run("0")
+    before = list(recorder.outbox.journals())
+    recorder.outbox.remove(dict(before)[check_run_id(first.run_id)][0])
+    monkeypatch.setattr(recorder.outbox, "journals", lambda: iter(before))
+    assert recorder.outbox.waiting().runs == [second.run_id]
 
 
 def test_the_loop_costs_what_it_costs_locally(project: Path) -> None:
