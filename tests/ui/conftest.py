@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,10 @@ class Served:
 
     def post(self, path: str, **said: Any) -> Any:
         return self.ask("POST", f"/api/2.0/mlflow/{path}", said)
+
+    def new_experiment(self, name: str) -> str:
+        """Of that name and more: who works through a module's tests in two parts makes what they need twice."""
+        return str(self.post("experiments/create", name=f"{name} {secrets.token_hex(4)}")["experiment_id"])
 
     def new_run(self, **said: Any) -> str:
         return str(self.post("runs/create", **said)["run"]["info"]["run_id"])

@@ -40,7 +40,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def files(served: Served) -> tuple[str, str]:
     """The experiment and the run that has them all."""
-    experiment = served.post("experiments/create", name="files")["experiment_id"]
+    experiment = served.new_experiment("files")
     run_id = served.new_run(experiment_id=experiment, run_name="files", start_time=START)
     for name, text in FILES.items():
         path = f"{experiment}/{run_id}/artifacts/{quote(name)}"

@@ -118,7 +118,7 @@ def test_fifty_long_runs_beside_each_other(measured: Measured, large: Large) -> 
         page.goto(f"{large.url}/compare?runs={','.join(large.runs)}&tab=charts")
         chart = page.get_by_role("img", name=re.compile(f"loss: {RUNS} .*{RUNS * POINTS} points"))
         chart.scroll_into_view_if_needed()
-        expect(chart.locator("canvas").first).to_be_visible()
+        chart.locator("canvas").first.wait_for()  # `expect` has the page describe itself
         page.wait_for_load_state("networkidle")
         took.append(measured.cpu - before)
         (answer,) = measured.curves()
@@ -152,7 +152,7 @@ def test_two_hundred_lines_in_one_chart(measured: Measured, large: Large) -> Non
         measured.answers.clear()
         page.goto(f"{large.url}/?view=charts&lines={LINES}&filter={quote('metrics.acc > -1')}")
         chart = page.get_by_role("img", name=f"acc: {LINES} curves, {LINES * 100} points")
-        expect(chart.locator("canvas").first).to_be_visible(timeout=30_000)
+        chart.locator("canvas").first.wait_for(timeout=30_000)
         page.wait_for_load_state("networkidle")
         took.append(measured.cpu - before)
         (answer,) = measured.curves()

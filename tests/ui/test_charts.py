@@ -23,7 +23,7 @@ STEPS = 300
 @pytest.fixture(scope="module")
 def experiment(served: Served) -> Iterator[str]:
     """Nine runs with curves of every kind, one of them with very many metrics."""
-    found = str(served.post("experiments/create", name="charts")["experiment_id"])
+    found = served.new_experiment("charts")
     made = []
     for number in range(9):
         run_id = served.new_run(experiment_id=found, run_name=f"net-{number}", start_time=START + number)
@@ -288,7 +288,7 @@ def test_plots_are_saved_and_what_cannot_be_plotted_is_said(watched: Watched, ex
 
 @pytest.mark.skipif(os.environ.get("GITTRACK_FAULTS") != "full", reason="many runs: GITTRACK_FAULTS=full")
 def test_two_hundred_lines_in_one_chart(watched: Watched, served: Served) -> None:
-    experiment = served.post("experiments/create", name="crowd")["experiment_id"]
+    experiment = served.new_experiment("crowd")
     made = [served.new_run(experiment_id=experiment, run_name=f"c{at}", start_time=START) for at in range(200)]
     for at, run_id in enumerate(made):
         points = [{"key": "m", "value": at + step % 7, "timestamp": START, "step": step} for step in range(500)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ class Going(NamedTuple):
 
 @pytest.fixture
 def going(served: Served) -> Iterator[Going]:
-    experiment = served.post("experiments/create", name=f"live {secrets.token_hex(4)}")["experiment_id"]
+    experiment = served.new_experiment("live")
     run_id = served.new_run(experiment_id=experiment, run_name="goes on")
     served.log(run_id, metrics=[point(1.0, 0)])
     yield Going(run_id, experiment)

@@ -164,7 +164,7 @@ def test_first_rows_are_there_soon(browser: Browser, many: str, request: pytest.
 
             def load() -> None:
                 page.goto(found.url)
-                expect(page.locator("[aria-rowindex='2'] a").first).to_be_visible()
+                page.locator("[aria-rowindex='2'] a").first.wait_for()  # `expect` has the page describe itself
 
             return costs.of(f"{many}: first rows", load)
 

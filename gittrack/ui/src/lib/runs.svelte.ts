@@ -209,6 +209,7 @@ export class Runs {
 
   async #fill(signal: AbortSignal): Promise<void> {
     const missing = this.#missing();
+    if (missing.length === 0) return;
     const pieces = await Promise.all(missing.map(async (window) => [window, await this.#piece(window * WINDOW, WINDOW, signal)] as const));
     if (this.#stale) {
       this.#windows.clear();
