@@ -30,9 +30,11 @@ METRICS = 500
 LINES = 200
 #: In the screen, and near it.
 FEW = 60
-#: Seconds of the main thread; four times as many lines may take longer.
+#: Seconds of the main thread: in a browser that has shown the page before, as that of who comes from the table has, and
+#: in a process that has just been started; four times as many lines may take longer.
 BUSY = 0.25
-BUSY_LINES = 0.4
+BUSY_COLD = 0.35
+BUSY_LINES = 0.5
 CURVES = re.compile("/gittrack/metrics/curves")
 
 
@@ -110,25 +112,28 @@ def drawn(body: bytes) -> tuple[dict[str, Any], array[float], list[array[float]]
 
 
 def test_fifty_long_runs_beside_each_other(measured: Measured, large: Large) -> None:
-    page, took = measured.page, []
-    for _ in range(8):  # the machine may do something else meanwhile, but not each time
-        page.goto("about:blank")
+    page = measured.page
+    chart = page.get_by_role("img", name=re.compile(f"loss: {RUNS} .*{RUNS * POINTS} points"))
+
+    def cost(from_where: str) -> float:
+        page.goto(from_where)
         before = measured.cpu
         measured.answers.clear()
         page.goto(f"{large.url}/compare?runs={','.join(large.runs)}&tab=charts")
-        chart = page.get_by_role("img", name=re.compile(f"loss: {RUNS} .*{RUNS * POINTS} points"))
         chart.scroll_into_view_if_needed()
         chart.locator("canvas").first.wait_for()  # `expect` has the page describe itself
         page.wait_for_load_state("networkidle")
-        took.append(measured.cpu - before)
+        spent = measured.cpu - before
+        print(f"compare: main thread {1000 * spent:.0f} ms")
         (answer,) = measured.curves()
         assert sum(int(one.headers.get("content-length", "0")) for one in measured.answers) <= 500_000
         _, _, curves = drawn(answer.body())
         assert sum(value > 3 for one in curves for value in one) == RUNS * POINTS // SPIKE
-        if took[-1] <= BUSY:
-            break
-    print("compare: main thread", *(f"{1000 * one:.0f} ms" for one in took))
-    assert min(took) <= BUSY
+        return spent
+
+    # The machine may do something else meanwhile, but not each time.
+    assert any(cost("about:blank") <= BUSY_COLD for _ in range(5))
+    assert any(cost(f"{large.url}/health") <= BUSY for _ in range(5))
 
     # A part of it is asked for, and is as fine as the points are.
     box = chart.bounding_box()
