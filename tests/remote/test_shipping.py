@@ -54,6 +54,17 @@ def served(tmp_path: Path) -> Iterator[Process]:
         found.process.wait()
 
 
+@pytest.fixture
+def recorder(project: Path) -> OutboxTracker:
+    """What records for a server that is away."""
+    gittrack.set_tracking_uri("http://127.0.0.1:9")
+    tracker = stores.tracker()
+    assert isinstance(tracker, RemoteTracker)
+    found = tracker.recorder()
+    assert isinstance(found, OutboxTracker)
+    return found
+
+
 def environment(server: Process, **more: str) -> dict[str, str]:
     return os.environ | {
         "GITTRACK_TRACKING_URI": f"http://127.0.0.1:{server.port}",
@@ -311,13 +322,8 @@ while True: time.sleep(0.01)  # Python sees no signal that comes in the moment b
     nothing_left(project)
 
 
-def test_a_signal_comes_while_the_thread_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_comes_while_the_thread_is_told(recorder: OutboxTracker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its handler ends the program, which tells the thread, too."""
-    gittrack.set_tracking_uri("http://127.0.0.1:9")
-    tracker = stores.tracker()
-    assert isinstance(tracker, RemoteTracker)
-    recorder = tracker.recorder()
-    assert isinstance(recorder, OutboxTracker)
     run = recorder.create_run("0")
     recorder.end_at_exit(run)
     start = lifecycle.start
@@ -338,12 +344,9 @@ def test_a_signal_comes_while_the_thread_is_told(project: Path, monkeypatch: pyt
     assert recorder.repo.state(run.run_id).status == "KILLED"
 
 
-def test_a_journal_is_shipped_while_somebody_asks_what_waits(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gittrack.set_tracking_uri("http://127.0.0.1:9")
-    tracker = stores.tracker()
-    assert isinstance(tracker, RemoteTracker)
-    recorder = tracker.recorder()
-    assert isinstance(recorder, OutboxTracker)
+def test_a_journal_is_shipped_while_somebody_asks_what_waits(
+    recorder: OutboxTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = recorder.create_run("0"), recorder.create_run("0")
     before = list(recorder.outbox.journals())
     recorder.outbox.remove(dict(before)[check_run_id(first.run_id)][0])

@@ -32,9 +32,8 @@ LINES = 200
 FEW = 60
 #: Seconds of the main thread: in a browser that has shown the page before, as that of who comes from the table has, and
 #: in a process that has just been started; four times as many lines may take longer.
-BUSY = 0.25
-BUSY_COLD = 0.35
-BUSY_LINES = 0.5
+BUSY, BUSY_COLD = 0.25, 0.35
+BUSY_LINES, BUSY_LINES_COLD = 0.4, 0.5
 CURVES = re.compile("/gittrack/metrics/curves")
 
 
@@ -150,22 +149,24 @@ def test_fifty_long_runs_beside_each_other(measured: Measured, large: Large) -> 
 
 
 def test_two_hundred_lines_in_one_chart(measured: Measured, large: Large) -> None:
-    page, took = measured.page, []
-    for _ in range(8):
-        page.goto("about:blank")
+    page = measured.page
+    chart = page.get_by_role("img", name=f"acc: {LINES} curves, {LINES * 100} points")
+
+    def cost(from_where: str) -> float:
+        page.goto(from_where)
         before = measured.cpu
         measured.answers.clear()
         page.goto(f"{large.url}/?view=charts&lines={LINES}&filter={quote('metrics.acc > -1')}")
-        chart = page.get_by_role("img", name=f"acc: {LINES} curves, {LINES * 100} points")
         chart.locator("canvas").first.wait_for(timeout=30_000)
         page.wait_for_load_state("networkidle")
-        took.append(measured.cpu - before)
+        spent = measured.cpu - before
+        print(f"{LINES} lines: main thread {1000 * spent:.0f} ms")
         (answer,) = measured.curves()
         assert len(drawn(answer.body())[2]) == LINES
-        if took[-1] <= BUSY_LINES:
-            break
-    print(f"{LINES} lines: main thread", *(f"{1000 * one:.0f} ms" for one in took))
-    assert min(took) <= BUSY_LINES
+        return spent
+
+    assert any(cost("about:blank") <= BUSY_LINES_COLD for _ in range(8))
+    assert any(cost(f"{large.url}/health") <= BUSY_LINES for _ in range(5))
     expect(page.get_by_role("group", name="Lines").get_by_role("button")).to_have_count(LINES)
     page.get_by_role("combobox", name="How many runs").select_option("the first 20")
     expect(page.get_by_role("img", name="acc: 20 curves")).to_be_visible()
