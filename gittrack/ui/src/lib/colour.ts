@@ -23,41 +23,47 @@ function light(hex: string): Light {
   return [part(1), part(3), part(5)];
 }
 
+/** The byte of a part of a colour, out of light. */
+function byte(part: number): number {
+  const inside = Math.min(1, Math.max(0, part));
+  return Math.round(255 * (inside <= 0.0031308 ? 12.92 * inside : 1.055 * inside ** (1 / 2.4) - 0.055));
+}
+
 export function luminance(hex: string): number {
-  const [red, green, blue] = light(hex);
+  return bright(light(hex));
+}
+
+/** Relative luminance, as WCAG has it. */
+function bright([red, green, blue]: Light): number {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-/** The colour at a place in Oklch: as strong as wanted, or as there is. */
-function fromOklch(lightness: number, chroma: number, hue: number): string {
+/** The bytes of the colour at a place in Oklch, in the direction of a hue: as strong as wanted, or as there is. */
+function fromOklch(lightness: number, chroma: number, a: number, b: number): [red: number, green: number, blue: number] {
   for (let strong = chroma; ; strong -= 0.01) {
-    const [a, b] = [strong * Math.cos(2 * Math.PI * hue), strong * Math.sin(2 * Math.PI * hue)];
-    const long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3;
-    const middle = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3;
-    const short = (lightness - 0.0894841775 * a - 1.291485548 * b) ** 3;
-    const parts = [
-      4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
-      -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
-      -0.0041960863 * long - 0.7034186147 * middle + 1.707614701 * short,
-    ];
-    if (strong > 0.01 && parts.some((part) => part < 0 || part > 1)) continue;
-    const byte = (part: number): number => {
-      const inside = Math.min(1, Math.max(0, part));
-      return Math.round(255 * (inside <= 0.0031308 ? 12.92 * inside : 1.055 * inside ** (1 / 2.4) - 0.055));
-    };
-    return `#${parts.map((part) => byte(part).toString(16).padStart(2, "0")).join("")}`;
+    const long = (lightness + strong * (0.3963377774 * a + 0.2158037573 * b)) ** 3;
+    const middle = (lightness - strong * (0.1055613458 * a + 0.0638541728 * b)) ** 3;
+    const short = (lightness - strong * (0.0894841775 * a + 1.291485548 * b)) ** 3;
+    const red = 4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short;
+    const green = -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short;
+    const blue = -0.0041960863 * long - 0.7034186147 * middle + 1.707614701 * short;
+    const inside = red >= 0 && red <= 1 && green >= 0 && green <= 1 && blue >= 0 && blue <= 1;
+    if (inside || strong <= 0.01) return [byte(red), byte(green), byte(blue)];
   }
 }
 
 /** The colour of a hue that is so light. */
 function shade(hue: number, chroma: number, wanted: number): string {
+  const [a, b] = [Math.cos(2 * Math.PI * hue), Math.sin(2 * Math.PI * hue)];
   let [low, high] = [0.3, 0.8];
   for (let step = 0; step < 9; step += 1) {
     const middle = (low + high) / 2;
-    if (luminance(fromOklch(middle, chroma, hue)) < wanted) low = middle;
+    const [red, green, blue] = fromOklch(middle, chroma, a, b);
+    if (bright([linear(red / 255), linear(green / 255), linear(blue / 255)]) < wanted) low = middle;
     else high = middle;
   }
-  return fromOklch((low + high) / 2, chroma, hue);
+  const parts = fromOklch((low + high) / 2, chroma, a, b);
+  return `#${parts.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
 }
 
 const known = new Map<string, string>();

@@ -43,12 +43,17 @@ export function shown(found: Chart, view: View): Shown | string {
   if (first < 0) return "All of it is at zero or before, which has no place on a logarithmic axis.";
   const notes = new Set<string>();
   if (first > 0) notes.add("zero and before it");
-  const column = (values: Float32Array): Column =>
-    Array.from(values.subarray(first), (value) => {
-      if (Number.isFinite(value) && (!view.logY || value > 0)) return value;
-      if (!Number.isNaN(value)) notes.add(Number.isFinite(value) ? "values of zero and less" : "infinite values");
-      return null;
-    });
+  // A plain loop: there are many values, and the first chart of a page is made before its code is compiled well.
+  const column = (values: Float32Array): Column => {
+    const drawn = new Array<number | null>(values.length - first);
+    for (let at = first; at < values.length; at += 1) {
+      const value = values[at] ?? Number.NaN;
+      const there = Number.isFinite(value) && (!view.logY || value > 0);
+      if (!there && !Number.isNaN(value)) notes.add(Number.isFinite(value) ? "values of zero and less" : "infinite values");
+      drawn[at - first] = there ? value : null;
+    }
+    return drawn;
+  };
   const curves = found.curves.map((curve) => ({
     curve,
     values: column(curve.values),

@@ -29,11 +29,12 @@ export function finite(value: Value | undefined): number | null {
 }
 
 /** The ends of some numbers, NaN and infinite ones left out; null if there are none. */
-export function extent(values: Iterable<number | null>): [number, number] | null {
+export function extent(values: readonly (number | null)[]): [number, number] | null {
   let low = Infinity;
   let high = -Infinity;
-  for (const value of values) {
-    if (value === null || !Number.isFinite(value)) continue;
+  for (let at = 0; at < values.length; at += 1) {
+    const value = values[at] ?? Number.NaN;
+    if (!Number.isFinite(value)) continue;
     if (value < low) low = value;
     if (value > high) high = value;
   }
