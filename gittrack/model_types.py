@@ -218,7 +218,7 @@ class LoggedModel:
 
     Attributes:
         artifact_location: ``runs:/<run id>/<folder>`` of its files.
-        source_run_id: The run that made it; None if none did.
+        source_run_id: The run that made it, which need not be here; None if none did.
         metrics: What was measured of it, by whatever run; by name, time and step.
         run_id: The run that keeps it: the one that made it, or one that is there for nothing else.
         path: The folder of its files among the artifacts of that run.
@@ -242,6 +242,11 @@ class LoggedModel:
     run_id: str = ""
     path: str = ""
     flavors: tuple[str, ...] = ()
+
+    @property
+    def is_alone(self) -> bool:
+        """True if the run that keeps it is there for nothing else: no run here made it."""
+        return self.run_id != self.source_run_id
 
     @property
     def model_uri(self) -> str:

@@ -320,7 +320,7 @@ def keeper_of(opened: Tracker, word: str) -> str | None:
         from gittrack.track.logged_models import LoggedModels
 
         model = LoggedModels(opened).get(model_id, deleted=True)
-        if model.source_run_id is not None:
+        if not model.is_alone:
             raise UsageError(f"`{model_id}` goes with the run that made it", hint=f"--purge {model.run_id[:SHORT]}")
         return model.run_id
     return None

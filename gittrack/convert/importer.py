@@ -496,6 +496,7 @@ class Importer:
         for name, value, check in (
             ("name", model.name, limits.check_logged_model_name),
             ("model_type", told.get("model_type"), limits.check_model_type),
+            ("source_run_id", told.get("source_run_id"), check_run_id),
         ):
             if value:
                 with suppress(InvalidValueError):
@@ -509,8 +510,9 @@ class Importer:
         writer.keep_model(facts, {**edits, **{f"tags.{key}": value for key, value in tags.items()}})
 
     def _loose(self, model: SourceModel, experiment_id: str) -> None:
-        """A logged model that no run made gets a run that holds it."""
+        """A logged model that no run made, or none that is here, gets a run that holds it."""
         origin = f"{self._source.kind}{LOOSE}{model.model_id}"
+        maker = {"source_run_id": model.run_key} if model.run_key else {}
         run = SourceRun(
             key=model.model_id,
             run_id=derived_id(origin),
@@ -518,7 +520,7 @@ class Importer:
             name=model.name,
             start_time=model.created,
             end_time=model.created,
-            models=[model],
+            models=[replace(model, facts={**model.facts, **maker})],
         )
         here: Run | None = None
         with suppress(NotFoundError):

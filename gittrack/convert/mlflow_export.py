@@ -216,12 +216,13 @@ class Exporter:
 
         found = self._all(
             lambda token: LoggedModels(self._tracker).search(
-                [place.experiment.experiment_id], "source_run_id IS NULL", max_results=_PAGE, page_token=token
+                [place.experiment.experiment_id], max_results=_PAGE, page_token=token
             )
         )
         for model in found:
-            place.keepers.add(model.run_id)
-            yield self._tracker.get_run(model.run_id)
+            if model.is_alone:
+                place.keepers.add(model.run_id)
+                yield self._tracker.get_run(model.run_id)
 
     def _all(self, page: Callable[[str | None], Any]) -> Iterator[Any]:
         token: str | None = None
@@ -350,7 +351,7 @@ class Exporter:
         with suppress(NotFoundError):
             if output.model_id in self._tracker.repo.state(run.info.run_id).models:
                 model = LoggedModels(self._tracker).get(output.model_id, deleted=True)
-                names = ("name", "model_type", "params", "tags", "status")
+                names = ("name", "model_type", "source_run_id", "params", "tags", "status")
                 return {name: getattr(model, name) for name in names}
         try:
             data = self._tracker.read_artifact(run.info.run_id, f"{MODEL_FACTS}/{output.model_id}.json")
@@ -379,7 +380,9 @@ class Exporter:
                 name = str(facts.get("name") or (output.path or output.model_id).rpartition("/")[2])
                 kind = None if facts.get("model_type") is None else str(facts["model_type"])
                 tags = {**_texts(facts.get("tags")), MODEL_TAG: output.model_id}
-                given = self._hub.create_model(place.key, name, there, kind, _texts(facts.get("params")), tags)
+                source = facts.get("source_run_id") if there is None else None  # of a run that is not here
+                by = there if source is None else self._given.get(str(source), str(source))
+                given = self._hub.create_model(place.key, name, by, kind, _texts(facts.get("params")), tags)
             else:
                 given = known.key
             self._models[output.model_id] = given

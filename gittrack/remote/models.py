@@ -40,6 +40,7 @@ class RemoteModels(LoggedModels):
         name: str | None = None,
         *,
         source_run_id: str | None = None,
+        absent_run_id: str | None = None,
         tags: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         model_type: str | None = None,
@@ -49,10 +50,11 @@ class RemoteModels(LoggedModels):
         """Make a model that is PENDING; its id is the server's.  Raises as ``LoggedModels.create``."""
         if model_id is not None or created is not None:
             raise UnsupportedError("a server chooses ids and times of its logged models", hint="leave them out")
+        source = source_run_id if absent_run_id is None else absent_run_id  # it looks by itself which it is
         body = wire.present(
             experiment_id=limits.check_experiment_id(experiment_id),
             name=None if name is None else limits.check_logged_model_name(name),
-            source_run_id=None if source_run_id is None else check_run_id(source_run_id),
+            source_run_id=None if source is None else check_run_id(source),
             model_type=None if model_type is None else limits.check_model_type(model_type),
             params=self._listed(params or {}),
             tags=wire.pairs(self._checked(tags or {})),

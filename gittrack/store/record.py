@@ -38,6 +38,7 @@ from gittrack.types import (
     RunInputs,
     RunOutputs,
     RunStatus,
+    check_run_id,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ CLOSE: Final = 11  #: [11]: this process writes no more into this journal
 OPEN: Final = 12  #: [12, {version, run_id, process, opened, serving}]: the first frame of every journal
 COLUMNS: Final = 14  #: [14, columns]: many points, as `codec.pack_points` writes them
 LINK: Final = 13  #: [13, key, step, timestamp, {model_id?, dataset_name?, dataset_digest?, value?}]
-MODEL: Final = 15  #: [15, {model_id, name?, created?, path?, model_type?, experiment_id?, flavors?, params?}]
+#: [15, {model_id, name?, created?, path?, model_type?, experiment_id?, source_run_id?, flavors?, params?}]; that run is
+#: said of a model of no run here only.
+MODEL: Final = 15
 
 #: What this version writes into a record; anything else is kept untouched for the version that does.
 _KNOWN: Final = frozenset(
@@ -171,10 +174,19 @@ def _checked_model(item: Any) -> dict[str, Any]:
         int64(facts["created"], "a time")
     if facts.get("path") is not None:
         layout.check_path(facts["path"])
+    if facts.get("source_run_id") is not None:
+        _checked_run_id(facts["source_run_id"])
     for flavour in _of(list, facts.get("flavors", []), "the flavours of a logged model"):
         _of(str, flavour, "a flavour")
     _texts(facts.get("params", {}), "a param of a logged model")
     return facts
+
+
+def _checked_run_id(value: Any) -> str:
+    try:
+        return check_run_id(value)
+    except InvalidValueError as error:
+        raise FormatError(error.message) from error
 
 
 def is_model_id(value: object) -> bool:
@@ -556,7 +568,7 @@ class RunState:
                 creation_timestamp=created,
                 last_updated_timestamp=int(updated) if updated.isdecimal() else created,
                 model_type=facts.get("model_type"),
-                source_run_id=None if self.keeper else self.run_id,
+                source_run_id=facts.get("source_run_id") if self.keeper else self.run_id,
                 status=LoggedModelStatus.__members__.get(status, LoggedModelStatus.UNSPECIFIED),
                 status_message=edits.get("status_message"),
                 tags={fact[5:]: value for fact, value in sorted(edits.items()) if fact.startswith("tags.")},

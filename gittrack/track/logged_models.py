@@ -67,6 +67,7 @@ class LoggedModels:
         name: str | None = None,
         *,
         source_run_id: str | None = None,
+        absent_run_id: str | None = None,
         tags: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         model_type: str | None = None,
@@ -79,6 +80,7 @@ class LoggedModels:
             experiment_id: An active experiment.
             name: Its name, which others may have, too; made up if not given.
             source_run_id: The run that makes it, if any.
+            absent_run_id: The id of that run if it is none of this repository: it is written down, and nothing more.
             tags: First tags; the values become text.
             params: First params; the values become text.
             model_type: What kind of model it is, for people and searches.
@@ -102,6 +104,8 @@ class LoggedModels:
         facts["created"] = _now() if created is None else limits.check_timestamp(created)
         if model_id is not None:
             self._require_free(limits.check_new_model_id(model_id))
+        if absent_run_id is not None:
+            facts["source_run_id"] = check_run_id(absent_run_id)
         if source_run_id is None:
             run = self._tracker.create_run(
                 experiment_id, name=name, start_time=facts["created"], capture=False, keeper=True
@@ -138,7 +142,7 @@ class LoggedModels:
             edits["status_message"] = limits.check_status_message(message)
         model = self.get(model_id)
         run = self._edit(model, edits)
-        if model.source_run_id is None and run.status != "FINISHED":
+        if model.is_alone and run.status != "FINISHED":
             run.end()  # it was there for this
         return self.get(model_id)
 
@@ -156,7 +160,7 @@ class LoggedModels:
 
     def _move(self, model: LoggedModel, stage: str) -> None:
         run = self._edit(model, {"lifecycle": stage, **self._updated()})
-        if model.source_run_id is None:
+        if model.is_alone:
             run.set_lifecycle(stage)  # so that it can be purged
             self._tracker.settle(run)
 

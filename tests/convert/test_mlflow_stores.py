@@ -1,5 +1,6 @@
 """MLflow's stores without MLflow: what is read, and what is not believed."""
 
+import json
 import math
 import sqlite3
 import subprocess
@@ -451,6 +452,18 @@ def _file_store(top: Path) -> Path:
     write(registered / "version-3" / "tags" / "t", "u")
     write(registered / "aliases" / "best", "3")
     return top
+
+
+def test_a_logged_model_of_a_run_that_is_gone_keeps_its_id(tmp_path: Path, take: Take, tracker: Tracker) -> None:
+    top = _file_store(tmp_path / "mlruns")
+    about = {"name": "left", "creation_timestamp": T0, "status": 2, "artifact_location": ""}
+    for model_id, maker in (("m-gone", "123"), ("m-odd", "../x"), ("m-none", None)):
+        meta = top / "1" / "models" / model_id / "meta.yaml"
+        meta.parent.mkdir()
+        meta.write_text(json.dumps({**about, "model_id": model_id, "source_run_id": maker}))
+    take(FileStore(top), problems=True)
+    made = [LoggedModels(tracker).get(model_id) for model_id in ("m-gone", "m-odd", "m-none")]
+    assert [(model.source_run_id, model.is_alone) for model in made] == [("123", True), (None, True), (None, True)]
 
 
 def test_a_file_store_is_kept(tmp_path: Path, take: Take, tracker: Tracker) -> None:

@@ -81,6 +81,47 @@ def test_a_logged_model_is_registered_by_the_place_of_its_files(server: Running)
     assert server.post("model-versions/create", none).status == 404
 
 
+def test_a_logged_model_of_a_run_that_is_not_here(server: Running) -> None:
+    """Its run's id is kept as it was given, and nothing looks for that run."""
+    secret = server.post("experiments/create", {"name": "secret"}).ok["experiment_id"]
+    other = server.new_run(experiment_id=secret)
+    whole = server.caller
+    server.caller = Caller("ana", (Grant(Role.MAINTAINER, "Default", "*"),), "token")
+    for run_id in ("123", other):
+        made = server.post("logged-models", {"experiment_id": "0", "name": "m", "source_run_id": run_id}).ok["model"]
+        info = made["info"]
+        assert info["source_run_id"] == run_id
+        one = f"/api/2.0/mlflow/logged-models/{info['model_id']}"
+        where = info["artifact_uri"].replace("mlflow-artifacts:", "/api/2.0/mlflow-artifacts/artifacts")
+        assert server.ask("PUT", f"{where}/MLmodel", b"flavors: {}\n").status == 200
+        done = {"model_id": info["model_id"], "status": "LOGGED_MODEL_READY"}
+        assert server.ask("PATCH", one, done).ok["model"]["info"]["source_run_id"] == run_id
+        assert server.get(one).ok["model"]["info"]["source_run_id"] == run_id
+        asked = {"experiment_ids": ["0"], "filter": f"source_run_id = '{run_id}'"}
+        found = server.post("logged-models/search", asked).ok["models"]
+        assert [model["info"]["model_id"] for model in found] == [info["model_id"]]
+        name = f"of-{run_id}"
+        assert server.post("registered-models/create", {"name": name}).ok
+        version = {"name": name, "source": f"models:/{info['model_id']}", "run_id": run_id}
+        assert server.post("model-versions/create", version).ok["model_version"]["version"] == "1"
+        file = server.get(f"/model-versions/get-artifact?name={name}&version=1&path=MLmodel")
+        assert file.body == b"flavors: {}\n"
+    for wrong in ("../x", "a\n", "a\0b", "x" * 257):
+        answer = server.post("logged-models", {"experiment_id": "0", "source_run_id": wrong})
+        assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    server.caller = whole
+    lineage = server.get(f"/ajax-api/2.0/gittrack/runs/lineage?run_id={other}").ok
+    assert lineage["models"] == []
+
+
+def test_a_run_that_one_may_only_read_gets_no_logged_model(server: Running) -> None:
+    experiment = server.post("experiments/create", {"name": "shown"}).ok["experiment_id"]
+    run_id = server.new_run(experiment_id=experiment)
+    server.caller = Caller("ana", (Grant(Role.WRITER, "Default", None), Grant(Role.READER, "shown", None)), "token")
+    answer = server.post("logged-models", {"experiment_id": "0", "source_run_id": run_id})
+    assert (answer.status, answer.json["error_code"]) == (403, "PERMISSION_DENIED")
+
+
 def test_what_is_absent_is_said_without_the_names_of_others(server: Running, run_id: str) -> None:
     for name in ("secret-iris", "public-a"):
         assert server.post("registered-models/create", {"name": name}).ok

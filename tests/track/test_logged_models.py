@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from gittrack.store import check, record, rewrite
 from gittrack.store.repo import Repo
 from gittrack.track.logged_models import LoggedModels
 from gittrack.track.runs import Tracker
-from gittrack.types import LoggedModel, LoggedModelStatus, Metric, ModelOutput, ViewType
+from gittrack.types import LifecycleStage, LoggedModel, LoggedModelStatus, Metric, ModelOutput, ViewType
 from tests.conftest import Sandbox
 
 
@@ -217,6 +218,39 @@ def test_what_is_refused_makes_nothing(tracker: Tracker, models: LoggedModels) -
     for arguments in wrong:
         with pytest.raises(InvalidValueError):
             models.search(["0"], **arguments)  # type: ignore[arg-type]
+
+
+def test_the_run_of_a_model_may_be_one_that_is_not_here(tracker: Tracker, models: LoggedModels) -> None:
+    """Its id is a fact like its name: nothing looks for that run."""
+    made = models.create("0", "far", absent_run_id="123")
+    assert (made.source_run_id, made.is_alone) == ("123", True)
+    assert models.finalize(made.model_id, "READY").source_run_id == "123"
+    tracker.close()
+    assert tracker.get_run(made.run_id).info.status == "FINISHED"
+    for _ in range(2):
+        assert names(models, "source_run_id = '123'") == ["far"]
+        assert tracker.search_runs(view=ViewType.ALL) == []
+        assert not check.fsck(tracker.repo, full=True)
+        tracker.repo.reindex()
+    models.delete(made.model_id)
+    assert tracker.get_run(made.run_id).info.lifecycle_stage == LifecycleStage.DELETED
+    models.restore(made.model_id)
+    assert names(models) == ["far"]
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "a/b", "a\nb", "a\0", "-a", "x" * 257, 5])
+def test_what_can_be_no_id_of_a_run_is_kept_nowhere(tracker: Tracker, models: LoggedModels, run_id: Any) -> None:
+    with pytest.raises(InvalidValueError, match="invalid run id"):
+        models.create("0", absent_run_id=run_id)
+    with pytest.raises(InvalidValueError, match="invalid run id"):
+        record.check_event([record.MODEL, {"model_id": "m-1", "source_run_id": run_id}])
+    assert models.search(["0"], view=ViewType.ALL) == []
+
+
+def test_a_run_that_made_a_model_is_not_another_one(tracker: Tracker, models: LoggedModels) -> None:
+    run = tracker.create_run()
+    run.keep_model({"model_id": "m-1", "source_run_id": "123"}, {})
+    assert models.get("m-1").source_run_id == run.run_id
 
 
 def test_a_model_in_another_experiment_than_its_run(tracker: Tracker, models: LoggedModels) -> None:

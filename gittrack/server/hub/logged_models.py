@@ -12,7 +12,7 @@ from gittrack.server.hub.messages import Message, Values, boolean, integer, mess
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.track import limits
-from gittrack.types import LoggedModelStatus
+from gittrack.types import LoggedModelStatus, check_run_id
 
 #: MLflow's names on the wire.
 STATUSES: Final = {
@@ -37,10 +37,23 @@ def _none(model_id: str) -> NotFoundError:
 
 
 def _new_scope(hub: Hub, values: Values) -> list[Scope]:
-    scopes = [hub.experiment_scope(values["experiment_id"])]
-    if values.get("source_run_id"):
-        scopes.append(hub.run_scope(values["source_run_id"]))
-    return scopes
+    return [hub.experiment_scope(values["experiment_id"])]
+
+
+def _is_here(call: Call, run_id: str) -> bool:
+    """Whether a run is here for the caller to write to; one that he may not read is none of this server to him.
+
+    Raises:
+        InvalidValueError: It can be no run's id.
+        PermissionDeniedError: He may read it, and no more.
+    """
+    check_run_id(run_id)
+    try:
+        call.hub.run_experiment(run_id)
+        Permission(Role.WRITER, lambda hub, _: [hub.run_scope(run_id)]).check(call.caller, call.hub, {})
+    except NotFoundError:
+        return False
+    return True
 
 
 def _params_of(values: Values) -> dict[str, str]:
@@ -49,13 +62,14 @@ def _params_of(values: Values) -> dict[str, str]:
 
 def _create(call: Call) -> Any:
     values = call.values
-    made = call.hub.client.create_logged_model(
+    source = values.get("source_run_id") or None
+    made = call.hub.logged_models.create(
         values["experiment_id"],
         values.get("name") or None,
-        values.get("source_run_id") or None,
-        tags_of(values),
-        _params_of(values),
-        values.get("model_type") or None,
+        **({} if source is None else {"source_run_id" if _is_here(call, source) else "absent_run_id": source}),
+        tags=tags_of(values),
+        params=_params_of(values),
+        model_type=values.get("model_type") or None,
     )
     location = locations.of_experiment(call.hub.experiment(made.experiment_id))
     if location is not None:
