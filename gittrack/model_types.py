@@ -85,6 +85,7 @@ class ModelVersion:
         key: The model's part of ref names; it stays when the model is renamed.
         elsewhere: Its files are not here: it has an address, and no file.
         source_run_id: The run that made files that are elsewhere, as whoever registered them said.
+        copied_from: ``models:/<name>/<version>`` that it is a copy of, as that was called then; None if it is none.
     """
 
     name: str
@@ -111,6 +112,7 @@ class ModelVersion:
     key: str = ""
     elsewhere: bool = False
     source_run_id: str | None = None
+    copied_from: str | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Name and value of each fact, so that ``dict(version)`` works as with MLflow's."""

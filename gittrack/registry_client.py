@@ -298,8 +298,8 @@ class RegistryClient:
         return self._registry.get_version(name, version)
 
     def get_model_version_download_uri(self, name: str, version: str) -> str:
-        """Where the files of a version are: ``runs:/<run id>/<path>``."""
-        return self.get_model_version(name, version).source
+        """Where the files of a version are: ``runs:/<run id>/<path>``, or a server's address of them."""
+        return self._registry.files_uri(self.get_model_version(name, version))
 
     def search_model_versions(
         self,

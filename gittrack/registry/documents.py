@@ -5,7 +5,7 @@ A field is text with a Lamport counter and its writer; the greatest wins.  Besid
 its edits (when, who, what, why), which is only added to: the audit trail, and the history of requirements.
 
     name  description  lifecycle  made  updated  tags.<key>
-    versions.<n>.description  .lifecycle  .run_link  .updated  .requirements  .tags.<key>
+    versions.<n>.description  .lifecycle  .run_link  .copied_from  .updated  .requirements  .tags.<key>
 """
 
 from __future__ import annotations

@@ -198,6 +198,20 @@ class Address(NamedTuple):
         return self[1:] == (None, None, False, None)
 
 
+def address_of(name: str, version: int | str) -> str:
+    """The address of a version."""
+    return f"models:/{name}/{version}"
+
+
+def is_address_of_version(text: str) -> bool:
+    """True for what ``address_of`` writes."""
+    try:
+        found = parse_address(text)
+    except InvalidValueError:
+        return False
+    return found.version is not None and address_of(found.name, found.version) == text
+
+
 def parse_address(text: str) -> Address:
     """Read an address.
 

@@ -289,8 +289,9 @@ class Registry:
         name = names.check_model_name(name)
         self.manifest(version)  # what is copied is what was registered
         run, source = self.run_of(version), version.source if version.elsewhere else None
+        said = {**_said(description, tags, run_link), "copied_from": names.address_of(version.name, version.version)}
         return self._register(
-            name, run, version.commit, version.path, version.model_id, _said(description, tags, run_link),
+            name, run, version.commit, version.path, version.model_id, said,
             source=source, source_run=version.source_run_id, sign=sign,
         )  # fmt: skip
 
@@ -340,6 +341,10 @@ class Registry:
         number = names.check_version(version)
         self.catalog.refresh()
         return self.catalog.version(self.catalog.model(name), number)
+
+    def files_uri(self, version: ModelVersion) -> str:
+        """The address of a version's files."""
+        return version.source
 
     def versions(self, name: str, view: int = ViewType.ACTIVE_ONLY) -> list[ModelVersion]:
         """The versions of a model, oldest first.  Raises NotFoundError."""

@@ -245,6 +245,7 @@ class ModelState:
         """The record of a version that exists; ``aliases`` saves finding them again."""
         tag, said = self.versions[number], self._said.get(number, {})
         aliases = self.aliases() if aliases is None else aliases
+        copied = said.get("copied_from")
         return ModelVersion(
             name=self.name,
             version=str(number),
@@ -268,6 +269,7 @@ class ModelState:
             key=self.key,
             elsewhere=tag.source is not None,
             source_run_id=tag.source_run,
+            copied_from=copied if copied is not None and names.is_address_of_version(copied) else None,
         )
 
     def _last_event(self, number: int) -> int:
@@ -340,7 +342,7 @@ class ModelState:
         for _, edit in sorted(self.document.log.items()):
             old, last[edit.field] = last.get(edit.field), edit.value
             version, field = _split(edit.field)
-            if field in ("made", "updated"):
+            if field in ("made", "updated", "copied_from"):  # whoever may see a copy need not know what it is one of
                 continue
             yield Change(edit.time, edit.who, field, version, old, edit.value, edit.reason)
 

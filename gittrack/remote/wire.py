@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from gittrack.errors import FormatError
 from gittrack.model_types import LoggedModel, LoggedModelStatus, ModelVersion, RegisteredModel
+from gittrack.registry.names import is_address_of_version
 from gittrack.remote.http import items
 from gittrack.types import (
     Dataset,
@@ -232,6 +233,7 @@ def logged_model(found: Json) -> LoggedModel:
 
 def model_version(found: Json) -> ModelVersion:
     """A version of a registered model."""
+    source = _text(found, "source")
     created = integer(found, "creation_timestamp") or 0
     return ModelVersion(
         name=_text(found, "name"),
@@ -241,7 +243,7 @@ def model_version(found: Json) -> ModelVersion:
         description=_given(found, "description"),
         user_id=_given(found, "user_id"),
         current_stage=_text(found, "current_stage") or "None",
-        source=_text(found, "source"),
+        source=source,
         run_id=_given(found, "run_id"),
         status=_text(found, "status") or "READY",
         status_message=_given(found, "status_message"),
@@ -249,6 +251,7 @@ def model_version(found: Json) -> ModelVersion:
         run_link=_given(found, "run_link"),
         aliases=_texts(found, "aliases"),
         model_id=_given(found, "model_id"),
+        copied_from=source if is_address_of_version(source) else None,
     )
 
 

@@ -269,6 +269,8 @@ def test_a_model_goes_there_and_comes_back_by_alias_stage_and_version(there: str
     assert (second.version, second.tags["why"], second.run_id) == ("2", "again", run.info.run_id)
     copied = client.copy_model_version(f"models:/{name}@champion", f"{name}-copy")
     assert gittrack.sklearn.load_model(f"models:/{copied.name}/{copied.version}").predict([[2.0]])[0] > 4
+    assert copied.source == copied.copied_from == f"models:/{name}/1"
+    assert not client.get_model_version_download_uri(copied.name, copied.version).startswith("models:")
     with pytest.raises(errors.NotFoundError):
         gittrack.sklearn.load_model(f"models:/{name}@nobody")
     with pytest.raises(errors.NotFoundError):

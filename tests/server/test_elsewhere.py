@@ -44,7 +44,8 @@ def test_clients_are_sent_to_where_the_files_are(server: Running, source: str, r
     moved = server.post("model-versions/transition-stage", {"name": "iris", "version": "1", "stage": "Staging"}).ok
     assert moved["model_version"]["source"] == source
     copied = register(server, source="models:/iris/1").ok["model_version"]
-    assert (copied["version"], copied["source"]) == ("2", source)
+    assert (copied["version"], copied["source"]) == ("2", "models:/iris/1")
+    assert server.get(f"{VERSIONS}/get-download-uri?name=iris&version=2").ok == {"artifact_uri": source}
     assert server.get("/model-versions/get-artifact?name=iris&version=1&path=MLmodel").status == 404
     assert server.post("runs/search", {"experiment_ids": ["0"]}).ok == {}
 

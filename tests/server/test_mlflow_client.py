@@ -174,6 +174,11 @@ def test_models_are_logged_registered_and_loaded(client: Any) -> None:
     assert int(again.version) == 2
     copied = client.copy_model_version("models:/line@champion", "copy")
     assert (copied.name, int(copied.version)) == ("copy", 1)
+    assert client.copy_model_version("models:/copy/1", "copy").source == "models:/copy/1"
+    for number, source in ((1, "models:/line/1"), (2, "models:/copy/1")):
+        assert client.get_model_version("copy", number).source == source
+        assert "MLmodel" in os.listdir(mlflow.artifacts.download_artifacts(f"models:/copy/{number}"))
+        assert mlflow.pyfunc.load_model(f"models:/copy/{number}").predict([[3.0]])[0] == pytest.approx(6.0)
     assert [int(one.version) for one in client.search_model_versions("name = 'line'")] == [2, 1]
     assert {one.name for one in client.search_registered_models()} == {"line", "copy"}
     with pytest.raises(mlflow.exceptions.MlflowException):

@@ -122,6 +122,52 @@ def test_a_run_that_one_may_only_read_gets_no_logged_model(server: Running) -> N
     assert (answer.status, answer.json["error_code"]) == (403, "PERMISSION_DENIED")
 
 
+def test_the_source_of_a_copy_is_told_to_who_may_read_it(server: Running, run_id: str) -> None:
+    for name in ("secret-a", "open-b", "open-c"):
+        assert server.post("registered-models/create", {"name": name}).ok
+    files = f"runs:/{run_id}/model"
+    for name, source in (("secret-a", files), ("open-b", "models:/secret-a/1"), ("open-c", "models:/open-b/1")):
+        made = server.post("model-versions/create", {"name": name, "source": source}).ok["model_version"]
+        assert made["source"] == source
+    assert server.post("registered-models/alias", {"name": "open-b", "alias": "best", "version": "1"}).ok == {}
+    whole, ana = server.caller, Caller("ana", (Grant(Role.MAINTAINER, "Default", "open-*"),), "token")
+    for caller, source in ((whole, "models:/secret-a/1"), (ana, files)):
+        server.caller = caller
+        found = [
+            server.get(f"{VERSIONS}/get?name=open-b&version=1").ok["model_version"],
+            server.get(f"{MODELS}/alias?name=open-b&alias=best").ok["model_version"],
+            server.get(f"{MODELS}/get?name=open-b").ok["registered_model"]["latest_versions"][0],
+            server.get(f"{VERSIONS}/search?filter=name%3D%27open-b%27").ok["model_versions"][0],
+            server.get(f"{MODELS}/search?filter=name%3D%27open-b%27").ok["registered_models"][0]["latest_versions"][0],
+            server.post("registered-models/get-latest-versions", {"name": "open-b"}).ok["model_versions"][0],
+            server.ask("PATCH", f"{VERSIONS}/update", {"name": "open-b", "version": "1"}).ok["model_version"],
+            server.get("/ajax-api/2.0/gittrack/model-versions/overview?name=open-b&version=1").ok["version"],
+            *server.get("/ajax-api/2.0/gittrack/model-versions/diff?name=open-b&version=1&other=1").ok["versions"],
+            server.get("/ajax-api/2.0/gittrack/registered-models/state?name=open-b").ok["versions"][0],
+        ]
+        assert {one["source"] for one in found} == {source}
+        asked = {"query": "{ mlflowSearchModelVersions(input: {}) { modelVersions { name source } } }"}
+        answer = server.ask("POST", "/graphql", asked).ok["data"]["mlflowSearchModelVersions"]["modelVersions"]
+        told = {one["name"]: one["source"] for one in answer}
+        assert (told["open-b"], told["open-c"]) == (source, "models:/open-b/1")
+        history = server.get("/ajax-api/2.0/gittrack/registered-models/history?name=open-b")
+        assert b"secret" not in history.body
+        for name in ("open-b", "open-c"):
+            where = server.get(f"{VERSIONS}/get-download-uri?name={name}&version=1").ok["artifact_uri"]
+            assert where == f"mlflow-artifacts:/0/{run_id}/artifacts/model"
+            file = server.get(f"/model-versions/get-artifact?name={name}&version=1&path=MLmodel")
+            assert file.body == b"flavors: {}\n"
+    refused = server.post("model-versions/create", {"name": "open-c", "source": "models:/secret-a/1"})
+    assert refused.status == 404
+    server.caller = whole
+    assert server.ask("DELETE", f"{MODELS}/delete", {"name": "secret-a"}).ok == {}
+    renamed = server.post("registered-models/rename", {"name": "open-b", "new_name": "open-d"})
+    assert renamed.ok["registered_model"]["latest_versions"][0]["source"] == "models:/secret-a/1"
+    kept = server.get(f"{VERSIONS}/get?name=open-c&version=1").ok["model_version"]
+    assert kept["source"] == "models:/open-b/1"
+    assert server.get("/model-versions/get-artifact?name=open-c&version=1&path=MLmodel").status == 200
+
+
 def test_what_is_absent_is_said_without_the_names_of_others(server: Running, run_id: str) -> None:
     for name in ("secret-iris", "public-a"):
         assert server.post("registered-models/create", {"name": name}).ok

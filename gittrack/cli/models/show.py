@@ -107,6 +107,8 @@ def _facts(version: ModelVersion, signed: str = "", unpublished: bool = False) -
     yield f"Registered: {text.date(version.creation_timestamp)} by {version.user_id}"
     yield f"Tag:        {version.tag}"
     yield f"Source:     {version.source}"
+    if version.copied_from is not None:
+        yield f"Copy of:    {version.copied_from}"
     yield f"Commit:     {version.commit}"
     yield f"Manifest:   sha256:{version.manifest}"
     if signed:

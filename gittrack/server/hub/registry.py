@@ -19,7 +19,7 @@ from gittrack.server.hub import artifacts, logged_models, records
 from gittrack.server.hub.app import Hub, no_file, no_run
 from gittrack.server.hub.experiments import TAG, tags_of
 from gittrack.server.hub.messages import Field, Message, Values, boolean, integer, message, messages, text, texts
-from gittrack.server.hub.roles import Role
+from gittrack.server.hub.roles import Caller, Role
 from gittrack.server.hub.routes import Call, Permission, Route, Scope
 from gittrack.store import layout
 from gittrack.types import ModelVersion, RegisteredModel
@@ -44,8 +44,11 @@ def _renaming(hub: Hub, values: Values) -> list[Scope]:
 # --- answers
 
 
-def _source(version: ModelVersion) -> str:
-    """Where a version's files are, as the client asks this server for them, or others."""
+def _source(caller: Caller, version: ModelVersion) -> str:
+    """What a version is a copy of, if the caller may read that; else where its files are, here or elsewhere."""
+    copied = version.copied_from
+    if copied is not None and caller.may(Role.READER, model=names.parse_address(copied).name):
+        return copied
     found = None if version.elsewhere else _run_path(version.source)
     return version.source if found is None else "/".join(("runs:", *found)).rstrip("/")
 
@@ -55,17 +58,18 @@ def _run_path(source: str) -> tuple[str, str] | None:
     return None if match is None else (match[1], match[2])
 
 
-def version_json(version: ModelVersion) -> records.Json:
-    """A version as MLflow's JSON."""
-    return records.model_version(version, _source(version))
+def version_json(caller: Caller, version: ModelVersion) -> records.Json:
+    """A version as MLflow's JSON, for a caller."""
+    return records.model_version(version, _source(caller, version))
 
 
-def _model(model: RegisteredModel) -> records.Json:
-    return records.registered_model(model, _versions(model.latest_versions))
+def model_json(caller: Caller, model: RegisteredModel) -> records.Json:
+    """A model as MLflow's JSON, for a caller."""
+    return records.registered_model(model, _versions(caller, model.latest_versions))
 
 
-def _versions(found: Iterable[ModelVersion]) -> list[records.Json]:
-    return [version_json(one) for one in sorted(found, key=lambda one: int(one.version))]
+def _versions(caller: Caller, found: Iterable[ModelVersion]) -> list[records.Json]:
+    return [version_json(caller, one) for one in sorted(found, key=lambda one: int(one.version))]
 
 
 def _page(name: str, found: Iterable[records.Json], token: str | None) -> records.Json:
@@ -127,21 +131,21 @@ def _absent(hub: Hub, values: Values) -> NotFoundError | None:
 def _create(call: Call) -> Any:
     values = call.values
     made = call.hub.client.create_registered_model(values["name"], tags_of(values), values.get("description") or None)
-    return {"registered_model": _model(made)}
+    return {"registered_model": model_json(call.caller, made)}
 
 
 def _get(call: Call) -> Any:
-    return {"registered_model": _model(call.hub.client.get_registered_model(call.values["name"]))}
+    return {"registered_model": model_json(call.caller, call.hub.client.get_registered_model(call.values["name"]))}
 
 
 def _update(call: Call) -> Any:
     changed = call.hub.client.update_registered_model(call.values["name"], call.values.get("description", ""))
-    return {"registered_model": _model(changed)}
+    return {"registered_model": model_json(call.caller, changed)}
 
 
 def _rename(call: Call) -> Any:
     changed = call.hub.client.rename_registered_model(call.values["name"], call.values["new_name"])
-    return {"registered_model": _model(changed)}
+    return {"registered_model": model_json(call.caller, changed)}
 
 
 def _delete(call: Call) -> Any:
@@ -160,12 +164,12 @@ def _search(call: Call) -> Any:
         values.get("max_results", 100),
         values.get("page_token") or None,
     )
-    return _page("registered_models", map(_model, page), page.token)
+    return _page("registered_models", (model_json(call.caller, one) for one in page), page.token)
 
 
 def _latest(call: Call) -> Any:
     found = call.hub.client.get_latest_versions(call.values["name"], call.values.get("stages") or None)
-    return _page("model_versions", _versions(found), None)
+    return _page("model_versions", _versions(call.caller, found), None)
 
 
 def _set_tag(call: Call) -> Any:
@@ -199,7 +203,7 @@ def _register(call: Call) -> Any:
         made = hub.client.create_model_version(values["name"], source, model_id=model_id, **about)
     if model_id is not None:
         _tell_model(call, model_id, made)
-    return {"model_version": version_json(made)}
+    return {"model_version": version_json(call.caller, made)}
 
 
 def _tell_model(call: Call, model_id: str, version: ModelVersion) -> None:
@@ -327,14 +331,16 @@ def _may_read(call: Call, *run_ids: str) -> bool:
 
 def _get_version(call: Call) -> Any:
     return {
-        "model_version": version_json(call.hub.client.get_model_version(call.values["name"], call.values["version"]))
+        "model_version": version_json(
+            call.caller, call.hub.client.get_model_version(call.values["name"], call.values["version"])
+        )
     }
 
 
 def _update_version(call: Call) -> Any:
     values = call.values
     changed = call.hub.client.update_model_version(values["name"], values["version"], values.get("description", ""))
-    return {"model_version": version_json(changed)}
+    return {"model_version": version_json(call.caller, changed)}
 
 
 def _delete_version(call: Call) -> Any:
@@ -353,7 +359,7 @@ def _search_versions(call: Call) -> Any:
         values.get("max_results", 200_000),
         values.get("page_token") or None,
     )
-    return _page("model_versions", map(version_json, page), page.token)
+    return _page("model_versions", (version_json(call.caller, one) for one in page), page.token)
 
 
 def _transition(call: Call) -> Any:
@@ -365,7 +371,7 @@ def _transition(call: Call) -> Any:
         archive_existing=values.get("archive_existing_versions", False),
         reason=values.get("reason", ""),
     )
-    return {"model_version": version_json(changed)}
+    return {"model_version": version_json(call.caller, changed)}
 
 
 def _download_uri(call: Call) -> Any:
@@ -430,7 +436,7 @@ def _delete_alias(call: Call) -> Any:
 
 def _by_alias(call: Call) -> Any:
     found = call.hub.client.get_model_version_by_alias(call.values["name"], call.values["alias"])
-    return {"model_version": version_json(found)}
+    return {"model_version": version_json(call.caller, found)}
 
 
 _MODELS: Final = "{api}/mlflow/registered-models"

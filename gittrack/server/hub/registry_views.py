@@ -21,7 +21,17 @@ from gittrack.registry.state import Change, Conflict, ModelState
 from gittrack.server.hub import records
 from gittrack.server.hub.app import Hub
 from gittrack.server.hub.messages import Message, Values, integer, number, text
-from gittrack.server.hub.registry import MAINTAIN, NAME, NUMBER, ONE_VERSION, READ, REASON, told, version_json
+from gittrack.server.hub.registry import (
+    MAINTAIN,
+    NAME,
+    NUMBER,
+    ONE_VERSION,
+    READ,
+    REASON,
+    model_json,
+    told,
+    version_json,
+)
 from gittrack.server.hub.roles import Role
 from gittrack.server.hub.routes import Call, Permission, Route
 from gittrack.store import gateway
@@ -59,11 +69,11 @@ def _state(call: Call) -> Json:
     found = registry.versions(model.name)[::-1]
     verifier = signing.Verifier(registry.catalog)
     return {
-        "model": records.registered_model(model, map(version_json, model.latest_versions)),
+        "model": model_json(call.caller, model),
         **_standing(call, model.name),
         "remote": gateway.default_remote(registry.repo.paths, registry.repo.git.head_branch()),
         "total": len(found),
-        "versions": [_version(registry, state, one, verifier) for one in _page(found, values, _VERSIONS)],
+        "versions": [_version(call, state, one, verifier) for one in _page(found, values, _VERSIONS)],
         "conflicts": [_conflict(registry, state, one) for one in state.conflicts],
         "problems": state.problems,
     }
@@ -81,12 +91,13 @@ def _standing(call: Call, name: str) -> Json:
     return said
 
 
-def _version(registry: Registry, state: ModelState, version: ModelVersion, verifier: signing.Verifier) -> Json:
+def _version(call: Call, state: ModelState, version: ModelVersion, verifier: signing.Verifier) -> Json:
+    registry = call.hub.registry
     places = [f"@{alias}" for alias in version.aliases]
     if version.current_stage in ModelVersionStages.ACTIVE:
         places.insert(0, version.current_stage)
     return {
-        **version_json(version),
+        **version_json(call.caller, version),
         "published": not registry.catalog.unpublished(version),
         "signed": _verified(signing.verify_version(registry.catalog, version, verifier)),
         "conflict": state.conflict(f"v{version.version}") is not None,
@@ -143,7 +154,7 @@ def _change(state: ModelState, change: Change) -> Json:
 def _settle(call: Call) -> Json:
     values = call.values
     found = call.hub.registry.settle(values["name"], values["about"], values.get("version"), values.get("reason", ""))
-    return {} if found is None else {"model_version": version_json(found)}
+    return {} if found is None else {"model_version": version_json(call.caller, found)}
 
 
 # --- a version
@@ -159,7 +170,7 @@ def _overview(call: Call) -> Json:
     files, trouble = _files(registry, version)
     return {
         **_standing(call, version.name),
-        "version": _version(registry, state, version, verifier),
+        "version": _version(call, state, version, verifier),
         "tags": [
             _verified(verifier.verify(tag, state)) for tag in dict.fromkeys([version.tag, *(e.tag for e in held)])
         ],
@@ -284,7 +295,7 @@ def _diff(call: Call) -> Json:
     found = compare.compare(runs[0], runs[1], files[0], files[1])
     seen = all(_sees(call, one.run_id) for one in pair)
     said: Json = {
-        "versions": [version_json(one) for one in pair],
+        "versions": [version_json(call.caller, one) for one in pair],
         "runs_seen": seen,
         "artifacts": {path: {"a": _artifact(one.a), "b": _artifact(one.b)} for path, one in found.artifacts.items()},
         "same": {"artifacts": found.same["artifacts"]},

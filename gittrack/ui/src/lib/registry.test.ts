@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { may, person, snippets, versionUrl } from "./registry";
+import { copiedFrom, may, person, snippets, versionUrl } from "./registry";
 
 test("roles", () => {
   expect(["reader", "writer", "maintainer", "admin"].map((role) => may(role, "maintainer"))).toEqual([false, false, true, true]);
@@ -9,6 +9,11 @@ test("roles", () => {
 test("addresses and people", () => {
   expect(versionUrl("a b/ü?", 3)).toBe("/models/a%20b%2F%C3%BC%3F/versions/3");
   expect([person("Ana <ana@lab>"), person("ana"), person("<x> <y@z>")]).toEqual(["Ana", "ana", "<x>"]);
+});
+
+test("what a version is a copy of", () => {
+  expect(copiedFrom("models:/a b/3")).toEqual({ name: "a b", version: "3" });
+  expect([undefined, "", "runs:/a/3", "models:/a/b/3", "models:/m-1"].map((source) => copiedFrom(source))).toEqual([null, null, null, null, null]);
 });
 
 test("how to use a model", () => {

@@ -220,6 +220,12 @@ export function removeTag(name: string, version: string | undefined, key: string
   return send("DELETE", `mlflow/${kind}/delete-tag`, { name, version, key });
 }
 
+/** The version that a source says another one is a copy of; null if it says where files are. */
+export function copiedFrom(source = ""): { name: string; version: string } | null {
+  const [, name, version] = /^models:\/([^/]+)\/(\d+)$/.exec(source) ?? [];
+  return name !== undefined && version !== undefined ? { name, version } : null;
+}
+
 export function versionUrl(name: string, version: string | number): string {
   return `/models/${encodeURIComponent(name)}/versions/${version}`;
 }
