@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
 
 from gittrack.server.hub import website
 from tests.conftest import plain_environ, run_git
 from tests.ui import recorded
+
+pytest.register_assert_rewrite("tests.ui.sound")  # so that what is wrong is said
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SIZES: list[ViewportSize] = [
@@ -182,18 +184,28 @@ class Watched:
         self.url = url
         self.wrong: list[str] = []
         self.asked: list[str] = []
+        #: What was asked and is not answered yet; news go on for ever.
+        self.pending: set[Request] = set()
         page.on("console", lambda message: self._said(message.type, message.text))
         page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
-        page.on("request", lambda request: self._asks(request.url))
+        page.on("request", self._asks)
+        page.on("requestfinished", self._has)
+        page.on("requestfailed", self._has)
 
     def _said(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
             self.wrong.append(f"{kind}: {text}")
 
-    def _asks(self, url: str) -> None:
+    def _asks(self, request: Request) -> None:
+        url = request.url
         self.asked.append(url)
+        if request.resource_type != "eventsource":
+            self.pending.add(request)
         if not url.startswith((self.url, "blob:", "data:")):
             self.wrong.append(f"asks {url}")
+
+    def _has(self, request: Request) -> None:
+        self.pending.discard(request)
 
     def open(self, path: str) -> Page:
         self.page.goto(self.url + path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal
 
 from playwright.sync_api import Browser
 
@@ -27,11 +26,9 @@ def logged_in(
     token: str = "",
     *,
     user: str | None = None,
-    size: int = 1,
-    theme: Literal["light", "dark"] = "light",
 ) -> Iterator[Watched]:
     """A page of a user, of somebody with that token, or of the administrator; nothing may go wrong in it."""
-    context = browser.new_context(viewport=SIZES[size], color_scheme=theme, reduced_motion="reduce")
+    context = browser.new_context(viewport=SIZES[1], reduced_motion="reduce")
     page = context.new_page()
     if user is None:
         page.goto(f"{team.url}/login#token={token or team.admin}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from gittrack.registry.registry import Registry
@@ -19,7 +18,7 @@ from tests.conftest import run_git
 from tests.server.team import Team, serving
 from tests.ui.conftest import ATTACK
 from tests.ui.models import logged_in, model, register
-from tests.ui.test_pages import TOO_WIDE
+from tests.ui.sound import TOO_WIDE, sound
 
 #: As much of the attack as a model's name can have.
 NAME = ATTACK.replace("/", "").replace(":", "")
@@ -53,27 +52,15 @@ def opened(page: Page, url: str) -> Page:
     return page
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_pages_of_models_are_accessible(browser: Browser, team: Team, theme: str) -> None:
-    with logged_in(browser, team, theme="dark" if theme == "dark" else "light") as watched:
+def test_the_pages_of_models_are_accessible_and_fit(browser: Browser, team: Team) -> None:
+    with logged_in(browser, team) as watched:
         for path in PAGES:
             page = opened(watched.page, team.url + path)
             if path == "/models/iris":
                 page.get_by_role("button", name="Stage of v3").click()
             if path.endswith("versions/2"):
                 page.get_by_role("button", name="Edit the requirements").click()
-            found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
-            problems = [
-                (one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found.response["violations"]
-            ]
-            assert problems == [], path
-
-
-@pytest.mark.parametrize("size", [0, 2])
-def test_no_page_of_models_is_wider_than_the_screen(browser: Browser, team: Team, size: int) -> None:
-    with logged_in(browser, team, size=size) as watched:
-        for path in PAGES:
-            assert opened(watched.page, team.url + path).evaluate(TOO_WIDE) == [], path
+            sound(watched, path)
 
 
 def test_models_are_searched_and_the_address_says_so(browser: Browser, team: Team) -> None:

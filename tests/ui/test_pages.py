@@ -9,18 +9,10 @@ import struct
 from array import array
 from pathlib import Path
 
-import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import ATTACK, SIZES, SPIKES, STEPS, Served, Watched
-
-#: What reaches beyond the right edge of the window, without being in a box of its own that scrolls.
-TOO_WIDE = """() => document.documentElement.scrollWidth <= document.documentElement.clientWidth ? [] :
-    [...document.querySelectorAll("body *")]
-    .filter((one) => !one.closest(".hidden"))
-    .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
-    .map((one) => `${one.tagName}.${one.className} ${one.getBoundingClientRect().right}`).slice(0, 5)"""
+from tests.ui.conftest import ATTACK, SPIKES, STEPS, Served, Watched
+from tests.ui.sound import sound
 
 
 def rows(page: Page) -> list[str]:
@@ -54,22 +46,10 @@ def settled(watched: Watched, path: str) -> Page:
     return page
 
 
-@pytest.mark.parametrize(
-    "watched", [(SIZES[1], theme) for theme in ("light", "dark")], indirect=True, ids=["light", "dark"]
-)
-def test_every_page_is_accessible(watched: Watched, served: Served) -> None:
+def test_every_page_is_accessible_and_fits(watched: Watched, served: Served) -> None:
     for path in pages_of(served):
-        page = settled(watched, path)
-        found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
-        problems = [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found.response["violations"]]
-        assert problems == [], path
-
-
-@pytest.mark.parametrize("watched", [(size, "dark") for size in SIZES], indirect=True, ids=["360", "1280", "3840"])
-def test_no_page_is_wider_than_the_screen(watched: Watched, served: Served) -> None:
-    for path in pages_of(served):
-        page = settled(watched, path)
-        assert page.evaluate(TOO_WIDE) == [], path
+        settled(watched, path)
+        sound(watched, path)
 
 
 def test_the_table_sorts_and_says_so(watched: Watched, served: Served) -> None:
