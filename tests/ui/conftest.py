@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, ViewportSize, sync_playwright
 
 from gittrack.server.hub import website
 from tests.conftest import plain_environ, run_git
@@ -212,6 +212,13 @@ class Watched:
         return self.page
 
 
+def log_in(context: BrowserContext, link: str) -> None:
+    """As the page of the login does with a link, without that page and the one that it leads to."""
+    url, _, token = link.partition("/login#token=")
+    answer = context.request.post(f"{url}/login", data={"token": token})
+    assert answer.ok, answer.text()
+
+
 @pytest.fixture
 def watched(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watched]:
     """A page of somebody who is logged in; the parameter, if there is one, is (size, theme)."""
@@ -220,9 +227,8 @@ def watched(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watche
     size, theme = getattr(request, "param", (SIZES[1], "light"))
     served: Served = request.getfixturevalue(getattr(request.module, "SERVED", "served"))
     context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce", accept_downloads=True)
+    log_in(context, served.link)
     page = context.new_page()
-    page.goto(served.link)
-    page.wait_for_url(f"{served.url}/")
     found = Watched(page, served.url)
     yield found
     attacked = page.evaluate("() => window.attacked === 1")

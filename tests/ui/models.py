@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 
 from tests.server.guarded import PASSWORD
 from tests.server.team import Team
-from tests.ui.conftest import SIZES, Watched
+from tests.ui.conftest import SIZES, Watched, log_in
 
 MLMODEL = b"""flavors: {python_function: {loader_module: x}, sklearn: {}}
 signature:
@@ -31,13 +31,13 @@ def logged_in(
     context = browser.new_context(viewport=SIZES[1], reduced_motion="reduce")
     page = context.new_page()
     if user is None:
-        page.goto(f"{team.url}/login#token={token or team.admin}")
+        log_in(context, f"{team.url}/login#token={token or team.admin}")
     else:
         page.goto(f"{team.url}/login")
         page.get_by_label("Name").fill(user)
         page.get_by_label("Password").fill(PASSWORD)
         page.keyboard.press("Enter")
-    page.wait_for_url(f"{team.url}/")
+        page.wait_for_url(f"{team.url}/")
     found = Watched(page, team.url)
     yield found
     attacked = page.evaluate("() => window.attacked === 1")

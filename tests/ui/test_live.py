@@ -19,7 +19,7 @@ from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import run_git
 from tests.server.process import Process
-from tests.ui.conftest import Served
+from tests.ui.conftest import Served, log_in
 
 CHANGES = "/gittrack/changes"
 #: Milliseconds after which it does not come any more; how soon it comes if nothing else is going on, one test says.
@@ -79,10 +79,7 @@ def logged_in(browser: Browser, served: Served, script: str = "") -> Iterator[Ta
     context = browser.new_context(reduced_motion="reduce")
     if script:
         context.add_init_script(script)
-    page = context.new_page()
-    page.goto(served.link)
-    page.wait_for_url(f"{served.url}/")
-    page.close()
+    log_in(context, served.link)
     yield Tabs(context, served.url)
     context.close()
 

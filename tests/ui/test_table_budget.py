@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, Request, StorageState, expect
 from gittrack.store.repo import Repo
 from gittrack.track.runs import Tracker
 from tests.conftest import run_git
-from tests.ui.conftest import Served, Watched, ui
+from tests.ui.conftest import Served, Watched, log_in, ui
 from tests.ui.many import START, fill, first_by, set_apart
 
 #: The place of a run that is unlike the others: far from those that are looked at first.
@@ -131,9 +131,7 @@ def served(browser: Browser, folder: Path, runs: int, columns: int) -> Iterator[
     tracker.close()
     with ui(folder) as found:
         context = browser.new_context()
-        page = context.new_page()
-        page.goto(found.link)
-        page.wait_for_url(f"{found.url}/")
+        log_in(context, found.link)
         login = context.storage_state()
         context.close()
         yield Many(found, best, login)
