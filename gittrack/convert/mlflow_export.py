@@ -380,8 +380,9 @@ class Exporter:
                 name = str(facts.get("name") or (output.path or output.model_id).rpartition("/")[2])
                 kind = None if facts.get("model_type") is None else str(facts["model_type"])
                 tags = {**_texts(facts.get("tags")), MODEL_TAG: output.model_id}
-                source = facts.get("source_run_id") if there is None else None  # of a run that is not here
-                by = there if source is None else self._given.get(str(source), str(source))
+                by = (
+                    facts.get("source_run_id") if there is None else there
+                )  # an id that means no run here means none there
                 given = self._hub.create_model(place.key, name, by, kind, _texts(facts.get("params")), tags)
             else:
                 given = known.key

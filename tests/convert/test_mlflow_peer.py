@@ -21,6 +21,7 @@ from gittrack.convert.open import open_hub, open_mlflow
 from gittrack.convert.report import Report
 from gittrack.registry.registry import Registry
 from gittrack.store.repo import Repo
+from gittrack.track.logged_models import LoggedModels
 from gittrack.track.runs import Tracker
 from tests.conftest import Sandbox
 from tests.convert.conftest import files_of, tree
@@ -593,19 +594,21 @@ client.set_registered_model_alias("line", "champion", "1")
 client.transition_model_version_stage("line", "1", "Production")
 """
     subprocess.run([sys.executable, "-c", program], cwd=sandbox.path, check=True, capture_output=True)
+    LoggedModels(tracker).create("0", "of another", absent_run_id="123")
     monkeypatch.chdir(tmp_path)
     target = tmp_path / "mlflow.db"
     target.write_bytes(empty.read_bytes())
     report = _export(tracker, f"sqlite:///{target}")
     assert report.problems == []
-    assert (report.runs, report.models, report.versions) == (2, 1, 1)
+    assert (report.runs, report.models, report.versions) == (3, 1, 1)
     c = client(f"sqlite:///{target}")
     version = c.get_model_version_by_alias("line", "champion")
     assert (version.version, version.current_stage) in {(1, "Production"), ("1", "Production")}
     run = c.get_run(version.run_id)
     assert (run.info.run_name, run.data.params, run.data.metrics) == ("mine", {"a": "1"}, {"m": 0.5})
     assert run.data.tags["mlflow.source.git.commit"] == sandbox.git("rev-parse", "HEAD")
-    alone, made = c.search_logged_models([run.info.experiment_id], order_by=[{"field_name": "name"}])
+    alone, made, far = c.search_logged_models([run.info.experiment_id], order_by=[{"field_name": "name"}])
+    assert (far.name, far.source_run_id) == ("of another", "123")
     assert (alone.name, alone.source_run_id, str(alone.status)) == ("agent", None, "READY")
     assert (alone.params, alone.tags["team"]) == ({"temperature": "0"}, "a")
     assert len(c.search_runs([run.info.experiment_id])) == 1
