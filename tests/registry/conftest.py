@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +71,35 @@ def desk(make_repo: MakeRepo) -> Desk:
     return Desk.at(make_repo("ordinary"))
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `copied` keeps what it has made."""
+    return tmp_path_factory.mktemp("registries")
+
+
+def copied(desk: Desk, template: Path, fill: Callable[[Desk], None]) -> Desk:
+    """A clone that has what ``fill`` does in it, which is done once and then copied: most tests start from the same."""
+    desk.registry.tracker.close()
+    if not template.exists():
+        shutil.copytree(desk.sandbox.path, template.with_suffix(".new"), symlinks=True)
+        first = Desk.at(Sandbox(template.with_suffix(".new"), desk.sandbox.kind))
+        fill(first)
+        first.registry.tracker.close()
+        template.with_suffix(".new").rename(template)
+    shutil.rmtree(desk.sandbox.path)
+    shutil.copytree(template, desk.sandbox.path, symlinks=True)
+    return Desk.at(desk.sandbox)
+
+
 @pytest.fixture
-def iris(desk: Desk) -> Desk:
+def iris(desk: Desk, templates: Path) -> Desk:
     """A clone with versions 1 to 3 of `iris`, each of a run of its own."""
-    for acc in (0.8, 0.9, 0.95):
-        desk.registry.register("iris", desk.run(acc, extra=str(acc).encode()), "model")
-    return desk
+
+    def fill(desk: Desk) -> None:
+        for acc in (0.8, 0.9, 0.95):
+            desk.registry.register("iris", desk.run(acc, extra=str(acc).encode()), "model")
+
+    return copied(desk, templates / "iris", fill)
 
 
 def clone_of(desk: Desk, folder: Path) -> Desk:

@@ -15,7 +15,7 @@ import pytest
 from gittrack.errors import GitError, InvalidValueError, PolicyError
 from gittrack.registry import policy, signing
 from tests.conftest import MakeRepo, Sandbox, run_git
-from tests.registry.conftest import Desk
+from tests.registry.conftest import Desk, copied
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 
@@ -51,25 +51,32 @@ class Keys:
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    """Ana, who may, and Eve, who may not."""
-    folder = tmp_path / "keys"
-    folder.mkdir()
-    made = Keys(folder)
-    for name in ("ana", "bo", "eve"):
-        made.make(name)
-    made.allow("ana")
-    return made
+def keys(tmp_path: Path, templates: Path) -> Keys:
+    """Ana, who may, and Eve, who may not: copies of the keys that `signed` is signed with."""
+    template = templates / "keys"
+    if not template.exists():
+        template.mkdir()
+        made = Keys(template)
+        for name in ("ana", "bo", "eve"):
+            made.make(name)
+        made.allow("ana")
+    shutil.copytree(template, tmp_path / "keys")
+    return Keys(tmp_path / "keys")
 
 
 @pytest.fixture
-def signed(desk: Desk, keys: Keys) -> Desk:
+def signed(desk: Desk, keys: Keys, templates: Path) -> Desk:
     """A clone of Ana's with iris v1 and v2, both signed, v1 promoted and signed."""
-    keys.use(desk.sandbox, "ana")
-    for accuracy in (0.9, 0.95):
-        desk.registry.register("iris", desk.run(accuracy), "model", sign=True)
-    desk.registry.promote("iris", 1, "Production", archive_existing=True, sign=True)
-    return desk
+
+    def fill(desk: Desk) -> None:
+        keys.use(desk.sandbox, "ana")
+        for accuracy in (0.9, 0.95):
+            desk.registry.register("iris", desk.run(accuracy), "model", sign=True)
+        desk.registry.promote("iris", 1, "Production", archive_existing=True, sign=True)
+
+    signed = copied(desk, templates / "signed", fill)
+    keys.use(signed.sandbox, "ana")  # this test's own copies
+    return signed
 
 
 def verdict(desk: Desk, tag: str) -> signing.Verification:
