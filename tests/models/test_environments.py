@@ -132,17 +132,24 @@ def test_what_the_requirements_lead_to_is_of_the_locked_versions(model: Path, mo
 
 
 @pytest.fixture
-def index_or_skip(tmp_path: Path) -> None:
-    """Skips where no package index can be reached."""
+def installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environments go into a folder of the test; skips where no package index can be reached.
+
+    pip compiles nothing, unless somebody has decided how it works here: that takes longer than the rest, and Python
+    compiles what is imported.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if "PIP_CONFIG_FILE" not in os.environ:
+        (tmp_path / "pip.conf").write_text("[install]\ncompile = no\n", encoding="utf-8")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     words = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path / "probe"), "six"]
     if subprocess.run(words, capture_output=True, check=False, timeout=60).returncode:
         pytest.skip("no package index can be reached")
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("index_or_skip")
-def test_a_model_is_proved_in_an_environment_of_its_own(tmp_path: Path, model: Path) -> None:
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+@pytest.mark.usefixtures("installing")
+def test_a_model_is_proved_in_an_environment_of_its_own(model: Path) -> None:
     local = addresses.fetch(model)
     said: list[str] = []
     lines = requirements.read(local.folder)
@@ -162,9 +169,8 @@ def test_a_model_is_proved_in_an_environment_of_its_own(tmp_path: Path, model: P
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("index_or_skip")
-def test_what_is_missing_is_named(tmp_path: Path, model: Path) -> None:
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+@pytest.mark.usefixtures("installing")
+def test_what_is_missing_is_named(model: Path) -> None:
     local = addresses.fetch(model)
     found = environments.verify(local, ["six"])
     assert not found.works
