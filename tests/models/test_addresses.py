@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +41,37 @@ from gittrack.registry.registry import Registry
 from tests.models.conftest import equal
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `logged` keeps what it has made."""
+    return tmp_path_factory.mktemp("logged")
+
+
 @pytest.fixture
-def logged(project: Path, iris: Any) -> Any:
-    """What ``log_model`` returned for a model that is registered three times, and then promoted."""
-    infos = []
-    for strength in (0.01, 1.0, 10.0):
-        with gittrack.start_run():
-            model = LogisticRegression(C=strength, max_iter=500).fit(*iris)
-            infos.append(
-                gittrack.sklearn.log_model(model, name="model", registered_model_name="iris", input_example=iris[0][:2])
-            )
-    registry = Registry(stores.tracker())
-    registry.promote("iris", "2", "Production", archive_existing=False)
-    registry.set_alias("iris", "champion", "1")
-    return infos
+def logged(project: Path, iris: Any, template: Path) -> Any:
+    """What ``log_model`` returned for a model that is registered three times, and then promoted.
+
+    The first test makes the repository, and the others get a copy.
+    """
+    if not (template / "infos").exists():
+        infos = []
+        for strength in (0.01, 1.0, 10.0):
+            with gittrack.start_run():
+                model = LogisticRegression(C=strength, max_iter=500).fit(*iris)
+                infos.append(
+                    gittrack.sklearn.log_model(
+                        model, name="model", registered_model_name="iris", input_example=iris[0][:2]
+                    )
+                )
+        registry = Registry(stores.tracker())
+        registry.promote("iris", "2", "Production", archive_existing=False)
+        registry.set_alias("iris", "champion", "1")
+        stores.tracker().close()
+        shutil.copytree(project, template / "project", symlinks=True)
+        (template / "infos").write_bytes(pickle.dumps(infos))
+    shutil.copytree(template / "project", project, symlinks=True, dirs_exist_ok=True)
+    stores._process = stores._Process()  # as a new process finds it
+    return pickle.loads((template / "infos").read_bytes())
 
 
 def strength(uri: object) -> float:
