@@ -25,6 +25,7 @@ from gittrack.types import Experiment, MetricSummary, Run, RunData, RunInfo, Vie
 from tests.databases import Place
 from tests.track import records
 
+FULL = os.environ.get("GITTRACK_FAULTS") == "full"
 NEWEST = (Order("r.start_time", ascending=False, indexed=True), Order("r.run_id", indexed=True))
 ALL = CompiledQuery((), NEWEST)
 
@@ -77,7 +78,7 @@ def same(one: Run, other: Run) -> bool:
 @given(
     st.lists(records.many_runs(), min_size=1, max_size=4), st.sets(st.sampled_from([f"{n:x}run" for n in range(16)]))
 )
-@settings(max_examples=60)
+@settings(max_examples=60 if FULL else 25)
 def test_what_is_put_in_comes_out(empty_index: Callable[[], Index], batches: list[list[Run]], gone: set[str]) -> None:
     index = empty_index()
     kept: dict[str, Run] = {}
@@ -217,7 +218,7 @@ def test_the_newest_runs_are_found_without_sorting_all(path: Path, experiments: 
 
 
 @given(st.lists(records.many_experiments(), max_size=3))
-@settings(max_examples=60)
+@settings(max_examples=60 if FULL else 25)
 def test_experiments_come_out_as_they_went_in(
     empty_index: Callable[[], Index], batches: list[list[Experiment]]
 ) -> None:
