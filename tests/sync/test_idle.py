@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +15,38 @@ from tests.conftest import Sandbox, run_git
 from tests.sync.conftest import Desk, listed
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `settled` keeps what it has made."""
+    return tmp_path_factory.mktemp("settled")
+
+
 @pytest.fixture
-def settled(ana: Desk, bo: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """Bo's clone, which has what the hub has: runs, a model, its documents; he is in it."""
-    ana.run("one")
-    ana.model()
-    ana.registry.describe_model("iris", "flowers")
-    ana.push(files=False)
-    bo.run("two")
-    bo.pull()
-    bo.push(files=False)
-    bo.pull()
-    bo.close()
+def settled(ana: Desk, bo: Desk, hub: Sandbox, template: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Bo's clone, which has what the hub has: runs, a model, its documents; he is in it.
+
+    The first test makes hub and clones, and the others get copies.
+    """
+    folders = {"hub": hub.path, "ana": ana.sandbox.path, "bo": bo.sandbox.path}
+    if not (template / "made").exists():
+        ana.run("one")
+        ana.model()
+        ana.registry.describe_model("iris", "flowers")
+        ana.push(files=False)
+        bo.run("two")
+        bo.pull()
+        bo.push(files=False)
+        bo.pull()
+        for desk in (ana, bo):
+            desk.close()
+        for name, folder in folders.items():
+            shutil.copytree(folder, template / name, symlinks=True)
+        (template / "made").touch()
+    for name, folder in folders.items():
+        shutil.rmtree(folder)
+        shutil.copytree(template / name, folder, symlinks=True)
+    for desk in (ana, bo):
+        desk.sandbox.git("remote", "set-url", "origin", f"file://{hub.path}")
     monkeypatch.chdir(bo.sandbox.path)
     return bo
 
