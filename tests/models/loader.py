@@ -1,6 +1,7 @@
 """A program that loads the model folders named on its input, each in a child of its own, and predicts with them.
 
-Prints one JSON line for each: what the load said, or which signal killed the child.  The children do nothing but load:
+A line of its input has the folder, how it is loaded, the current folder and the environment.  Prints one JSON line for
+each: what the load said, or which signal killed the child.  The children do nothing but load:
 what else happens is the model's doing.
 """
 
@@ -18,12 +19,13 @@ import sklearn.ensemble
 import sklearn.neighbors
 import sklearn.svm
 import skops.io
+import yaml
 
 import gittrack.sklearn
 from gittrack import pyfunc
 from gittrack.errors import GittrackError
 
-IMPORTED = (pd, sklearn.ensemble, sklearn.neighbors, sklearn.svm, skops.io)  # once, and not in every child
+IMPORTED = (pd, sklearn.ensemble, sklearn.neighbors, sklearn.svm, skops.io, yaml)  # once, and not in every child
 
 
 def load(folder: str, native: bool) -> str:
@@ -40,11 +42,14 @@ def load(folder: str, native: bool) -> str:
 
 def main() -> None:
     for line in sys.stdin:
-        folder, native = json.loads(line)
+        folder, native, current, environment = json.loads(line)
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             signal.alarm(60)
+            os.chdir(current)
+            os.environ.clear()
+            os.environ.update(environment)
             try:
                 said = load(folder, native)
             except BaseException as error:  # noqa: BLE001 - what it is, is the answer

@@ -13,8 +13,11 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,11 @@ from gittrack.errors import FormatError, GittrackError, NotFoundError, Untrusted
 from gittrack.models import addresses
 from gittrack.models.pyfunc import load_local
 from gittrack.models.trust import Trust, check_archive, refuse_pickle
+from tests.conftest import plain_environ
 from tests.models import estimators
 
 Answers = Callable[..., list[str]]
+Loader = Callable[[list[Any]], Any]
 
 
 @pytest.fixture
@@ -56,20 +61,43 @@ def payload(folder: Path) -> bytes:
     return pickle.dumps(_Payload(folder))
 
 
+@contextmanager
+def loading(**variables: str) -> Iterator[Loader]:
+    """The program ``loader``, which takes seconds to start; gives what it answers to a question."""
+    environment = {**plain_environ(), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **variables}
+    program = [sys.executable, str(Path(__file__).with_name("loader.py"))]
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        questions, said = process.stdin, process.stdout
+        assert questions is not None
+        assert said is not None
+
+        def ask(question: list[Any]) -> Any:
+            questions.write(json.dumps(question) + "\n")
+            questions.flush()
+            return json.loads(said.readline())
+
+        yield ask
+        questions.close()
+    assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Loader]:
+    """One program for all tests: its children are as new as a program for each would be."""
+    with loading() as ask:
+        yield ask
+
+
 @pytest.fixture
-def answers(tmp_path: Path) -> Answers:
+def answers(tmp_path: Path, loader: Loader) -> Answers:
     """Load folders; what each load said."""
 
     def ask(*folders: Path, native: bool = False) -> list[str]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        asked = "".join(json.dumps([str(folder), native]) + "\n" for folder in folders)
-        program = [sys.executable, str(Path(__file__).with_name("loader.py"))]
-        done = subprocess.run(
-            program, input=asked, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        said = [loader([str(folder), native, str(tmp_path), dict(os.environ)]) for folder in folders]
         assert not (tmp_path / "PWNED").exists()
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return said
 
     return ask
 
@@ -261,9 +289,19 @@ def test_what_was_copied_is_what_is_loaded(canaries: Path) -> None:
 # --- skops (D5)
 
 
+@cache
+def _saved(model: Any) -> dict[str, bytes]:
+    """The files of a model that is in order; all its folders have the same."""
+    with tempfile.TemporaryDirectory() as scratch:
+        gittrack.sklearn.save_model(model, Path(scratch, "model"))
+        return {path.name: path.read_bytes() for path in Path(scratch, "model").iterdir()}
+
+
 def skops_folder(folder: Path, model: Any) -> Path:
     """A folder with a model that is in order."""
-    gittrack.sklearn.save_model(model, folder)
+    folder.mkdir(parents=True)
+    for name, data in _saved(model).items():
+        (folder / name).write_bytes(data)
     return folder
 
 
