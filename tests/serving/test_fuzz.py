@@ -1,6 +1,7 @@
 """No body whatever makes the server fail: every answer has one of the documented statuses, and 500 is not for input."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from gittrack.models.signature import ParamSchema, ParamSpec
 from tests.serving.conftest import Running, starting
 from tests.serving.models import Echo, Fake, Linear, columns, iris_like, tensor
 
+FULL = os.environ.get("GITTRACK_FAULTS") == "full"
 KINDS = ("string", "long", "datetime", "binary")
 MODELS = {
     "matrix": iris_like(),
@@ -91,7 +93,7 @@ def check(error: GittrackError) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150 if FULL else 50, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies)
 @example(body=b'{"dataframe_split": {"columns": ["a"], "data": [[1], [1, 2]]}}')
 @example(body=b'{"dataframe_split": {"columns": [], "data": [[]]}}')
@@ -108,7 +110,7 @@ def test_scoring(name: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60 if FULL else 30, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts)
 def test_csv(name: str, text: str) -> None:
     scorer = SCORERS[name]
@@ -119,7 +121,7 @@ def test_csv(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100 if FULL else 40, suppress_health_check=[HealthCheck.too_slow])
 @given(request=requests)
 @example(request={"inputs": [{"name": "a", "shape": [0], "datatype": "FP64", "data": []}]})
 @example(request={"inputs": [{"name": "x", "shape": [0, 4], "datatype": "FP64", "data": []}]})
@@ -139,7 +141,7 @@ def running() -> Iterator[Running]:
         yield start(iris_like())
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100 if FULL else 40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=bodies,
     content_type=st.one_of(st.just(JSON), st.text(st.characters(codec="latin-1", exclude_categories=["C"]))),
