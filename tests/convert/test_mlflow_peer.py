@@ -594,7 +594,8 @@ client.set_registered_model_alias("line", "champion", "1")
 client.transition_model_version_stage("line", "1", "Production")
 """
     subprocess.run([sys.executable, "-c", program], cwd=sandbox.path, check=True, capture_output=True)
-    LoggedModels(tracker).create("0", "of another", absent_run_id="123")
+    where = tracker.search_runs()[0].info.experiment_id
+    LoggedModels(tracker).create(where, "of another", absent_run_id="123")
     monkeypatch.chdir(tmp_path)
     target = tmp_path / "mlflow.db"
     target.write_bytes(empty.read_bytes())
