@@ -195,7 +195,7 @@ class RegistryClient:
         self, server: RemoteTracker, source: str, name: str, run_id: str | None, *, model_id: str | None, **about: Any
     ) -> ModelVersion:
         """``_register_source`` on a server."""
-        from gittrack.registry.names import check_model_name
+        from gittrack.registry.names import address_of, check_model_name
         from gittrack.remote import addresses
         from gittrack.remote.registry import RemoteRegistry
 
@@ -206,7 +206,7 @@ class RegistryClient:
         found = addresses.locate(server, text)
         if run_id is not None and found.run_id not in (None, run_id):
             raise InvalidValueError(f"source `{text}` is not of run `{run_id}`", hint="leave the run id out")
-        uri = found.uri if found.version is None else f"models:/{found.version.name}/{found.version.version}"
+        uri = found.uri if found.version is None else address_of(found.version.name, found.version.version)
         return RemoteRegistry(server).create_version(
             name, uri, run_id=found.run_id, model_id=model_id or found.model_id, **about
         )
@@ -252,13 +252,15 @@ class RegistryClient:
             NotFoundError: There is no such version.
             InvalidValueError: The address is none of a registered version.
         """
+        from gittrack.registry.names import address_of
+
         if not str(src_model_uri).startswith("models:/"):
             raise InvalidValueError(
                 f"`{src_model_uri!s:.200}` is no registered version", hint="only `models:/…` can be copied"
             )
         version = self._registry.resolve(src_model_uri)
         return self._register_source(
-            f"models:/{version.name}/{version.version}",
+            address_of(version.name, version.version),
             dst_name,
             tags=version.tags,
             run_link=version.run_link,

@@ -153,8 +153,9 @@ def _log(opened: Registry, version: ModelVersion, as_json: bool) -> None:
 
 def _verify(opened: Registry, version: ModelVersion, address: str, kind: str, *, trust: bool, as_json: bool) -> int:
     from gittrack.models import addresses, environments, requirements
+    from gittrack.registry.names import address_of
 
-    local = addresses.fetch(f"models:/{version.name}/{version.version}", trust=trust, tracker=opened.tracker)
+    local = addresses.fetch(address_of(version.name, version.version), trust=trust, tracker=opened.tracker)
     found = environments.verify(local, requirements.read(local.folder), kind=kind, say=output.message)
     if as_json:
         output.document(

@@ -63,10 +63,12 @@ def _params_of(values: Values) -> dict[str, str]:
 def _create(call: Call) -> Any:
     values = call.values
     source = values.get("source_run_id") or None
+    here = source is not None and _is_here(call, source)
     made = call.hub.logged_models.create(
         values["experiment_id"],
         values.get("name") or None,
-        **({} if source is None else {"source_run_id" if _is_here(call, source) else "absent_run_id": source}),
+        source_run_id=source if here else None,
+        absent_run_id=None if here else source,
         tags=tags_of(values),
         params=_params_of(values),
         model_type=values.get("model_type") or None,
